@@ -1,0 +1,292 @@
+"""What the cookie says about itself: its attributes, for all sessions and for one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, TypeAlias, cast
+
+from aiosess.errors import OptionsError
+from aiosess.timeouts import Duration, seconds
+
+__all__ = ["CookieOptions", "Priority", "SameSite", "SessionCookie", "check_name"]
+
+SameSite: TypeAlias = Literal["lax", "strict", "none", "auto"] | bool
+Priority: TypeAlias = Literal["low", "medium", "high"]
+
+# RFC 6265, section 4.1.1: an attribute's value is any CHAR except CTLs or ";".
+_VALUE: Final = re.compile(r"[ -:<-~]*")
+# RFC 9110, section 5.6.2: a cookie's name is a token.
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CookieOptions:
+    """The attributes of the session cookie; checked when built, OptionsError where they clash.
+
+    - ``path``: the cookie goes to this path and below, by whole segments (RFC 6265, 5.1.4).
+    - ``domain``: sent to this domain and its sub-domains; ``None``: to this host only.
+    - ``max_age``: seconds or a ``timedelta``; ``None``: until the browser closes.
+    - ``expires``: a fixed end instead, as an aware ``datetime``.
+    - ``secure``: ``True``, ``False``, or ``"auto"``: as the connection is.
+    - ``samesite``: ``"lax"``, ``"strict"`` (or ``True``), ``"none"``, ``False`` (left out), or
+      ``"auto"``: ``"none"`` where the cookie is secure, else ``"lax"``.
+    - ``partitioned``: one cookie jar a top-level site (CHIPS); needs ``secure``.
+    - ``priority``: ``"low"``, ``"medium"`` or ``"high"``: which cookies Chromium keeps longest.
+    """
+
+    path: str = "/"
+    domain: str | None = None
+    max_age: Duration | None = None
+    expires: datetime | None = None
+    httponly: bool = True
+    secure: bool | Literal["auto"] = "auto"
+    samesite: SameSite = "lax"
+    partitioned: bool = False
+    priority: Priority | None = None
+
+    def __post_init__(self) -> None:
+        _check_path(self.path)
+        _check_domain(self.domain)
+        if self.max_age is not None:
+            object.__setattr__(self, "max_age", seconds(self.max_age, name="cookie max_age"))
+        _check_expires(self.expires)
+        if self.max_age is not None and self.expires is not None:
+            raise OptionsError("a cookie takes max_age or expires, not both: leave one out")
+        _check_bool(self.httponly, "httponly")
+        _check_secure(self.secure)
+        object.__setattr__(self, "samesite", _checked_samesite(self.samesite))
+        if self.samesite == "none" and self.secure is False:
+            raise OptionsError(
+                "samesite='none' with secure=False is refused by browsers: set secure=True"
+            )
+        _check_bool(self.partitioned, "partitioned")
+        if self.partitioned and self.secure is False:
+            raise OptionsError(
+                "partitioned=True with secure=False is refused by browsers: set secure=True"
+            )
+        _check_priority(self.priority)
+
+    def resolve(self, *, is_secure: bool) -> CookieOptions:
+        """Return the same attributes with each ``"auto"`` settled for one connection."""
+        if self.secure != "auto" and self.samesite != "auto":
+            return self
+        secure = is_secure if self.secure == "auto" else self.secure
+        samesite = self.samesite
+        if samesite == "auto":
+            samesite = "none" if secure else "lax"
+        elif samesite == "none" and not secure:
+            # A browser refuses SameSite=None without Secure; Lax at least arrives.
+            samesite = "lax"
+        partitioned = self.partitioned and secure
+        return replace(self, secure=secure, samesite=samesite, partitioned=partitioned)
+
+
+class SessionCookie:
+    """The cookie of one session: the options' attributes, and what this session has of its own.
+
+    Each attribute can be set for this session alone (``session.cookie.max_age = 30 * 86400`` for
+    *remember me*) and is kept with it. A value that makes no sense raises OptionsError and
+    changes nothing.
+    """
+
+    __slots__ = ("base", "own")
+
+    def __init__(self, base: CookieOptions, own: dict[str, Any] | None = None) -> None:
+        self.base = base
+        self.own: dict[str, Any] = {} if own is None else own
+
+    def __repr__(self) -> str:
+        return f"SessionCookie({self.base!r}, own={self.own!r})"
+
+    @property
+    def path(self) -> str:
+        """The path to which the cookie goes, and below."""
+        return cast("str", self._get("path"))
+
+    @path.setter
+    def path(self, value: str) -> None:
+        _check_path(value)
+        self._set("path", value)
+
+    @property
+    def domain(self) -> str | None:
+        """The domain to which the cookie goes; ``None``: this host only."""
+        return cast("str | None", self._get("domain"))
+
+    @domain.setter
+    def domain(self, value: str | None) -> None:
+        _check_domain(value)
+        self._set("domain", value)
+
+    @property
+    def max_age(self) -> float | None:
+        """Seconds that the cookie lives after each time it is sent; ``None``: no such limit.
+
+        Set for one session, it is also how long the record lives unused, and wins over
+        ``expires``.
+        """
+        if self.own.get("expires") is not None:
+            return None
+        return cast("float | None", self._get("max_age"))
+
+    @max_age.setter
+    def max_age(self, value: Duration | None) -> None:
+        age = None if value is None else seconds(value, name="session.cookie.max_age")
+        self._set("expires", None)
+        self._set("max_age", age)
+
+    @property
+    def expires(self) -> datetime | None:
+        """The fixed instant at which the cookie and the record end; ``None``: none fixed."""
+        if "expires" not in self.own:
+            return None if self.own.get("max_age") is not None else self.base.expires
+        at = cast("float | None", self.own["expires"])
+        return None if at is None else datetime.fromtimestamp(at, UTC)
+
+    @expires.setter
+    def expires(self, value: datetime | None) -> None:
+        _check_expires(value)
+        self._set("max_age", None)
+        self.own["expires"] = None if value is None else value.timestamp()
+        if value is None and self.base.expires is None:
+            del self.own["expires"]
+
+    @property
+    def httponly(self) -> bool:
+        """Whether the cookie is hidden from the page's scripts."""
+        return cast("bool", self._get("httponly"))
+
+    @httponly.setter
+    def httponly(self, value: bool) -> None:
+        _check_bool(value, "httponly")
+        self._set("httponly", value)
+
+    @property
+    def secure(self) -> bool:
+        """Whether the cookie goes over TLS only; ``"auto"`` is settled already."""
+        return cast("bool", self._get("secure"))
+
+    @secure.setter
+    def secure(self, value: bool) -> None:
+        _check_bool(value, "secure")
+        self._set("secure", value)
+
+    @property
+    def samesite(self) -> Literal["lax", "strict", "none", False]:
+        """The SameSite attribute; ``False``: left out."""
+        return cast('Literal["lax", "strict", "none", False]', self._get("samesite"))
+
+    @samesite.setter
+    def samesite(self, value: Literal["lax", "strict", "none"] | bool) -> None:
+        self._set("samesite", _checked_samesite(value))
+
+    @property
+    def partitioned(self) -> bool:
+        """Whether the cookie is kept apart for each top-level site."""
+        return cast("bool", self._get("partitioned"))
+
+    @partitioned.setter
+    def partitioned(self, value: bool) -> None:
+        _check_bool(value, "partitioned")
+        self._set("partitioned", value)
+
+    @property
+    def priority(self) -> Priority | None:
+        """The Priority attribute; ``None``: left out."""
+        return cast("Priority | None", self._get("priority"))
+
+    @priority.setter
+    def priority(self, value: Priority | None) -> None:
+        _check_priority(value)
+        self._set("priority", value)
+
+    def expires_at(self, now: float) -> float | None:
+        """Return the Unix time at which a cookie sent *now* ends; ``None``: with the browser."""
+        fixed = self.expires
+        if fixed is not None:
+            return fixed.timestamp()
+        age = self.max_age
+        return None if age is None else now + age
+
+    def _get(self, name: str) -> object:
+        return self.own[name] if name in self.own else getattr(self.base, name)
+
+    def _set(self, name: str, value: object) -> None:
+        # What equals the option is not the session's own, so that a new option reaches it later.
+        if value == getattr(self.base, name):
+            self.own.pop(name, None)
+        else:
+            self.own[name] = value
+
+
+def check_name(name: object, cookie: CookieOptions | None) -> None:
+    """Raise OptionsError unless *name* can be a cookie's name, and this cookie's.
+
+    The prefixes are those of RFC 6265bis, section 4.1.3; *cookie* is ``None`` when unknown yet.
+    """
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        raise OptionsError(
+            f"name={name!r} cannot be a cookie's name: use letters, digits, '-', '_' and '.'"
+        )
+    lowered = name.lower()
+    if cookie is None or not lowered.startswith(("__host-", "__secure-")):
+        return
+    if cookie.secure is False:
+        raise OptionsError(f"name={name!r} needs a secure cookie: CookieOptions(secure=True)")
+    if lowered.startswith("__host-") and cookie.domain is not None:
+        raise OptionsError(f"name={name!r} cannot have domain={cookie.domain!r}: leave it out")
+    if lowered.startswith("__host-") and cookie.path != "/":
+        raise OptionsError(f"name={name!r} cannot have path={cookie.path!r}: it must be '/'")
+
+
+def _check_path(path: object) -> None:
+    if not isinstance(path, str) or not path.startswith("/") or not _VALUE.fullmatch(path):
+        raise OptionsError(f"cookie path={path!r} must start with '/' and be plain ASCII without ;")
+
+
+def _check_domain(domain: object) -> None:
+    if domain is None:
+        return
+    if not isinstance(domain, str) or not re.fullmatch(r"\.?[A-Za-z0-9.-]+", domain):
+        raise OptionsError(
+            f"cookie domain={domain!r} is not a host name: give 'example.org' (IDNA-encoded)"
+        )
+
+
+def _check_expires(expires: object) -> None:
+    if expires is None:
+        return
+    if not isinstance(expires, datetime) or expires.tzinfo is None:
+        raise OptionsError(
+            f"cookie expires={expires!r} must be a datetime with a time zone: "
+            "datetime(..., tzinfo=UTC)"
+        )
+
+
+def _check_bool(value: object, name: str) -> None:
+    if not isinstance(value, bool):
+        raise OptionsError(f"cookie {name}={value!r} must be True or False")
+
+
+def _check_secure(secure: object) -> None:
+    if secure != "auto" and not isinstance(secure, bool):
+        raise OptionsError(f"cookie secure={secure!r} must be True, False or 'auto'")
+
+
+def _checked_samesite(samesite: object) -> SameSite:
+    if samesite is True:
+        return "strict"
+    if samesite is False:
+        return False
+    if isinstance(samesite, str) and samesite.lower() in {"lax", "strict", "none", "auto"}:
+        return cast("SameSite", samesite.lower())
+    raise OptionsError(
+        f"cookie samesite={samesite!r} must be 'lax', 'strict', 'none', 'auto', True or False"
+    )
+
+
+def _check_priority(priority: object) -> None:
+    if priority not in {None, "low", "medium", "high"}:
+        raise OptionsError(f"cookie priority={priority!r} must be 'low', 'medium', 'high' or None")

@@ -1,0 +1,127 @@
+"""What the end of a request means for the record and for the cookie: two tables, no I/O."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from aiosess.session import Intent, SessionState
+
+__all__ = ["Action", "CookieAction", "Ending", "Rules", "decide", "decide_cookie", "ending"]
+
+
+class Action(enum.Enum):
+    """What is done to the record."""
+
+    NOTHING = enum.auto()
+    CREATE = enum.auto()
+    """Keep it for the first time (and delete the record that regenerate() left)."""
+    REPLACE = enum.auto()
+    """Write what was changed."""
+    TOUCH = enum.auto()
+    """Only let it live longer."""
+    RENEW = enum.auto()
+    """Keep it under its new id, and let the old one lead there for a while."""
+    DELETE = enum.auto()
+    """Remove it."""
+
+
+class CookieAction(enum.Enum):
+    """What the response does to the browser's cookie."""
+
+    LEAVE = enum.auto()
+    SET = enum.auto()
+    CLEAR = enum.auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The options that have a say at the end of a request; each as in express-session."""
+
+    resave: bool = False
+    rolling: bool = False
+    save_uninitialized: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How the handler left its session.
+
+    - ``is_modified``: there is something to write.
+    - ``is_stored``: there is a record, under this id or under the one before it.
+    - ``is_empty``: there are no data.
+    - ``is_touch_due``: the last touch that we know of was ``touch_after`` ago.
+    - ``is_resigned``: the cookie came with a signature of an older secret.
+    """
+
+    intent: Intent = Intent.KEEP
+    is_modified: bool = False
+    is_stored: bool = False
+    is_empty: bool = False
+    is_touch_due: bool = False
+    is_resigned: bool = False
+
+
+def ending(state: SessionState, *, is_touch_due: bool, is_resigned: bool) -> Ending:
+    """Return how *state* was left. Raise UnserializableValue for what cannot be written."""
+    return Ending(
+        intent=state.intent,
+        is_modified=state.is_modified,
+        is_stored=state.version is not None or state.previous is not None,
+        is_empty=not state.data,
+        is_touch_due=is_touch_due,
+        is_resigned=is_resigned,
+    )
+
+
+def decide(end: Ending, rules: Rules) -> Action:
+    """Return what to do with the record."""
+    is_wanted = end.is_modified or rules.save_uninitialized
+    match end.intent:
+        case Intent.DESTROY:
+            return Action.DELETE if end.is_stored else Action.NOTHING
+        case Intent.EMPTY if end.is_empty:
+            return Action.DELETE if end.is_stored else Action.NOTHING
+        case Intent.RENEW if end.is_stored:
+            return Action.RENEW
+        case Intent.REGENERATE if end.is_stored and not is_wanted:
+            return Action.DELETE
+        case Intent.RENEW | Intent.REGENERATE:
+            return Action.CREATE if is_wanted else Action.NOTHING
+        case Intent.KEEP | Intent.EMPTY if not end.is_stored:
+            return Action.CREATE if is_wanted else Action.NOTHING
+        case Intent.KEEP | Intent.EMPTY:
+            return _keep(end, rules)
+
+
+def decide_cookie(
+    action: Action, end: Ending, rules: Rules, *, is_persistent: bool, is_alias: bool
+) -> CookieAction:
+    """Return what to do with the cookie once *action* has succeeded.
+
+    - *is_persistent*: the cookie has an end of its own, which a change moves on (as in Express; a
+      cookie that lives as long as the browser is not sent again).
+    - *is_alias*: the request came with an id that was renewed a moment ago.
+    """
+    match action:
+        case Action.CREATE | Action.RENEW:
+            return CookieAction.SET
+        case Action.DELETE:
+            return CookieAction.CLEAR
+        case _ if is_alias or not end.is_stored:
+            # Who comes with an old id must never be given the new one.
+            return CookieAction.LEAVE
+        case Action.REPLACE if is_persistent and end.is_modified:
+            return CookieAction.SET
+        case Action.REPLACE | Action.TOUCH | Action.NOTHING:
+            is_due = rules.rolling or end.is_resigned
+            return CookieAction.SET if is_due else CookieAction.LEAVE
+
+
+def _keep(end: Ending, rules: Rules) -> Action:
+    if end.is_modified or rules.resave:
+        return Action.REPLACE
+    # A cookie is sent again only for a record that is known to be there: touching tells.
+    if end.is_touch_due or rules.rolling or end.is_resigned:
+        return Action.TOUCH
+    return Action.NOTHING

@@ -1,0 +1,217 @@
+"""How the session id travels: read, sign, write and clear the cookie, as express-session does."""
+
+from __future__ import annotations
+
+import binascii
+import hmac
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+from urllib.parse import quote, unquote
+
+from aiohttp import hdrs, web
+
+from aiosess.attributes import SessionCookie
+from aiosess.errors import OptionsError
+
+__all__ = [
+    "Secret",
+    "Signed",
+    "Signer",
+    "clear_cookie",
+    "cookie_values",
+    "is_secure",
+    "is_under",
+    "set_cookie",
+]
+
+_log: Final = logging.getLogger("aiosess")
+
+Secret: TypeAlias = str | bytes
+
+_PREFIX: Final = "s:"
+_SIGNATURE_LENGTH: Final = 43
+_STRONG: Final = 32
+# What JavaScript's encodeURIComponent leaves alone besides letters, digits and "_.-~".
+_UNQUOTED: Final = "!~*'()"
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A session id whose signature holds; *is_current*: it was made with the first secret."""
+
+    session_id: str
+    is_current: bool
+
+
+class Signer:
+    """Signs session ids with the first secret and accepts those signed with any.
+
+    A signed id is ``s:<id>.<base64 of HMAC-SHA256(secret, id), without =>``, percent-encoded:
+    the format of express-session. Raise OptionsError for no secret or one that is not text.
+    """
+
+    def __init__(self, secrets: Secret | Sequence[Secret]) -> None:
+        given: Sequence[Secret] = [secrets] if isinstance(secrets, str | bytes) else secrets
+        if not isinstance(given, Sequence) or not given:
+            raise OptionsError("secret must be a str, bytes or a list of them with at least one")
+        self._keys = tuple(_key(secret) for secret in given)
+        if any(len(key) < _STRONG for key in self._keys):
+            _log.warning(
+                "a secret has fewer than %d bytes and could be guessed: "
+                'make one with python -c "import secrets; print(secrets.token_hex(32))"',
+                _STRONG,
+            )
+
+    def sign(self, session_id: str) -> str:
+        """Return the cookie's value for *session_id*."""
+        signature = _signature(self._keys[0], session_id.encode())
+        return quote(f"{_PREFIX}{session_id}.{signature}", safe=_UNQUOTED)
+
+    def unsign(self, value: str) -> Signed | None:
+        """Return the id in the cookie's *value*, or ``None`` when no secret made its signature."""
+        session_id, _, signature = _unquoted(value).rpartition(".")
+        if not session_id.startswith(_PREFIX) or len(signature) != _SIGNATURE_LENGTH:
+            return None
+        session_id = session_id[len(_PREFIX) :]
+        try:
+            message, given = session_id.encode(), signature.encode("ascii")
+        except UnicodeEncodeError:
+            return None
+        if not session_id:
+            return None
+        for index, key in enumerate(self._keys):
+            if hmac.compare_digest(_signature(key, message).encode(), given):
+                return Signed(session_id, is_current=index == 0)
+        return None
+
+    def read(self, request: web.Request, name: str) -> Signed | None:
+        """Return the id in the first cookie called *name* whose signature holds."""
+        for value in cookie_values(request, name):
+            signed = self.unsign(value)
+            if signed is not None:
+                return signed
+        return None
+
+
+def cookie_values(request: web.Request, name: str) -> Iterator[str]:
+    """Yield the values of all cookies called *name*, in the order in which they were sent.
+
+    Not by way of ``request.cookies``, which keeps the last of a name only: a cookie that was
+    planted from a sibling domain would push ours aside.
+    """
+    start = name + "="
+    for header in request.headers.getall(hdrs.COOKIE, ()):
+        if start not in header:
+            continue
+        for pair in header.split(";"):
+            found = pair.strip()
+            if found.startswith(start):
+                yield found[len(start) :].strip('"')
+
+
+def is_secure(request: web.Request, *, proxy: bool | None) -> bool:
+    """Ask whether the browser's connection is encrypted.
+
+    *proxy* ``True`` believes the first value of ``X-Forwarded-Proto``, ``False`` only the
+    transport, ``None`` asks ``request.secure``.
+    """
+    if proxy is None:
+        return request.secure
+    if request.get_extra_info("sslcontext") is not None:
+        return True
+    if not proxy:
+        return False
+    first = request.headers.get(hdrs.X_FORWARDED_PROTO, "").partition(",")[0]
+    return first.strip().lower() == "https"
+
+
+def is_under(path: str, cookie_path: str) -> bool:
+    """Ask whether a browser sends a cookie of *cookie_path* with *path* (RFC 6265, 5.1.4)."""
+    if cookie_path in {"/", path}:
+        return True
+    return path.startswith(cookie_path if cookie_path.endswith("/") else cookie_path + "/")
+
+
+def set_cookie(
+    response: web.StreamResponse, name: str, value: str, cookie: SessionCookie, *, now: float
+) -> None:
+    """Add the ``Set-Cookie`` header; *value* is what Signer.sign returned."""
+    expires_at = cookie.expires_at(now)
+    lifetime = ""
+    if expires_at is not None:
+        age = max(0, math.ceil(expires_at - now))
+        lifetime = f"; Max-Age={age}; Expires={_http_date(expires_at)}"
+    response.headers.add(hdrs.SET_COOKIE, f"{name}={value}{lifetime}{_attributes(cookie)}")
+    _keep_out_of_caches(response)
+
+
+def clear_cookie(response: web.StreamResponse, name: str, cookie: SessionCookie) -> None:
+    """Add the ``Set-Cookie`` header that removes the cookie from the browser."""
+    lifetime = f"; Max-Age=0; Expires={_http_date(0)}"
+    response.headers.add(hdrs.SET_COOKIE, f"{name}={lifetime}{_attributes(cookie)}")
+    _keep_out_of_caches(response)
+
+
+def _key(secret: object) -> bytes:
+    key = secret.encode() if isinstance(secret, str) else secret
+    if not isinstance(key, bytes):
+        raise OptionsError(f"a secret must be str or bytes, not {type(secret).__name__}")
+    if not key:
+        raise OptionsError("secret is empty: give at least 32 random bytes")
+    return key
+
+
+def _signature(key: bytes, message: bytes) -> str:
+    digest = hmac.digest(key, message, "sha256")
+    return binascii.b2a_base64(digest, newline=False).decode().rstrip("=")
+
+
+def _unquoted(value: str) -> str:
+    if "%" not in value:
+        return value
+    try:
+        return unquote(value, errors="strict")
+    except UnicodeDecodeError:
+        return ""
+
+
+def _attributes(cookie: SessionCookie) -> str:
+    parts = [f"; Path={cookie.path}"]
+    if cookie.domain is not None:
+        parts.append(f"; Domain={cookie.domain}")
+    if cookie.httponly:
+        parts.append("; HttpOnly")
+    if cookie.secure:
+        parts.append("; Secure")
+    if cookie.partitioned:
+        parts.append("; Partitioned")
+    if cookie.priority is not None:
+        parts.append(f"; Priority={cookie.priority.capitalize()}")
+    if cookie.samesite:
+        parts.append(f"; SameSite={cookie.samesite.capitalize()}")
+    return "".join(parts)
+
+
+def _keep_out_of_caches(response: web.StreamResponse) -> None:
+    # RFC 9111, section 5.2.2.4: a cache may keep the response, but not this header.
+    response.headers.setdefault(hdrs.CACHE_CONTROL, 'no-cache="Set-Cookie"')
+
+
+def _http_date(at: float) -> str:
+    # RFC 9110, section 5.6.7; strftime would follow the locale.
+    year, month, day, hour, minute, second, weekday, *_ = time.gmtime(at)
+    return (
+        f"{_WEEKDAYS[weekday]}, {day:02d} {_MONTHS[month - 1]} {year:04d} "
+        f"{hour:02d}:{minute:02d}:{second:02d} GMT"
+    )
+
+
+_WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS: Final = (
+    *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
+    *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
+)

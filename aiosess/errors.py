@@ -1,0 +1,110 @@
+"""Every exception, drawn as a tree; each says what to do next.
+
+::
+
+    AiosessError
+    ├── OptionsError             an option makes no sense: mend it (also a ValueError)
+    ├── SessionError             this request cannot go on with its session as it is
+    │   ├── SessionGone          its record went meanwhile: start over or answer without
+    │   ├── SessionNotSent       the headers have left: save earlier, or use setup()
+    │   ├── MergeConflict        two requests changed one key and merge="raise"
+    │   └── UnserializableValue  a value cannot be kept as JSON (also a TypeError)
+    ├── RecordError              the bytes under an id are not a record
+    └── StorageError             the storage could not do what it was asked
+        ├── StorageUnavailable   no answer: try again later (the only one that is retried)
+        ├── Conflict             the record changed or went: load again, or give up
+        └── IdTaken              there is a record under this id already: use another id
+
+No message holds a session id.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aiosess.storages.base import Stored
+
+__all__ = [
+    "AiosessError",
+    "Conflict",
+    "IdTaken",
+    "MergeConflict",
+    "OptionsError",
+    "RecordError",
+    "SessionError",
+    "SessionGone",
+    "SessionNotSent",
+    "StorageError",
+    "StorageUnavailable",
+    "UnserializableValue",
+]
+
+
+class AiosessError(Exception):
+    """The root of every error that aiosess raises on purpose."""
+
+
+class OptionsError(AiosessError, ValueError):
+    """An option makes no sense; the message names its value and the way out."""
+
+
+class SessionError(AiosessError):
+    """The request cannot go on with its session as it is."""
+
+
+class SessionGone(SessionError):
+    """The record was destroyed or has expired meanwhile: it is not brought back to life."""
+
+
+class SessionNotSent(SessionError, RuntimeError):
+    """The session changed when its cookie could no longer be sent."""
+
+
+class MergeConflict(SessionError):
+    """Two requests changed the same key and ``merge="raise"``, or merging took too many tries.
+
+    ``keys`` are the top-level keys that both changed; empty when the tries ran out.
+    """
+
+    def __init__(self, message: str, *, keys: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
+class UnserializableValue(SessionError, TypeError):
+    """A value in the session cannot be kept as JSON; ``path`` says where it stands."""
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class RecordError(AiosessError):
+    """The bytes that a storage returned are not a record that aiosess or Express wrote."""
+
+
+class StorageError(AiosessError):
+    """The back-end answered, but with an error that trying again would not mend."""
+
+
+class StorageUnavailable(StorageError):
+    """The back-end did not answer: refused, reset, timed out, loading, failing over."""
+
+
+class Conflict(StorageError):
+    """The record changed or went since it was loaded: load again, or give up.
+
+    ``current`` is what is kept now, or ``None`` when the record is gone.
+    """
+
+    def __init__(self, current: Stored | None) -> None:
+        super().__init__("the record changed since it was loaded" if current else "no such record")
+        self.current = current
+
+
+class IdTaken(StorageError):
+    """There is a record under this id already; nothing was written."""
+
+    def __init__(self) -> None:
+        super().__init__("there is a record under this session id already")

@@ -1,0 +1,424 @@
+"""One session against its storage: load, create, replace, touch, renew, delete."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from aiosess.attributes import CookieOptions, SessionCookie
+from aiosess.errors import Conflict, IdTaken, MergeConflict, RecordError, SessionGone
+from aiosess.merge import Merge
+from aiosess.record import Alias, Record, decode, encode, encode_alias
+from aiosess.session import Intent, SessionState
+from aiosess.storages import Storage, Stored, Version
+from aiosess.timeouts import Timeouts
+
+__all__ = ["Keeper", "KeeperOptions"]
+
+T = TypeVar("T")
+
+_log: Final = logging.getLogger("aiosess")
+
+_MOST_MERGES: Final = 100
+_MOST_RENEWALS: Final = 3
+_LONGEST_PAUSE: Final = 0.05
+_LEAST_TTL: Final = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeeperOptions:
+    """What the options say about records; *renew_grace* is in seconds."""
+
+    timeouts: Timeouts
+    merge: Merge = "mine"
+    renew_grace: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A record, and the id under which it is kept now."""
+
+    session_id: str
+    record: Record
+    version: Version
+
+
+class Keeper:
+    """Keeps sessions in *storage*: never loses an update, never brings one back to life."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        options: KeeperOptions,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._storage = storage
+        self._timeouts = options.timeouts
+        self._merge: Merge = options.merge
+        self._grace = options.renew_grace
+        self._clock = clock
+        self._sleep = sleep
+        self._touched = _Touched(options.timeouts.touch_after, clock)
+        self._queues = _Queues()
+        self._reasons_logged: set[str] = set()
+
+    def now(self) -> float:
+        """Return the Unix time."""
+        return self._clock()
+
+    def fresh(self, session_id: str, cookie: CookieOptions) -> SessionState:
+        """Return a session that is not kept yet."""
+        return SessionState(session_id, SessionCookie(cookie), self._clock())
+
+    async def load(self, session_id: str, cookie: CookieOptions) -> SessionState | None:
+        """Return the session under *session_id*, or ``None`` when there is none to go on with.
+
+        A record whose absolute timeout has passed is deleted. One that cannot be decoded counts
+        as absent; the log says so, once for each reason.
+        """
+        found = await self._follow(session_id, await self._storage.load(session_id))
+        if found is None:
+            return None
+        state = self._state(found, cookie)
+        state.is_alias = found.session_id != session_id
+        if self._timeouts.is_over(created_at=state.created_at, now=self._clock()):
+            await self._storage.delete(found.session_id)
+            return None
+        return state
+
+    async def create(self, state: SessionState) -> None:
+        """Keep *state* for the first time; IdTaken when its id is not free.
+
+        What the browser came with before makes way: the record that regenerate() left, or one
+        that could not be used.
+        """
+        version = await self._create(state, self._encode(state))
+        self._saved(state, version)
+        if state.previous is not None:
+            await self._storage.delete(state.previous.session_id)
+        if state.stale_id is not None:
+            await self._storage.delete(state.stale_id)
+        state.previous = state.stale_id = None
+
+    async def replace(self, state: SessionState) -> bool:
+        """Write what was changed on top of what others changed; False when the record is gone.
+
+        Raise MergeConflict when ``merge="raise"`` finds one, or others were quicker too often.
+        """
+        if self._is_over(state):
+            return await self._end(state)
+        try:
+            version = await self._replace(state, self._encode(state))
+        except Conflict as conflict:
+            return await self._replace_on_top(state, conflict.current)
+        self._saved(state, version)
+        return True
+
+    async def touch(self, state: SessionState) -> bool:
+        """Let the record live its idle timeout from now; False when it is gone."""
+        if self._is_over(state):
+            return await self._end(state)
+        state.is_gone = not await self._storage.touch(state.session_id, self._ttl(state))
+        self._touched.add(state.session_id)
+        return not state.is_gone
+
+    async def renew(self, state: SessionState, previous: SessionState) -> bool:
+        """Keep *state* under its new id and let the old one lead there; False when it is gone.
+
+        What others write under the old id meanwhile comes along.
+        """
+        state.version = await self._create(state, self._encode(state))
+        try:
+            is_kept = await self._lead_on(state, previous)
+        except MergeConflict:
+            await self._storage.delete(state.session_id)
+            raise
+        if not is_kept:
+            await self._storage.delete(state.session_id)
+            state.is_gone = True
+            return False
+        self._saved(state, state.version)
+        state.previous = None
+        return True
+
+    async def delete(self, state: SessionState) -> None:
+        """Remove the record, and the one under the id before; neither need be there."""
+        if state.previous is not None:
+            await self._storage.delete(state.previous.session_id)
+        if state.version is not None:
+            await self._storage.delete(state.session_id)
+        state.version = state.previous = None
+
+    async def reload(self, state: SessionState) -> None:
+        """Read the record again into *state*; SessionGone when there is none."""
+        newest = await self.load(state.session_id, state.cookie.base)
+        if newest is None:
+            raise _gone(state)
+        state.data.clear()
+        state.data.update(newest.data)
+        state.originals.clear()
+        state.cookie.own.clear()
+        state.cookie.own.update(newest.cookie.own)
+        state.original_own = newest.original_own
+        state.session_id, state.version = newest.session_id, newest.version
+        state.is_alias = state.is_alias or newest.is_alias
+        state.is_marked = False
+        state.intent = Intent.KEEP
+
+    async def atomic(self, state: SessionState, change: Callable[[SessionState], T]) -> T:
+        """Apply *change* to the newest data and write that alone; return what it returned.
+
+        The unsaved changes in *state* stay on top of the result. Raise SessionGone when the
+        record is gone, MergeConflict when others were quicker too often.
+        """
+        state.changes()
+        async with self._queues.enter(state.session_id):
+            stored = await self._storage.load(state.session_id)
+            for tries in range(_MOST_MERGES):
+                found = await self._follow(state.session_id, stored)
+                if found is None:
+                    raise _gone(state)
+                self._move(state, found)
+                newest = self._state(found, state.cookie.base)
+                result = change(newest)
+                try:
+                    if newest.is_modified:
+                        self._saved(newest, await self._replace(newest, self._encode(newest)))
+                except Conflict as conflict:
+                    stored = conflict.current
+                    await self._pause(tries)
+                    continue
+                state.rebase(_as_record(newest), newest.version, "mine")
+                return result
+        raise _too_often()
+
+    def is_touch_due(self, state: SessionState) -> bool:
+        """Ask whether this process last touched the record ``touch_after`` ago, or never."""
+        return state.session_id not in self._touched
+
+    async def _replace_on_top(self, state: SessionState, current: Stored | None) -> bool:
+        """Merge *state* with what is kept now, and try again, until it fits."""
+        # One at a time in this process, so that only other processes can be quicker.
+        async with self._queues.enter(state.session_id):
+            for tries in range(_MOST_MERGES):
+                found = await self._follow(state.session_id, current)
+                if found is None:
+                    state.is_gone = True
+                    return False
+                self._move(state, found)
+                state.rebase(found.record, found.version, self._merge)
+                try:
+                    version = await self._replace(state, self._encode(state))
+                except Conflict as conflict:
+                    current = conflict.current
+                    await self._pause(tries)
+                    continue
+                self._saved(state, version)
+                return True
+        raise _too_often()
+
+    async def _lead_on(self, state: SessionState, previous: SessionState) -> bool:
+        """Put an alias in the place of the old record; False when that was destroyed."""
+        alias = encode_alias(Alias(state.session_id, self._clock() + self._grace))
+        ttl = max(self._ttl(state), self._grace, _LEAST_TTL)
+        seen = previous.version
+        for tries in range(_MOST_MERGES):
+            try:
+                await self._replace_bytes(previous.session_id, alias, ttl, expected=seen)
+            except Conflict as conflict:
+                current = conflict.current
+            else:
+                return True
+            theirs = self._read(current)
+            if current is None or theirs is None:
+                return False
+            if isinstance(theirs, Alias):
+                # Somebody else renewed it at the same time: each keeps a session of its own.
+                return True
+            state.rebase(theirs, state.version, self._merge)
+            state.version = await self._replace(state, self._encode(state))
+            seen = current.version
+            await self._pause(tries)
+        raise _too_often()
+
+    async def _create(self, state: SessionState, payload: bytes) -> Version:
+        try:
+            return await self._storage.create(
+                state.session_id, payload, max(self._ttl(state), _LEAST_TTL)
+            )
+        except IdTaken:
+            stored = await self._storage.load(state.session_id)
+            if stored is None or stored.payload != payload:
+                raise
+            # An earlier try got there, only its answer did not.
+            return stored.version
+
+    async def _replace(self, state: SessionState, payload: bytes) -> Version:
+        return await self._replace_bytes(
+            state.session_id, payload, max(self._ttl(state), _LEAST_TTL), expected=state.version
+        )
+
+    async def _replace_bytes(
+        self, session_id: str, payload: bytes, ttl: float, *, expected: Version
+    ) -> Version:
+        try:
+            return await self._storage.replace(session_id, payload, ttl, expected=expected)
+        except Conflict as conflict:
+            current = conflict.current
+            if current is None or current.payload != payload:
+                raise
+            # An earlier try got there, only its answer did not.
+            return current.version
+
+    async def _end(self, state: SessionState) -> bool:
+        await self._storage.delete(state.session_id)
+        state.is_gone = True
+        return False
+
+    async def _follow(self, session_id: str, stored: Stored | None) -> _Found | None:
+        """Return the record that *stored* is, or leads to; ``None`` when there is none."""
+        for _ in range(_MOST_RENEWALS):
+            found = self._read(stored)
+            if stored is None or found is None:
+                return None
+            if isinstance(found, Record):
+                return _Found(session_id, found, stored.version)
+            if self._clock() >= found.until:
+                _log.warning("a session id was used after it had been renewed: it is refused")
+                return None
+            session_id = found.renewed_to
+            stored = await self._storage.load(session_id)
+        return None
+
+    def _read(self, stored: Stored | None) -> Record | Alias | None:
+        if stored is None:
+            return None
+        try:
+            return decode(stored.payload)
+        except RecordError as error:
+            reason = str(error)
+            if reason not in self._reasons_logged:
+                self._reasons_logged.add(reason)
+                _log.warning("a record cannot be read (%s): it counts as absent", reason)
+            return None
+
+    def _state(self, found: _Found, cookie: CookieOptions) -> SessionState:
+        record = found.record
+        own = record.own_attributes(cookie)
+        return SessionState(
+            found.session_id,
+            SessionCookie(cookie, own),
+            self._clock() if record.created_at is None else record.created_at,
+            data=record.data,
+            version=found.version,
+            original_own=dict(own),
+            # Without a beginning of its own, a session by Express would never be too old.
+            is_marked=record.created_at is None and self._timeouts.absolute is not None,
+        )
+
+    def _move(self, state: SessionState, found: _Found) -> None:
+        """Go on under the id to which a renewed one led."""
+        state.is_alias = state.is_alias or state.session_id != found.session_id
+        state.session_id = found.session_id
+        state.version = found.version
+
+    def _encode(self, state: SessionState) -> bytes:
+        return encode(
+            state.data,
+            state.cookie,
+            created_at=state.created_at,
+            now=self._clock(),
+            revision=os.urandom(8).hex(),
+        )
+
+    def _ttl(self, state: SessionState) -> float:
+        """Return how many seconds the record may live from now; zero or less: it is over."""
+        now = self._clock()
+        fixed = state.cookie.expires
+        idle = state.cookie.own.get("max_age") if fixed is None else fixed.timestamp() - now
+        return self._timeouts.ttl(created_at=state.created_at, now=now, idle=idle)
+
+    def _is_over(self, state: SessionState) -> bool:
+        return self._ttl(state) <= 0
+
+    def _saved(self, state: SessionState, version: Version) -> None:
+        state.saved(version)
+        self._touched.add(state.session_id)
+
+    async def _pause(self, tries: int) -> None:
+        # Jitter parts processes that keep meeting each other.
+        await self._sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.001 * 2**tries)))  # noqa: S311
+
+
+class _Touched:
+    """Which sessions this process touched less than *after* seconds ago, in bounded memory.
+
+    Two sets take turns, so that an id is forgotten between a half of *after* and the whole.
+    """
+
+    _MOST: Final = 100_000
+
+    def __init__(self, after: float, clock: Callable[[], float]) -> None:
+        self._half = after / 2
+        self._clock = clock
+        self._turned_at = clock()
+        self._newer: set[str] = set()
+        self._older: set[str] = set()
+
+    def add(self, session_id: str) -> None:
+        if self._half:
+            self._turn()
+            self._newer.add(session_id)
+
+    def __contains__(self, session_id: str) -> bool:
+        self._turn()
+        return session_id in self._newer or session_id in self._older
+
+    def _turn(self) -> None:
+        passed = self._clock() - self._turned_at
+        if passed < self._half and len(self._newer) < self._MOST:
+            return
+        self._older = self._newer if passed < 2 * self._half else set()
+        self._newer = set()
+        self._turned_at = self._clock()
+
+
+class _Queues:
+    """One queue for each session id, for as long as somebody stands in it."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def enter(self, session_id: str) -> AsyncGenerator[None]:
+        lock, people = self._queues.get(session_id, (asyncio.Lock(), 0))
+        self._queues[session_id] = (lock, people + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            _, people = self._queues.pop(session_id)
+            if people > 1:
+                self._queues[session_id] = (lock, people - 1)
+
+
+def _as_record(state: SessionState) -> Record:
+    return Record(state.data, state.cookie.max_age, state.cookie.own, state.created_at)
+
+
+def _gone(state: SessionState) -> SessionGone:
+    state.is_gone = True
+    return SessionGone("the record was destroyed or has expired meanwhile")
+
+
+def _too_often() -> MergeConflict:
+    return MergeConflict(f"others changed the session {_MOST_MERGES} times: it was not saved")

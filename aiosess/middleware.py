@@ -1,0 +1,559 @@
+"""The life of one request: select, open, handle, commit."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
+
+from aiohttp import hdrs, web
+from aiohttp.http import StreamWriter
+from aiohttp.typedefs import Handler, Middleware
+
+from aiosess.attributes import CookieOptions, check_name
+from aiosess.commit import Action, CookieAction, Rules, decide, decide_cookie, ending
+from aiosess.cookie import Signed, clear_cookie, is_secure, is_under, set_cookie
+from aiosess.errors import OptionsError, SessionNotSent, StorageUnavailable
+from aiosess.keeper import Keeper
+from aiosess.options import SessionOptions
+from aiosess.retry import RetryingStorage
+from aiosess.session import Intent, Session, SessionState
+from aiosess.storages import Closeable
+
+__all__ = ["SESSION", "get_session", "session_middleware", "setup", "setup_async"]
+
+T = TypeVar("T")
+
+OptionsFactory: TypeAlias = Callable[..., SessionOptions | Awaitable[SessionOptions]]
+CleanupProvider: TypeAlias = Callable[[web.Application], AsyncIterator[None]]
+
+_log: Final = logging.getLogger("aiosess")
+
+SESSION: Final = web.RequestKey("aiosess.session", Session)
+"""Where the request keeps its session once it is loaded; ``del request[SESSION]`` unsets it."""
+
+_USE_SETUP: Final = "install sessions with aiosess.setup(app, options)"
+
+
+def session_middleware(options: SessionOptions) -> Middleware:
+    """Return the middleware that gives requests their sessions.
+
+    Responses that the handler prepares itself (streams, WebSockets) need ``setup`` as well, or
+    ``await session.save()`` before ``prepare``. Where it is installed twice, the inner one does
+    nothing.
+    """
+    return _middleware(Sessions(_checked(options)))
+
+
+def setup(app: web.Application, options: SessionOptions) -> None:
+    """Give *app* sessions: the middleware, streamed responses, checks at start-up, clean-up.
+
+    A route in the options that *app* does not have stops the start with OptionsError. A storage
+    that opened connections itself is closed with *app*.
+    """
+    sessions = Sessions(_checked(options))
+
+    async def run(app: web.Application) -> AsyncIterator[None]:
+        try:
+            sessions.check_routes(app)
+            yield
+        finally:
+            await sessions.close()
+
+    _install(app, sessions, run)
+
+
+def setup_async(
+    app: web.Application,
+    *,
+    use_factory: OptionsFactory,
+    inject: Sequence[web.AppKey[Any]] = (),
+    imports: Iterable[CleanupProvider] = (),
+) -> None:
+    """Give *app* sessions whose options are known only at start-up.
+
+    *imports* are ``cleanup_ctx`` providers that run first; *inject* are the keys whose values in
+    *app* are given to *use_factory*, in this order. It is called once, may be async, and returns
+    SessionOptions; a failure stops the start.
+    """
+    if not callable(use_factory):
+        raise OptionsError(f"use_factory={use_factory!r} is not callable: give a function")
+    sessions = Sessions()
+
+    async def run(app: web.Application) -> AsyncIterator[None]:
+        options = use_factory(*(_injected(app, key) for key in inject))
+        sessions.configure(_checked(await options if inspect.isawaitable(options) else options))
+        try:
+            sessions.check_routes(app)
+            yield
+        finally:
+            await sessions.close()
+
+    app.cleanup_ctx.extend(imports)
+    _install(app, sessions, run)
+
+
+async def get_session(request: web.Request) -> Session | None:
+    """Return the session of *request*, a new one where the browser has none.
+
+    Return ``None`` where the route gets no session, or the storage does not answer and
+    ``retries`` is not set. Raise RuntimeError where no session middleware is installed, and
+    HTTPInternalServerError where the storage does not answer after all ``retries``.
+    """
+    visit = request.get(_VISIT, _NOT_INSTALLED)
+    if visit is None:
+        return None
+    if isinstance(visit, Visit):
+        return await visit.open(request)
+    raise RuntimeError(
+        "no session middleware is installed: "
+        "app.middlewares.append(aiosess.session_middleware(options))"
+    )
+
+
+class Sessions:
+    """The sessions of one application: its options, ready to use."""
+
+    options: SessionOptions
+    keeper: Keeper
+
+    def __init__(self, options: SessionOptions | None = None) -> None:
+        self._is_checked = False
+        self._reasons_logged: set[str] = set()
+        if options is not None:
+            self.configure(options)
+
+    def configure(self, options: SessionOptions) -> None:
+        """Take *options*; done once."""
+        self.options = options
+        self.keeper = Keeper(
+            RetryingStorage(options.storage, options.retry_policy), options.keeper_options
+        )
+        self._cookies = {
+            secure: options.cookie.resolve(is_secure=secure)
+            for secure in (False, True)
+            if isinstance(options.cookie, CookieOptions)
+        }
+
+    def selects(self, request: web.Request) -> bool:
+        """Ask whether the route of *request* gets a session."""
+        if not self._is_checked:
+            self.check_routes(request.app)
+        return self.options.routes(request)
+
+    def check_routes(self, app: web.Application) -> None:
+        """Raise OptionsError for a route in the options that *app* does not have."""
+        self.options.routes.check(app)
+        self._is_checked = True
+
+    async def cookie_for(self, request: web.Request) -> CookieOptions:
+        """Return the cookie's attributes for *request*, each ``"auto"`` settled."""
+        secure = is_secure(request, proxy=self.options.proxy)
+        if self._cookies:
+            return self._cookies[secure]
+        given = self.options.cookie
+        cookie = given(request) if callable(given) else given
+        if inspect.isawaitable(cookie):
+            cookie = await cookie
+        if not isinstance(cookie, CookieOptions):
+            raise OptionsError(f"the cookie function returned {cookie!r}, not CookieOptions")
+        check_name(self.options.name, cookie)
+        return cookie.resolve(is_secure=secure)
+
+    async def new_id(self, request: web.Request) -> str:
+        """Return a new session id from ``genid``."""
+        session_id = self.options.genid(request)
+        if inspect.isawaitable(session_id):
+            session_id = await session_id
+        if not isinstance(session_id, str) or not session_id:
+            raise OptionsError(f"genid returned {session_id!r}: it must return a str, not empty")
+        return session_id
+
+    async def close(self) -> None:
+        """Close the storage's own connections."""
+        if isinstance(self.options.storage, Closeable):
+            await self.options.storage.close()
+
+    def log_once(self, message: str) -> None:
+        """Log a warning the first time it is due."""
+        if message not in self._reasons_logged:
+            self._reasons_logged.add(message)
+            _log.warning(message)
+
+
+class Visit:
+    """One request's session, from the cookie that came to the cookie that goes."""
+
+    __slots__ = (
+        "_cookie_due",
+        "_is_asked",
+        "_is_new_to_browser",
+        "_is_opened",
+        "_is_settled",
+        "_lock",
+        "_request",
+        "_sent_on",
+        "_session",
+        "_sessions",
+        "_signed",
+        "_state",
+    )
+
+    def __init__(self, sessions: Sessions, request: web.Request) -> None:
+        self._sessions = sessions
+        self._request = request
+        self._session: Session | None = None
+        self._state: SessionState | None = None
+        self._signed: Signed | None = None
+        self._lock: asyncio.Lock | None = None
+        self._cookie_due = CookieAction.LEAVE
+        self._sent_on: web.StreamResponse | None = None
+        self._is_asked = False
+        self._is_opened = False
+        self._is_settled = False
+        self._is_new_to_browser = False
+
+    # Open: cookie, id, record, session.
+
+    async def open(self, request: web.Request) -> Session | None:
+        """Return the session, loading it the first time; ``None`` where there can be none."""
+        self._is_asked = True
+        if not self._is_opened:
+            if self._lock is None:
+                self._lock = asyncio.Lock()
+            async with self._lock:
+                if not self._is_opened:
+                    await self._open(request)
+                    self._is_opened = True
+        return self._session
+
+    async def _open(self, request: web.Request) -> None:
+        options = self._sessions.options
+        cookie = await self._sessions.cookie_for(request)
+        if not is_under(request.rel_url.raw_path, cookie.path):
+            return
+        self._signed = signed = options.signer.read(request, options.name)
+        state = None
+        if signed is not None:
+            try:
+                state = await self._sessions.keeper.load(signed.session_id, cookie)
+            except StorageUnavailable as error:
+                self._without_storage(error)
+                return
+        if state is None:
+            session_id = await self._sessions.new_id(request)
+            state = self._sessions.keeper.fresh(session_id, cookie)
+            state.stale_id = None if signed is None else signed.session_id
+        self._state = state
+        self._session = request[SESSION] = Session(state, self)
+        self._request = request
+
+    # Commit: decide, act, tell the browser.
+
+    async def commit(self, response: web.StreamResponse) -> None:
+        """Keep what the handler did, then write the cookie into *response*.
+
+        Where the handler prepared *response* itself, only the record can still be changed.
+        Raise HTTPInternalServerError as ``retries`` says, SessionNotSent where it is too late.
+        """
+        if response.prepared:
+            await self._commit_late()
+            return
+        try:
+            await self._settle()
+        except StorageUnavailable as error:
+            self._without_storage(error)
+        self._finish(response)
+
+    async def prepare(self, response: web.StreamResponse) -> None:
+        """Do the same for a response whose headers are about to leave."""
+        if not self._is_settled:
+            try:
+                await self._settle()
+            except StorageUnavailable as error:
+                self._without_storage(error)
+        if self._sent_on is not response:
+            self._finish(response)
+
+    def abandon(self) -> None:
+        """Keep nothing more: the handler failed."""
+        self._is_settled = True
+
+    async def _commit_late(self) -> None:
+        """Keep what a stream or WebSocket did after its headers had left."""
+        await self._settle(is_late=True)
+        if self._is_new_to_browser and self._sent_on is None:
+            raise SessionNotSent(
+                "the session was saved, but the response was prepared without its cookie: "
+                + _USE_SETUP
+            )
+
+    async def _settle(self, *, is_late: bool = False) -> None:
+        self._is_settled = True
+        state = self._state
+        if state is None or state.is_gone:
+            return
+        if self._request.get(SESSION) is not self._session:
+            if self._sessions.options.unset == "keep":
+                return
+            state.intent = Intent.DESTROY
+        await self._act(state, self._sessions.options.rules, is_late=is_late)
+
+    async def _act(self, state: SessionState, rules: Rules, *, is_late: bool) -> None:
+        """Decide, and do to the record what was decided."""
+        keeper = self._sessions.keeper
+        is_resigned = self._signed is not None and not self._signed.is_current
+        end = ending(state, is_touch_due=keeper.is_touch_due(state), is_resigned=is_resigned)
+        action = decide(end, rules)
+        is_kept = True
+        match action:
+            case Action.NOTHING:
+                pass
+            case Action.CREATE | Action.RENEW:
+                if is_late:
+                    raise SessionNotSent(
+                        "the session changed when the headers had left, so that its cookie cannot "
+                        f"be sent: await session.save() before prepare(), and {_USE_SETUP}"
+                    )
+                if self._is_withheld(state):
+                    return
+                is_kept = await self._keep_under_new_id(state)
+            case Action.REPLACE:
+                is_kept = await keeper.replace(state)
+            case Action.TOUCH:
+                is_kept = await keeper.touch(state)
+            case Action.DELETE:
+                await self._delete(state)
+        if not is_kept:
+            self._is_interrupted()
+            return
+        due = decide_cookie(
+            action,
+            end,
+            rules,
+            is_persistent=state.cookie.expires_at(keeper.now()) is not None,
+            is_alias=state.is_alias,
+        )
+        if due is not CookieAction.LEAVE:
+            self._cookie_due = due
+
+    async def _keep_under_new_id(self, state: SessionState) -> bool:
+        is_kept = True
+        if state.intent is Intent.RENEW and state.previous is not None:
+            is_kept = await self._sessions.keeper.renew(state, state.previous)
+        else:
+            await self._sessions.keeper.create(state)
+        state.intent = Intent.KEEP
+        self._is_new_to_browser = is_kept
+        return is_kept
+
+    async def _delete(self, state: SessionState) -> None:
+        await self._sessions.keeper.delete(state)
+        if state.intent is Intent.EMPTY:
+            # An id whose record was deleted is never used again.
+            state.session_id = await self._sessions.new_id(self._request)
+            state.intent = Intent.KEEP
+
+    def _is_interrupted(self) -> None:
+        _log.warning("a session ended while a request was using it: its changes were dropped")
+        self._cookie_due = CookieAction.CLEAR
+
+    def _is_withheld(self, state: SessionState) -> bool:
+        """Ask whether a browser would refuse the cookie; the log says why, once."""
+        name = self._sessions.options.name
+        if not state.cookie.secure and name.lower().startswith(("__host-", "__secure-")):
+            self._sessions.log_once(
+                f"the cookie {name!r} is withheld and no session kept: its name needs a secure "
+                "connection, and this one is not; behind a TLS proxy, set proxy=True"
+            )
+            return True
+        if state.cookie.secure and not is_secure(self._request, proxy=self._sessions.options.proxy):
+            self._sessions.log_once(
+                f"the cookie {name!r} is withheld and no session kept: it is secure, and the "
+                "connection is not; behind a TLS proxy, set proxy=True, and for plain HTTP "
+                "CookieOptions(secure='auto')"
+            )
+            return True
+        return False
+
+    def _without_storage(self, error: StorageUnavailable) -> None:
+        if self._sessions.options.retries is None:
+            _log.warning("the request goes on without its session: %s", error)
+            return
+        _log.error("the request is refused without its session: %s", error)
+        raise web.HTTPInternalServerError(text="The session storage does not answer.") from error
+
+    def _finish(self, response: web.StreamResponse) -> None:
+        """Write what is due into the headers."""
+        self._sent_on = response
+        if self._is_asked:
+            _vary_by_cookie(response)
+        state = self._state
+        if state is None:
+            return
+        name = self._sessions.options.name
+        match self._cookie_due:
+            case CookieAction.LEAVE:
+                pass
+            case CookieAction.SET if not self._is_withheld(state):
+                value = self._sessions.options.signer.sign(state.session_id)
+                set_cookie(response, name, value, state.cookie, now=self._sessions.keeper.now())
+            case CookieAction.SET:
+                pass
+            case CookieAction.CLEAR:
+                clear_cookie(response, name, state.cookie)
+
+    # What the session can have done at once.
+
+    async def save(self) -> bool:
+        """Write what was changed; False when the record is gone."""
+        state = self._opened()
+        if not state.is_gone:
+            rules = Rules(save_uninitialized=True)
+            await self._act(state, rules, is_late=self._sent_on is not None)
+        return not state.is_gone
+
+    async def reload(self) -> None:
+        """Read the record again."""
+        state = self._opened()
+        state.rollback()
+        await self._sessions.keeper.reload(state)
+
+    async def touch(self) -> bool:
+        """Extend the record's life; False when it is gone."""
+        state = self._opened()
+        if state.is_new or state.is_gone:
+            return not state.is_gone
+        is_kept = await self._sessions.keeper.touch(state)
+        if not is_kept:
+            self._is_interrupted()
+        return is_kept
+
+    async def destroy(self) -> None:
+        """Delete the record now, and the cookie with the response."""
+        state = self._opened()
+        await self._sessions.keeper.delete(state)
+        state.intent = Intent.DESTROY
+        if self._signed is not None or self._is_new_to_browser:
+            self._cookie_due = CookieAction.CLEAR
+
+    async def change_id(self, intent: Intent) -> None:
+        """Take a new id, with the data (RENEW) or without (REGENERATE)."""
+        state = self._opened()
+        if self._sent_on is not None:
+            raise SessionNotSent("the id cannot change any more: the headers have left")
+        if intent is Intent.RENEW and (state.is_new or state.is_alias):
+            # Nobody knows this id yet; or it is new, and not for who comes with the old one.
+            return
+        state.leave_for(await self._sessions.new_id(self._request))
+        if intent is Intent.REGENERATE:
+            state.start_over(self._sessions.keeper.now())
+        state.intent = intent
+
+    async def atomic(self, change: Callable[[Session], T]) -> T:
+        """Apply *change* to the newest data, and write it."""
+        if inspect.iscoroutinefunction(change):
+            raise TypeError(f"atomic({change!r}): give a plain function, it may be called again")
+        state = self._opened()
+        if state.previous is not None:
+            await self.save()
+        if state.is_new:
+            return change(Session(state, self))
+        return await self._sessions.keeper.atomic(
+            state, lambda newest: change(Session(newest, self))
+        )
+
+    def _opened(self) -> SessionState:
+        if self._state is None:
+            raise RuntimeError("the session was not opened")
+        return self._state
+
+
+_VISIT: Final = web.RequestKey("aiosess.visit", object)
+_NOT_INSTALLED: Final = object()
+
+
+def _middleware(sessions: Sessions) -> Middleware:
+    @web.middleware
+    async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.get(_VISIT) is not None:
+            return await handler(request)
+        if not sessions.selects(request):
+            request[_VISIT] = None
+            return await handler(request)
+        request[_VISIT] = visit = Visit(sessions, request)
+        if sessions.options.is_eager:
+            await visit.open(request)
+        try:
+            response = await handler(request)
+        except web.HTTPException as response_raised:
+            await visit.commit(response_raised)
+            raise
+        except BaseException:
+            visit.abandon()
+            raise
+        if isinstance(response, web.StreamResponse):
+            await visit.commit(response)
+        return response
+
+    return serve
+
+
+def _install(
+    app: web.Application,
+    sessions: Sessions,
+    run: CleanupProvider,
+) -> None:
+    app.middlewares.append(_middleware(sessions))
+    app.on_response_prepare.append(_on_response_prepare)
+    app.cleanup_ctx.append(run)
+
+
+async def _on_response_prepare(request: web.Request, response: web.StreamResponse) -> None:
+    visit = request.get(_VISIT)
+    if not isinstance(visit, Visit):
+        return
+    try:
+        await visit.prepare(response)
+    except BaseException:
+        _rewind(request, response)
+        raise
+
+
+def _rewind(request: web.Request, response: web.StreamResponse) -> None:
+    """Make way for an error in the place of a response that aiohttp began to prepare.
+
+    By now the connection is set to frame the body of *response*, which would garble the error's.
+    """
+    if response.compression:
+        # What was set up for compressing cannot be undone: better cut than garbled.
+        request.protocol.force_close()
+    elif isinstance(request.writer, StreamWriter):
+        request.writer.chunked = False
+        request.writer.length = None
+
+
+def _vary_by_cookie(response: web.StreamResponse) -> None:
+    vary = response.headers.get(hdrs.VARY)
+    if not vary:
+        response.headers[hdrs.VARY] = "Cookie"
+    elif not {"*", "cookie"} & {each.strip().lower() for each in vary.split(",")}:
+        response.headers[hdrs.VARY] = f"{vary}, Cookie"
+
+
+def _checked(options: object) -> SessionOptions:
+    if not isinstance(options, SessionOptions):
+        raise OptionsError(f"options={options!r} must be SessionOptions(secret=...)")
+    return options
+
+
+def _injected(app: web.Application, key: web.AppKey[Any]) -> Any:
+    try:
+        return app[key]
+    except KeyError:
+        raise OptionsError(
+            f"inject has {key!r}, which the application does not hold: "
+            "set it before start-up or in one of imports"
+        ) from None

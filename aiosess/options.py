@@ -1,0 +1,201 @@
+"""Everything that can be configured, put together, checked and frozen."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+from aiohttp import web
+
+from aiosess.attributes import CookieOptions, check_name
+from aiosess.commit import Rules
+from aiosess.cookie import Secret, Signer
+from aiosess.errors import OptionsError
+from aiosess.keeper import KeeperOptions
+from aiosess.merge import Merge
+from aiosess.retry import RetryPolicy, no_wait
+from aiosess.routes import RouteEntry, RouteSelector
+from aiosess.storages import MemoryStorage, Storage
+from aiosess.timeouts import DAY, Duration, Timeouts, seconds
+
+__all__ = ["CookieFactory", "IdFactory", "SessionOptions", "random_id"]
+
+CookieFactory: TypeAlias = Callable[[web.Request], CookieOptions | Awaitable[CookieOptions]]
+IdFactory: TypeAlias = Callable[[web.Request], str | Awaitable[str]]
+
+# A touch this early costs the busiest session nothing and the idle one a twentieth of its time.
+_TOUCH_AFTER: Final = "5%"
+
+
+def random_id(_request: web.Request) -> str:
+    """Return 24 random bytes, URL-safe: the ``genid`` of those who do not give one."""
+    return secrets.token_urlsafe(24)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """What an application wants of its sessions; OptionsError where it makes no sense.
+
+    Each error names the value and the way out. Durations are seconds or ``timedelta``. The
+    names are those of express-session and nestjs-session where they have one.
+
+    - ``secret``: signs the cookie; a ``str``, ``bytes``, or several: the first signs, all are
+      accepted, and a cookie that an older one signed is signed anew on the next response.
+    - ``storage``: where the records are kept.
+    - ``name``: of the cookie.
+    - ``cookie``: its attributes, or a function of the request, sync or async, that returns them.
+    - ``genid``: a function of the request, sync or async, that returns a new session id. An id
+      that is taken is refused.
+    - ``proxy``: ``True`` believes ``X-Forwarded-Proto``, ``False`` only a TLS transport, ``None``
+      asks ``request.secure``.
+    - ``resave``: write the record though nothing changed.
+    - ``rolling``: send the cookie with each response that used its session.
+    - ``save_uninitialized``: keep a new session though nothing was put in.
+    - ``unset``: what ``del request[SESSION]`` means: ``"keep"`` the record as it was, or
+      ``"destroy"`` it.
+    - ``idle_timeout``: how long an unused record lives; by default the cookie's ``max_age``, or
+      24 hours.
+    - ``absolute_timeout``: the end of a session however busy it is.
+    - ``for_routes``, ``exclude``: which routes get a session; see RouteSelector.
+    - ``retries``: how many more tries when the storage does not answer, then 500. ``None``: one
+      try, and the handler gets no session.
+    - ``retries_strategy``: the seconds before each retry; called with 1, 2, ...
+    - ``timeout``: for one call of the storage.
+    - ``touch_after``: a record that was touched more recently is not touched again; a duration,
+      or a share of the idle timeout such as ``"5%"``. A session may end that much too early.
+    - ``merge``: who wins when two requests changed the same key: ``"mine"`` (the later one),
+      ``"theirs"``, ``"raise"``, or a function of key, base, mine and theirs.
+    - ``renew_grace``: how long the old id leads to the session after ``renew_id()``.
+    - ``load``: ``"lazy"`` when the handler asks, ``"eager"`` before it runs; ``None``: eager
+      when ``retries`` is set.
+    """
+
+    secret: Secret | Sequence[Secret] = field(repr=False)
+    storage: Storage = field(default_factory=MemoryStorage)
+    name: str = "sid"
+    cookie: CookieOptions | CookieFactory = field(default_factory=CookieOptions)
+    genid: IdFactory = random_id
+    proxy: bool | None = None
+    resave: bool = False
+    rolling: bool = False
+    save_uninitialized: bool = False
+    unset: Literal["keep", "destroy"] = "keep"
+    idle_timeout: Duration | None = None
+    absolute_timeout: Duration | None = None
+    for_routes: Iterable[RouteEntry] | None = None
+    exclude: Iterable[RouteEntry] = ()
+    retries: int | None = None
+    retries_strategy: Callable[[int], Duration] = no_wait
+    timeout: Duration = 1.0
+    touch_after: Duration | str = _TOUCH_AFTER
+    merge: Merge = "mine"
+    renew_grace: Duration = 10.0
+    load: Literal["lazy", "eager"] | None = None
+
+    # What the options above amount to, built from them and so checked with them.
+    signer: Signer = field(init=False, repr=False, compare=False)
+    routes: RouteSelector = field(init=False, repr=False, compare=False)
+    retry_policy: RetryPolicy = field(init=False, repr=False, compare=False)
+    keeper_options: KeeperOptions = field(init=False, repr=False, compare=False)
+    rules: Rules = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._set("signer", Signer(self.secret))
+        _check_storage(self.storage)
+        _check_cookie(self.cookie)
+        check_name(self.name, self.cookie if isinstance(self.cookie, CookieOptions) else None)
+        _check_callable(self.genid, "genid", "takes the request and returns a str")
+        for option in ("resave", "rolling", "save_uninitialized"):
+            _check_one_of(getattr(self, option), option, (True, False))
+        _check_one_of(self.proxy, "proxy", (True, False, None))
+        _check_one_of(self.unset, "unset", ("keep", "destroy"))
+        _check_one_of(self.load, "load", ("lazy", "eager", None))
+        if not callable(self.merge):
+            _check_one_of(self.merge, "merge", ("mine", "theirs", "raise", "a function"))
+        self._set("routes", RouteSelector(self.for_routes, self.exclude))
+        self._set("retry_policy", self._built_retry_policy())
+        self._set("keeper_options", self._built_keeper_options())
+        self._set(
+            "rules",
+            Rules(
+                resave=self.resave,
+                rolling=self.rolling,
+                save_uninitialized=self.save_uninitialized,
+            ),
+        )
+
+    @property
+    def is_eager(self) -> bool:
+        """Whether sessions are loaded before the handler runs."""
+        if self.load is None:
+            return self.retries is not None
+        return self.load == "eager"
+
+    def _built_retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(
+            retries=0 if self.retries is None else self.retries,
+            wait=self.retries_strategy,
+            timeout=seconds(self.timeout, name="timeout"),
+        )
+
+    def _built_keeper_options(self) -> KeeperOptions:
+        idle = self._idle_seconds()
+        absolute = self.absolute_timeout
+        return KeeperOptions(
+            timeouts=Timeouts(
+                idle=idle,
+                absolute=None if absolute is None else seconds(absolute, name="absolute_timeout"),
+                touch_after=_share(self.touch_after, idle),
+            ),
+            merge=self.merge,
+            renew_grace=seconds(self.renew_grace, name="renew_grace", zero=True),
+        )
+
+    def _idle_seconds(self) -> float:
+        if self.idle_timeout is not None:
+            return seconds(self.idle_timeout, name="idle_timeout")
+        max_age = self.cookie.max_age if isinstance(self.cookie, CookieOptions) else None
+        return DAY if max_age is None else seconds(max_age, name="cookie max_age")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+
+def _check_storage(storage: object) -> None:
+    if not isinstance(storage, Storage):
+        raise OptionsError(
+            f"storage={storage!r} is not a storage: give MemoryStorage(), "
+            "RedisStorage.from_url('redis://...') or an object with the five verbs"
+        )
+
+
+def _check_cookie(cookie: object) -> None:
+    if not isinstance(cookie, CookieOptions) and not callable(cookie):
+        raise OptionsError(
+            f"cookie={cookie!r} must be CookieOptions(...) or a function of the request"
+        )
+
+
+def _check_callable(value: object, name: str, way_out: str) -> None:
+    if not callable(value):
+        raise OptionsError(f"{name}={value!r} is not callable: give a function that {way_out}")
+
+
+def _check_one_of(value: object, name: str, allowed: tuple[object, ...]) -> None:
+    if not any(value is each or (isinstance(each, str) and value == each) for each in allowed):
+        listed = ", ".join(repr(each) for each in allowed)
+        raise OptionsError(f"{name}={value!r} must be one of {listed}")
+
+
+def _share(given: Duration | str, idle: float) -> float:
+    if not isinstance(given, str):
+        return seconds(given, name="touch_after", zero=True)
+    percentage = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", given)
+    if percentage is None:
+        raise OptionsError(
+            f"touch_after={given!r} must be seconds, a timedelta, or a share such as '5%'"
+        )
+    return idle * float(percentage[1]) / 100

@@ -1,0 +1,220 @@
+"""What a storage keeps under an id, and its bytes: the JSON of express-session."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias, cast
+
+import msgspec
+
+from aiosess.attributes import CookieOptions, SessionCookie
+from aiosess.errors import RecordError, UnserializableValue
+
+__all__ = [
+    "COOKIE_KEY",
+    "RESERVED_KEY",
+    "RESERVED_KEYS",
+    "Alias",
+    "Record",
+    "check_value",
+    "decode",
+    "decode_value",
+    "encode",
+    "encode_alias",
+    "encode_value",
+]
+
+COOKIE_KEY: Final = "cookie"
+RESERVED_KEY: Final = "__aiosess"
+RESERVED_KEYS: Final = frozenset({COOKIE_KEY, RESERVED_KEY})
+
+_SCALARS: Final = frozenset({str, int, bool, type(None)})
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder().decode
+_encode_anything: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+Meta: TypeAlias = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Record:
+    """What is kept for one session.
+
+    - ``data``: what handlers see.
+    - ``max_age``: seconds, as the cookie had it when the record was written.
+    - ``own``: the cookie attributes that this session alone has.
+    - ``created_at``: Unix time; ``None`` where Express created the record.
+    """
+
+    data: dict[str, Any]
+    max_age: float | None
+    own: dict[str, Any]
+    created_at: float | None
+
+    def own_attributes(self, options: CookieOptions) -> dict[str, Any]:
+        """Return the cookie attributes in which the session differs from *options*.
+
+        As in Express, a session keeps the max_age that it was given.
+        """
+        own = dict(self.own)
+        if "expires" in own or options.expires is not None or self.max_age == options.max_age:
+            return own
+        return {**own, "max_age": self.max_age}
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """What is left under an id that was renewed: where the session is now, and until when."""
+
+    renewed_to: str
+    until: float
+
+
+def encode(
+    data: dict[str, Any],
+    cookie: SessionCookie,
+    *,
+    created_at: float,
+    now: float,
+    revision: str,
+) -> bytes:
+    """Return the payload; *revision* makes it differ from every other that was ever written.
+
+    The values must have passed check_value.
+    """
+    meta: Meta = {"created": created_at, "rev": revision}
+    # The cookie itself says its max_age, where Express may change it.
+    own = {name: value for name, value in cookie.own.items() if name != "max_age"}
+    if own:
+        meta["own"] = own
+    return encode_value({COOKIE_KEY: _express_cookie(cookie, now=now), **data, RESERVED_KEY: meta})
+
+
+def encode_alias(alias: Alias) -> bytes:
+    """Return the payload that leads from a renewed id to the new one.
+
+    Express finds no data in it.
+    """
+    return _encode(
+        {
+            COOKIE_KEY: {"originalMaxAge": None, "expires": None, "httpOnly": True, "path": "/"},
+            RESERVED_KEY: {"renewed_to": alias.renewed_to, "until": alias.until},
+        }
+    )
+
+
+def decode(payload: bytes) -> Record | Alias:
+    """Return what *payload* says; raise RecordError, with the reason, where it is not a record."""
+    try:
+        content = decode_value(payload)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"not JSON: {type(error).__name__}") from error
+    if not isinstance(content, dict):
+        raise RecordError(f"JSON, but {type(content).__name__} and not an object")
+    data = cast("dict[str, Any]", content)
+    cookie = data.pop(COOKIE_KEY, None)
+    if not isinstance(cookie, dict):
+        raise RecordError("an object without a cookie")
+    meta = data.pop(RESERVED_KEY, None)
+    if not isinstance(meta, dict):
+        return Record(data, _max_age(cast("Meta", cookie)), {}, None)
+    return _read(data, cast("Meta", cookie), cast("Meta", meta))
+
+
+def encode_value(value: object) -> bytes:
+    """Return *value* as JSON; raise ValueError or TypeError where it cannot be."""
+    try:
+        return _encode(value)
+    except (TypeError, ValueError):
+        # Lone surrogates and subclasses of str: rare, and json knows them.
+        return _encode_anything(value).encode()
+
+
+def decode_value(payload: bytes) -> Any:
+    """Return what the JSON in *payload* says; raise ValueError where it is not JSON."""
+    try:
+        return _decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return json.loads(payload, parse_constant=_refuse)
+
+
+def check_value(value: object, path: str) -> None:
+    """Raise UnserializableValue unless *value* comes back from JSON as it went in.
+
+    Tuples come back as lists; nothing else changes its type. *path* names the value.
+    """
+    if type(value) in _SCALARS or isinstance(value, str | int):
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise UnserializableValue(f"{path} is {value!r}, which JSON does not have", path=path)
+    elif isinstance(value, dict):
+        for key, item in cast("dict[object, object]", value).items():
+            if not isinstance(key, str):
+                raise UnserializableValue(
+                    f"{path} has the key {key!r}: JSON has only str keys, use {str(key)!r}",
+                    path=path,
+                )
+            check_value(item, f"{path}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(cast("list[object]", value)):
+            check_value(item, f"{path}[{index}]")
+    else:
+        raise UnserializableValue(
+            f"{path} is of type {type(value).__name__}, which a session cannot keep: "
+            "store str, int, float, bool, None, lists or dicts of them",
+            path=path,
+        )
+
+
+def _express_cookie(cookie: SessionCookie, *, now: float) -> dict[str, Any]:
+    """Return the attributes as express-session's ``Cookie.data`` writes them."""
+    expires_at = cookie.expires_at(now)
+    fields: dict[str, Any] = {
+        "originalMaxAge": None if expires_at is None else round((expires_at - now) * 1000),
+        "expires": None if expires_at is None else _iso(expires_at),
+        "secure": cookie.secure,
+        "httpOnly": cookie.httponly,
+        "path": cookie.path,
+        "sameSite": cookie.samesite,
+    }
+    if cookie.domain is not None:
+        fields["domain"] = cookie.domain
+    if cookie.partitioned:
+        fields["partitioned"] = True
+    if cookie.priority is not None:
+        fields["priority"] = cookie.priority
+    return fields
+
+
+def _iso(at: float) -> str:
+    moment = datetime.fromtimestamp(at, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def _read(data: dict[str, Any], cookie: Meta, meta: Meta) -> Record | Alias:
+    renewed_to, until = meta.get("renewed_to"), meta.get("until")
+    if isinstance(renewed_to, str) and isinstance(until, int | float):
+        return Alias(renewed_to, until)
+    own, created_at = meta.get("own"), meta.get("created")
+    return Record(
+        data,
+        _max_age(cookie),
+        cast("dict[str, Any]", own) if isinstance(own, dict) else {},
+        created_at if isinstance(created_at, int | float) else None,
+    )
+
+
+def _max_age(cookie: Meta) -> float | None:
+    milliseconds = cookie.get("originalMaxAge")
+    if not isinstance(milliseconds, int | float) or milliseconds <= 0:
+        return None
+    return milliseconds / 1000
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")

@@ -1,0 +1,389 @@
+"""What a handler holds: a mapping that knows what was read, and what is to become of it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+import aiohttp_session
+
+from aiosess.attributes import SessionCookie
+from aiosess.errors import SessionGone
+from aiosess.merge import MISSING, Changes, Merge, Original, freeze, is_container, is_same, merged
+from aiosess.record import RESERVED_KEYS, Record, check_value, decode_value
+from aiosess.storages import Version
+from aiosess.timeouts import Duration
+
+__all__ = ["Intent", "Session", "SessionIO", "SessionState"]
+
+T = TypeVar("T")
+
+
+class Intent(enum.Enum):
+    """What the handler wants of its session, beyond the data."""
+
+    KEEP = enum.auto()
+    """Keep it under the id it has."""
+    RENEW = enum.auto()
+    """A new id, the same data."""
+    REGENERATE = enum.auto()
+    """A new id, empty; the old record is deleted."""
+    EMPTY = enum.auto()
+    """Delete the record, unless there are data again at the end."""
+    DESTROY = enum.auto()
+    """Delete the record."""
+
+
+@dataclass(slots=True)
+class SessionState:
+    """All that is known of one session in one request; plain values, no I/O.
+
+    - ``version``: of the record as it was read or written last; ``None``: there is none yet.
+    - ``originals``: of each key that was handed out or set, the value as it was read.
+    - ``previous``: the session as it was under the old id, after the id was changed.
+    - ``stale_id``: the id that the browser came with, where it had no record that can be used.
+    - ``is_alias``: the request came with an id that was renewed a moment ago.
+    - ``is_gone``: the record was destroyed or has expired since it was read.
+    """
+
+    session_id: str
+    cookie: SessionCookie
+    created_at: float
+    data: dict[str, Any] = field(default_factory=dict[str, Any])
+    version: Version | None = None
+    originals: dict[str, Original] = field(default_factory=dict[str, Original])
+    original_own: dict[str, Any] = field(default_factory=dict[str, Any])
+    intent: Intent = Intent.KEEP
+    previous: SessionState | None = None
+    stale_id: str | None = None
+    is_marked: bool = False
+    is_alias: bool = False
+    is_gone: bool = False
+
+    @property
+    def is_new(self) -> bool:
+        """Ask whether nothing is kept under the id yet."""
+        return self.version is None
+
+    @property
+    def is_modified(self) -> bool:
+        """Ask whether there is something to write. Raise UnserializableValue where there cannot."""
+        return self.is_marked or self.cookie.own != self.original_own or bool(self.changes())
+
+    def changes(self) -> Changes:
+        """Return what was changed since the record was read, by top-level key.
+
+        Raise UnserializableValue for a value that a record cannot hold.
+        """
+        changes: Changes = {}
+        for key, original in self.originals.items():
+            value = self.data.get(key, MISSING)
+            if value is not MISSING:
+                check_value(value, f"session[{key!r}]")
+            if not is_same(original, value):
+                changes[key] = (original, value)
+        return changes
+
+    def saved(self, version: Version) -> None:
+        """Take note that all of it was written: from here on, changes count anew."""
+        self.version = version
+        self.is_marked = False
+        self.original_own = dict(self.cookie.own)
+        # The handler may still hold a container and change it after an explicit save().
+        self.originals = {
+            key: freeze(self.data[key])
+            for key in self.originals
+            if is_container(self.data.get(key))
+        }
+
+    def rebase(self, record: Record, version: Version, merge: Merge) -> None:
+        """Put this request's changes on top of a newer *record*.
+
+        Raise MergeConflict where *merge* says so; nothing has changed then.
+        """
+        changes = self.changes()
+        kept = merged(changes, record.data, merge)
+        own_changes: Changes = {
+            name: (self.original_own.get(name, MISSING), self.cookie.own.get(name, MISSING))
+            for name in self.original_own.keys() | self.cookie.own.keys()
+        }
+        own_changes = {n: (was, now) for n, (was, now) in own_changes.items() if was != now}
+        their_own = record.own_attributes(self.cookie.base)
+        own = merged(own_changes, their_own, merge)
+        self._take(record.data, changes)
+        for key, value in kept.items():
+            self.originals[key] = freeze(record.data.get(key, MISSING))
+            _put(self.data, key, value)
+        self.original_own = dict(their_own)
+        self.cookie.own.clear()
+        self.cookie.own.update(their_own)
+        for name, value in own.items():
+            _put(self.cookie.own, name, value)
+        self.version = version
+
+    def leave_for(self, session_id: str) -> None:
+        """Go on under another id; what is kept under this one becomes ``previous``."""
+        if self.version is not None:
+            self.previous = replace(
+                self,
+                cookie=SessionCookie(self.cookie.base, dict(self.cookie.own)),
+                data=dict(self.data),
+                originals=dict(self.originals),
+            )
+        self.session_id = session_id
+        self.version = None
+
+    def start_over(self, now: float) -> None:
+        """Forget all data, as a session that begins *now*."""
+        self.data.clear()
+        self.originals.clear()
+        self.cookie.own.clear()
+        self.original_own = {}
+        self.created_at = now
+        self.is_alias = self.is_marked = False
+
+    def rollback(self) -> None:
+        """Forget what this request did: data, cookie, id and intent are as they were read."""
+        before = self.previous
+        if before is not None:
+            self.session_id, self.version = before.session_id, before.version
+            self.created_at, self.is_alias = before.created_at, before.is_alias
+            self.data.clear()
+            self.data.update(before.data)
+            self.originals = before.originals
+            self.original_own = before.original_own
+            self.previous = None
+        for key, original in self.originals.items():
+            _put(
+                self.data, key, decode_value(original) if isinstance(original, bytes) else original
+            )
+        self.originals.clear()
+        self.cookie.own.clear()
+        self.cookie.own.update(self.original_own)
+        self.is_marked = False
+        self.intent = Intent.KEEP
+
+    def _take(self, theirs: dict[str, Any], changes: Changes) -> None:
+        """Take their values, but keep a container that is the same: the handler may hold it."""
+        for key in self.data.keys() | theirs.keys():
+            if key in changes:
+                continue
+            value = theirs.get(key, MISSING)
+            if key in self.originals and is_same(self.originals[key], value):
+                continue
+            _put(self.data, key, value)
+            if key in self.originals:
+                self.originals[key] = freeze(value)
+
+
+class SessionIO(Protocol):
+    """What a session can have done to itself at once; the request's visit does it."""
+
+    async def save(self) -> bool:
+        """Write now."""
+        ...
+
+    async def reload(self) -> None:
+        """Read again."""
+        ...
+
+    async def touch(self) -> bool:
+        """Extend the record's life now."""
+        ...
+
+    async def destroy(self) -> None:
+        """Delete the record now."""
+        ...
+
+    async def change_id(self, intent: Intent) -> None:
+        """Take a new id."""
+        ...
+
+    async def atomic(self, change: Callable[[Session], T]) -> T:
+        """Apply a change to the newest data."""
+        ...
+
+
+class Session(aiohttp_session.Session):
+    """One browser's data on the server: a mutable mapping of JSON values under ``str`` keys.
+
+    What is put in, and changed inside what is in, is saved when the handler is done; nothing
+    needs to be called. The members of ``aiohttp_session.Session`` keep their meaning, but for
+    ``created``, which stays what it was when the session began.
+
+    The keys ``"cookie"`` and ``"__aiosess"`` belong to the record and cannot be used.
+    """
+
+    def __init__(self, state: SessionState, io: SessionIO) -> None:
+        super().__init__(state.session_id, data=None, new=state.is_new)
+        self._state = state
+        self._io = io
+        self._mapping = state.data
+        self._is_destroyed = False
+
+    def __repr__(self) -> str:
+        return f"<Session new={self.new} keys={list(self._mapping)!r}>"
+
+    @property
+    def id(self) -> str:
+        """The session id. It is secret: whoever has it signed is this browser."""
+        return self._state.session_id
+
+    @property
+    def cookie(self) -> SessionCookie:
+        """The cookie of this session; its attributes can be set for this session alone."""
+        return self._state.cookie
+
+    @property
+    def new(self) -> bool:
+        """Whether nothing is kept for this browser yet."""
+        return self._state.is_new and self._state.intent is not Intent.RENEW
+
+    @property
+    def identity(self) -> str | None:
+        """The session id, or ``None`` while the session is new (as in aiohttp-session)."""
+        return None if self.new else self._state.session_id
+
+    @property
+    def created(self) -> int:
+        """When the session began, in whole seconds of Unix time."""
+        return int(self._state.created_at)
+
+    @property
+    def max_age(self) -> int | None:
+        """``session.cookie.max_age`` in whole seconds."""
+        age = self._state.cookie.max_age
+        return None if age is None else int(age)
+
+    @max_age.setter
+    def max_age(self, value: Duration | None) -> None:
+        self._state.cookie.max_age = value
+
+    def changed(self) -> None:
+        """Have the session written even though nothing seems to have changed."""
+        self._state.is_marked = True
+
+    def invalidate(self) -> None:
+        """Forget all data; the record is deleted unless new data are put in."""
+        for key in list(self._mapping):
+            del self[key]
+        self._state.intent = Intent.EMPTY
+
+    def set_new_identity(self, identity: str | None) -> None:
+        """Choose the id of a new session; RuntimeError when it is not new."""
+        if not self.new:
+            raise RuntimeError("Can't change identity for a session which is not new")
+        if not isinstance(identity, str) or not identity:
+            raise TypeError(f"a session id must be a str that is not empty, not {identity!r}")
+        self._state.session_id = identity
+
+    def rollback(self) -> None:
+        """Forget this request's changes: data, cookie and id are as they were read."""
+        self._check_alive()
+        self._state.rollback()
+
+    async def save(self) -> bool:
+        """Write now what was changed; a session without a record gets one.
+
+        For before ``prepare()`` of a streamed response, where a failure can still be answered,
+        and for inside long handlers. Return False when the record was destroyed or expired
+        meanwhile: it is not brought back. Raise StorageUnavailable after all retries,
+        UnserializableValue, SessionNotSent for a new session whose cookie can no longer be sent.
+        """
+        self._check_alive()
+        return await self._io.save()
+
+    async def reload(self) -> None:
+        """Read the record again; this request's changes are forgotten.
+
+        Raise SessionGone when there is none, StorageUnavailable after all retries.
+        """
+        self._check_alive()
+        await self._io.reload()
+
+    async def touch(self) -> bool:
+        """Extend the record's life by its idle timeout, now.
+
+        Return False when the record is gone. Nothing happens to a new session.
+        """
+        self._check_alive()
+        return await self._io.touch()
+
+    async def destroy(self) -> None:
+        """Delete the record now and clear the cookie; the session cannot be used afterwards.
+
+        Raise StorageUnavailable after all retries: the session is not over then.
+        """
+        if not self._is_destroyed:
+            await self._io.destroy()
+            self._mapping.clear()
+            self._state.originals.clear()
+            self._is_destroyed = True
+
+    async def regenerate(self) -> None:
+        """Start over: a new id, no data; the old record is deleted when the response is ready."""
+        self._check_alive()
+        await self._io.change_id(Intent.REGENERATE)
+
+    async def renew_id(self) -> None:
+        """Take a new id and keep the data: call it at login and wherever rights change.
+
+        The old id leads to the session for a short grace period (``SessionOptions.renew_grace``)
+        so that requests that are under way are not logged out. Raise SessionNotSent when the new
+        cookie can no longer be sent.
+        """
+        self._check_alive()
+        await self._io.change_id(Intent.RENEW)
+
+    async def atomic(self, change: Callable[[Session], T]) -> T:
+        """Apply ``change(session)`` to the newest data, write it now, return what it returned.
+
+        *change* is a plain function and may be called several times, each time with the newest
+        data. What else this handler has changed is kept, and not written yet. Raise TypeError
+        for a coroutine function, SessionGone when the record is gone, MergeConflict when others
+        were quicker too often. On a new session *change* is applied here and saved at the end.
+        """
+        self._check_alive()
+        return await self._io.atomic(change)
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._mapping[key]
+        if is_container(value) and key not in self._state.originals:
+            self._state.originals[key] = freeze(value)
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._check_alive()
+        if not isinstance(key, str):
+            raise TypeError(f"session keys are str, not {key!r}: use {str(key)!r}")
+        if key in RESERVED_KEYS:
+            raise ValueError(f"session[{key!r}] belongs to the record: use another key")
+        self._remember(key)
+        self._mapping[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        if key in self._mapping:
+            self._check_alive()
+            self._remember(key)
+        del self._mapping[key]
+
+    def _remember(self, key: str) -> None:
+        originals = self._state.originals
+        if key not in originals:
+            originals[key] = freeze(self._mapping.get(key, MISSING))
+
+    def _check_alive(self) -> None:
+        if self._is_destroyed:
+            raise SessionGone(
+                "the session was destroyed: to go on with an empty one, call regenerate() "
+                "in the place of destroy()"
+            )
+
+
+def _put(target: dict[str, Any], key: str, value: Any) -> None:
+    if value is MISSING:
+        target.pop(key, None)
+    else:
+        target[key] = value

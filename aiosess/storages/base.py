@@ -1,0 +1,72 @@
+"""The contract: five verbs over bytes, and what a storage may be able to do besides."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+__all__ = ["Closeable", "Storage", "Stored", "Version"]
+
+Version: TypeAlias = Hashable
+"""Which state of a record was seen; only the storage that gave it looks inside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a storage keeps under one id: the payload, and the version that it had when read."""
+
+    payload: bytes
+    version: Version
+
+
+@runtime_checkable
+class Storage(Protocol):
+    """Keeps opaque bytes under a session id for a time.
+
+    ``ttl`` is in seconds, more than zero; a storage that counts in whole seconds rounds up. A
+    record whose ttl has run out is absent. Absence is ``None`` or ``False``, never an exception.
+    Every verb raises StorageUnavailable when the back-end gives no answer, with the client's
+    error as its cause, and may be cancelled at any ``await`` without harm to later calls.
+    """
+
+    async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
+        """Keep *payload* under an id that is free, and return its version.
+
+        Raise IdTaken, and change nothing, when there is a record already.
+        """
+        ...
+
+    async def load(self, session_id: str) -> Stored | None:
+        """Return the record, or ``None`` when there is none; its life is not extended."""
+        ...
+
+    async def replace(
+        self, session_id: str, payload: bytes, ttl: float, *, expected: Version
+    ) -> Version:
+        """Put *payload* in the place of the version *expected*, and return the new version.
+
+        Raise Conflict, and change nothing, when the record is of another version (which the
+        error carries) or is gone.
+        """
+        ...
+
+    async def touch(self, session_id: str, ttl: float) -> bool:
+        """Let the record live *ttl* seconds from now; its payload and version stay.
+
+        Return False, and create nothing, when there is no such record.
+        """
+        ...
+
+    async def delete(self, session_id: str) -> bool:
+        """Remove the record. Return False when there was none."""
+        ...
+
+
+@runtime_checkable
+class Closeable(Protocol):
+    """A storage that holds connections of its own."""
+
+    async def close(self) -> None:
+        """Close what the storage opened itself; a client that was handed in stays open."""
+        ...

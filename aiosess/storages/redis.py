@@ -1,0 +1,166 @@
+"""Sessions in Redis or Valkey: one string key a session, as connect-redis keeps them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+from redis import exceptions
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
+from aiosess.storages.base import Stored, Version
+
+__all__ = ["RedisStorage"]
+
+# The answer: true when written, the payload that is kept when it is another, nil when gone.
+_REPLACE: Final = """\
+local kept = redis.call('GET', KEYS[1])
+if not kept then return false end
+if redis.sha1hex(kept) ~= ARGV[1] then return kept end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+_REPLACE_SHA: Final = hashlib.sha1(_REPLACE.encode(), usedforsecurity=False).hexdigest()
+
+# Errors that say "not now": https://redis.io/docs/latest/develop/reference/protocol-spec/
+_NO_ANSWER: Final = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.ReadOnlyError,
+    exceptions.ClusterDownError,
+    exceptions.TryAgainError,
+    exceptions.RedisClusterException,
+    OSError,
+)
+# redis-py counts these among the connection errors, yet trying again does not mend them.
+_REFUSED: Final = (exceptions.AuthenticationError, exceptions.AuthorizationError)
+_NOT_NOW: Final = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "NOREPLICAS")
+
+
+class RedisStorage:
+    """Keeps records on a Redis or Valkey server (single, Sentinel or Cluster), 6.0 or later.
+
+    *client* is any ``redis.asyncio`` client, with ``decode_responses`` or without; it is the
+    application's to close. *prefix* stands before each session id. The version of a record is
+    its payload, so that a change by Express is seen as one too.
+    """
+
+    def __init__(
+        self, client: Redis | RedisCluster, *, prefix: str = "sess:", owns_client: bool = False
+    ) -> None:
+        if not hasattr(client, "execute_command"):
+            raise OptionsError(
+                f"client={client!r} is not a redis.asyncio client: "
+                "use RedisStorage.from_url('redis://...') to have one made"
+            )
+        self._client: Any = client
+        self._prefix = prefix
+        self._owns_client = owns_client
+
+    @classmethod
+    def from_url(cls, url: str, *, prefix: str = "sess:", **client_options: Any) -> Self:
+        """Connect to *url* (``redis://``, ``rediss://``, ``unix://``) when first used.
+
+        *client_options* go to ``redis.asyncio.Redis.from_url``. The client is ours: ``close()``
+        closes it. It does not try again by itself, beyond replacing a connection that was cut
+        while idle: that is what ``SessionOptions.retries`` is for.
+        """
+        options: dict[str, Any] = {"retry": Retry(NoBackoff(), 1), **client_options}
+        connect: Any = Redis.from_url
+        return cls(connect(url, **options), prefix=prefix, owns_client=True)
+
+    async def __aenter__(self) -> Self:
+        """Return the storage itself; leaving closes it."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close what the storage opened itself."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the client if ``from_url`` made it; one that was handed in stays open."""
+        if self._owns_client:
+            await self._client.aclose()
+
+    async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
+        """Keep *payload* under a free id (``SET NX PX``); IdTaken when it is not."""
+        written = await self._call("SET", self._key(session_id), payload, "PX", _ms(ttl), "NX")
+        if not written:
+            raise IdTaken
+        return payload
+
+    async def load(self, session_id: str) -> Stored | None:
+        """Return the record (``GET``), or ``None`` when there is none."""
+        payload = _as_bytes(await self._call("GET", self._key(session_id)))
+        return None if payload is None else Stored(payload, payload)
+
+    async def replace(
+        self, session_id: str, payload: bytes, ttl: float, *, expected: Version
+    ) -> Version:
+        """Put *payload* in the place of the version *expected* (a script, one round trip)."""
+        seen = expected if isinstance(expected, bytes) else b""
+        digest = hashlib.sha1(seen, usedforsecurity=False).hexdigest()
+        arguments = (1, self._key(session_id), digest, payload, _ms(ttl))
+        try:
+            answer = await self._call("EVALSHA", _REPLACE_SHA, *arguments)
+        except _NoScript:
+            answer = await self._call("EVAL", _REPLACE, *arguments)
+        if answer == 1:
+            return payload
+        current = _as_bytes(answer)
+        raise Conflict(None if current is None else Stored(current, current))
+
+    async def touch(self, session_id: str, ttl: float) -> bool:
+        """Let the record live *ttl* seconds from now (``PEXPIRE``); False when there is none."""
+        return bool(await self._call("PEXPIRE", self._key(session_id), _ms(ttl)))
+
+    async def delete(self, session_id: str) -> bool:
+        """Remove the record (``DEL``); False when there was none."""
+        return bool(await self._call("DEL", self._key(session_id)))
+
+    def _key(self, session_id: str) -> str:
+        return self._prefix + session_id
+
+    async def _call(self, *command: str | bytes | int) -> Any:
+        with _errors():
+            return await self._client.execute_command(*command, NEVER_DECODE=True)
+
+
+class _NoScript(StorageError):
+    """The server does not know the script yet."""
+
+
+@contextmanager
+def _errors() -> Generator[None]:
+    try:
+        yield
+    except exceptions.NoScriptError as error:
+        raise _NoScript("the server does not know the script") from error
+    except _REFUSED as error:
+        raise StorageError(f"redis refused the connection: {error}") from error
+    except _NO_ANSWER as error:
+        raise StorageUnavailable(f"redis did not answer: {type(error).__name__}") from error
+    except exceptions.ResponseError as error:
+        if str(error).startswith(_NOT_NOW):
+            raise StorageUnavailable(f"redis is not ready: {error}") from error
+        raise StorageError(f"redis answered with an error: {error}") from error
+
+
+def _as_bytes(answer: str | bytes | None) -> bytes | None:
+    return answer.encode() if isinstance(answer, str) else answer
+
+
+def _ms(ttl: float) -> int:
+    return max(1, math.ceil(ttl * 1000))
