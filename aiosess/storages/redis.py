@@ -73,8 +73,9 @@ class RedisStorage:
         while idle: that is what ``SessionOptions.retries`` is for.
         """
         options: dict[str, Any] = {"retry": Retry(NoBackoff(), 1), **client_options}
-        connect: Any = Redis.from_url
-        return cls(connect(url, **options), prefix=prefix, owns_client=True)
+        # redis-py does not say what **kwargs may hold.
+        client = Redis.from_url(url, **options)  # pyright: ignore[reportUnknownMemberType]
+        return cls(client, prefix=prefix, owns_client=True)
 
     async def __aenter__(self) -> Self:
         """Return the storage itself; leaving closes it."""

@@ -1,0 +1,23 @@
+"""A clock that stands still until it is moved."""
+
+from __future__ import annotations
+
+__all__ = ["FakeClock"]
+
+
+class FakeClock:
+    """Call it for the time, in seconds; ``advance`` moves it.
+
+    Fits wherever aiosess takes a ``clock``: ``MemoryStorage(clock=clock)``.
+    """
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let *seconds* pass."""
+        self.now += seconds

@@ -1,0 +1,84 @@
+"""What every test may ask for: a clock, real servers, each storage, options, an application."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from aiohttp import web
+
+from aiosess import MemoryStorage, SessionOptions, Storage, setup
+from aiosess.storages.redis import RedisStorage
+from aiosess.testing import FakeClock
+from tests.servers import RedisServer
+
+SECRET = "a secret of the tests that is long enough to be quiet"
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of this test alone, to be stopped and paused."""
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def storage(request: pytest.FixtureRequest) -> AsyncIterator[Storage]:
+    """Each storage in turn, empty."""
+    if request.param == "memory":
+        yield MemoryStorage()
+        return
+    server = request.getfixturevalue("redis_server")
+    async with RedisStorage.from_url(server.url, prefix=f"{uuid.uuid4()}:") as redis:
+        yield redis
+
+
+class MakeOptions(Protocol):
+    """Build SessionOptions over the storage of the test, with a quiet secret."""
+
+    def __call__(self, **options: Any) -> SessionOptions: ...
+
+
+@pytest.fixture
+def make_options(storage: Storage) -> MakeOptions:
+    def make(**options: Any) -> SessionOptions:
+        return SessionOptions(**{"secret": SECRET, "storage": storage, **options})
+
+    return make
+
+
+class MakeApp(Protocol):
+    """Build an application with these handlers at ``/<name>`` and these options, by setup()."""
+
+    def __call__(self, *handlers: Any, **options: Any) -> web.Application: ...
+
+
+@pytest.fixture
+def make_app(make_options: MakeOptions) -> MakeApp:
+    def make(*handlers: Any, **options: Any) -> web.Application:
+        app = web.Application()
+        setup(app, make_options(**options))
+        for handler in handlers:
+            name = handler.__name__
+            app.router.add_route("*", f"/{name}", handler, name=name)
+        return app
+
+    return make

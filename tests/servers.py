@@ -1,0 +1,100 @@
+"""Real servers on free loopback ports, started by the tests and stopped by process id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def binary(name: str) -> str:
+    """Return where *name* is installed; without it skip, or fail where CI is set."""
+    found = shutil.which(name)
+    if found is not None:
+        return found
+    message = f"{name} is not installed: `make servers` installs it"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+class Server:
+    """One process that listens on a loopback port; it can be stopped, started again and paused."""
+
+    def __init__(self, command: list[str], port: int) -> None:
+        self.port = port
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process and wait until it listens."""
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self._command[0]} did not start")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Stop the process and wait until it is gone."""
+        if self._process is not None:
+            self.resume()
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def pause(self) -> None:
+        """Let the process hang: connections are accepted, nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+
+class RedisServer(Server):
+    """A redis-server that keeps nothing on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        command = [binary("redis-server"), "--port", str(port), "--bind", "127.0.0.1"]
+        command += ["--save", "", "--appendonly", "no", "--dir", str(folder)]
+        super().__init__(command, port)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+
+class MemcachedServer(Server):
+    """A memcached."""
+
+    def __init__(self) -> None:
+        port = free_port()
+        # As root, memcached insists on a user to become.
+        command = [binary("memcached"), "-l", "127.0.0.1", "-p", str(port), "-U", "0"]
+        command += ["-u", "root" if os.geteuid() == 0 else str(os.geteuid())]
+        super().__init__(command, port)
