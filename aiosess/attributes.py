@@ -94,7 +94,7 @@ class SessionCookie:
     __slots__ = ("base", "own")
 
     def __init__(self, base: CookieOptions, own: dict[str, Any] | None = None) -> None:
-        self.base = base
+        self.base: CookieOptions = base
         self.own: dict[str, Any] = {} if own is None else own
 
     def __repr__(self) -> str:

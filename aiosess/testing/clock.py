@@ -12,7 +12,7 @@ class FakeClock:
     """
 
     def __init__(self, now: float = 1_000_000.0) -> None:
-        self.now = now
+        self.now: float = now
 
     def __call__(self) -> float:
         """Return the time."""
