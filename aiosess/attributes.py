@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 from aiosess.errors import OptionsError
 from aiosess.timeouts import Duration, seconds
 
-__all__ = ["CookieOptions", "Priority", "SameSite", "SessionCookie", "check_name"]
+__all__ = ["CookieOptions", "Priority", "SameSite", "SessionCookie", "check_name", "restored"]
 
 SameSite: TypeAlias = Literal["lax", "strict", "none", "auto"] | bool
 Priority: TypeAlias = Literal["low", "medium", "high"]
@@ -19,6 +19,10 @@ Priority: TypeAlias = Literal["low", "medium", "high"]
 _VALUE: Final = re.compile(r"[ -:<-~]*")
 # RFC 9110, section 5.6.2: a cookie's name is a token.
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+_FIRST_YEAR: Final = 1970
+_LAST_YEAR: Final = 9998
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +184,10 @@ class SessionCookie:
 
     @samesite.setter
     def samesite(self, value: Literal["lax", "strict", "none"] | bool) -> None:
-        self._set("samesite", _checked_samesite(value))
+        samesite = _checked_samesite(value)
+        if samesite == "auto":
+            samesite = "none" if self.secure else "lax"
+        self._set("samesite", samesite)
 
     @property
     def partitioned(self) -> bool:
@@ -219,6 +226,17 @@ class SessionCookie:
             self.own.pop(name, None)
         else:
             self.own[name] = value
+
+
+def restored(own: dict[str, Any]) -> dict[str, Any]:
+    """Return a session's own attributes as a record kept them; none where they make no sense."""
+    fixed = own.get("expires")
+    try:
+        expires = None if fixed is None else datetime.fromtimestamp(fixed, UTC)
+        settled = CookieOptions(**{**own, "expires": expires}).resolve(is_secure=True)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return {}
+    return {name: fixed if name == "expires" else getattr(settled, name) for name in own}
 
 
 def check_name(name: object, cookie: CookieOptions | None) -> None:
@@ -263,6 +281,11 @@ def _check_expires(expires: object) -> None:
             f"cookie expires={expires!r} must be a datetime with a time zone: "
             "datetime(..., tzinfo=UTC)"
         )
+    # Beyond, the time cannot be written in UTC; browsers shorten what is over 400 days anyway.
+    if not _FIRST_YEAR <= expires.year <= _LAST_YEAR:
+        raise OptionsError(
+            f"cookie expires={expires!r} must be in the years {_FIRST_YEAR} to {_LAST_YEAR}"
+        )
 
 
 def _check_bool(value: object, name: str) -> None:
@@ -288,5 +311,5 @@ def _checked_samesite(samesite: object) -> SameSite:
 
 
 def _check_priority(priority: object) -> None:
-    if priority not in {None, "low", "medium", "high"}:
+    if priority not in (None, "low", "medium", "high"):
         raise OptionsError(f"cookie priority={priority!r} must be 'low', 'medium', 'high' or None")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 from aiosess.errors import MergeConflict
-from aiosess.record import decode_value, encode_value
+from aiosess.record import check_value, decode_value, encode_value
 
 __all__ = [
     "MISSING",
@@ -68,7 +68,8 @@ def merged(changes: Changes, theirs: Mapping[str, Any], merge: Merge) -> dict[st
     """Return the values to keep for the keys in *changes*, on top of *theirs*.
 
     A key that they left as it was takes our change. Where both changed it, *merge* decides;
-    both having made the same change is no conflict. Raise MergeConflict when it is ``"raise"``.
+    both having made the same change is no conflict. Raise MergeConflict when it is ``"raise"``,
+    UnserializableValue when a function returned what a record cannot hold.
     """
     return {
         key: _settle(key, original, mine, theirs.get(key, MISSING), merge)
@@ -83,7 +84,10 @@ def _settle(key: str, original: Original, mine: Any, theirs: Any, merge: Merge) 
         return mine
     if callable(merge):
         base = decode_value(original) if isinstance(original, bytes) else original
-        return merge(key, base, mine, theirs)
+        kept = merge(key, base, mine, theirs)
+        if kept is not MISSING:
+            check_value(kept, f"session[{key!r}]")
+        return kept
     match merge:
         case "mine":
             return mine

@@ -114,7 +114,7 @@ class SessionOptions:
         _check_one_of(self.unset, "unset", ("keep", "destroy"))
         _check_one_of(self.load, "load", ("lazy", "eager", None))
         if not callable(self.merge):
-            _check_one_of(self.merge, "merge", ("mine", "theirs", "raise", "a function"))
+            _check_one_of(self.merge, "merge", ("mine", "theirs", "raise"), " or a function")
         self._set("routes", RouteSelector(self.for_routes, self.exclude))
         self._set("retry_policy", self._built_retry_policy())
         self._set("keeper_options", self._built_keeper_options())
@@ -165,7 +165,8 @@ class SessionOptions:
 
 
 def _check_storage(storage: object) -> None:
-    if not isinstance(storage, Storage):
+    # A class has the five verbs as well.
+    if isinstance(storage, type) or not isinstance(storage, Storage):
         raise OptionsError(
             f"storage={storage!r} is not a storage: give MemoryStorage(), "
             "RedisStorage.from_url('redis://...') or an object with the five verbs"
@@ -173,7 +174,7 @@ def _check_storage(storage: object) -> None:
 
 
 def _check_cookie(cookie: object) -> None:
-    if not isinstance(cookie, CookieOptions) and not callable(cookie):
+    if isinstance(cookie, type) or not (isinstance(cookie, CookieOptions) or callable(cookie)):
         raise OptionsError(
             f"cookie={cookie!r} must be CookieOptions(...) or a function of the request"
         )
@@ -184,10 +185,12 @@ def _check_callable(value: object, name: str, way_out: str) -> None:
         raise OptionsError(f"{name}={value!r} is not callable: give a function that {way_out}")
 
 
-def _check_one_of(value: object, name: str, allowed: tuple[object, ...]) -> None:
+def _check_one_of(
+    value: object, name: str, allowed: tuple[object, ...], otherwise: str = ""
+) -> None:
     if not any(value is each or (isinstance(each, str) and value == each) for each in allowed):
         listed = ", ".join(repr(each) for each in allowed)
-        raise OptionsError(f"{name}={value!r} must be one of {listed}")
+        raise OptionsError(f"{name}={value!r} must be one of {listed}{otherwise}")
 
 
 def _share(given: Duration | str, idle: float) -> float:

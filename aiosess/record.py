@@ -10,8 +10,9 @@ from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
-from aiosess.attributes import CookieOptions, SessionCookie
+from aiosess.attributes import CookieOptions, SessionCookie, restored
 from aiosess.errors import RecordError, UnserializableValue
+from aiosess.timeouts import LONGEST, Duration, seconds
 
 __all__ = [
     "COOKIE_KEY",
@@ -31,7 +32,11 @@ COOKIE_KEY: Final = "cookie"
 RESERVED_KEY: Final = "__aiosess"
 RESERVED_KEYS: Final = frozenset({COOKIE_KEY, RESERVED_KEY})
 
-_SCALARS: Final = frozenset({str, int, bool, type(None)})
+_SCALARS: Final = frozenset({str, bool, type(None)})
+# Python reads and writes integers of up to 4300 digits.
+_MOST_BITS: Final = 14_000
+# The year 9999: beyond, an instant cannot be written as a date.
+_LATEST: Final = 253_370_764_800
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
@@ -61,9 +66,11 @@ class Record:
         As in Express, a session keeps the max_age that it was given.
         """
         own = dict(self.own)
-        if "expires" in own or options.expires is not None or self.max_age == options.max_age:
+        if own.get("expires", options.expires) is not None:
             return own
-        return {**own, "max_age": self.max_age}
+        # A record counts in milliseconds.
+        usual = None if options.max_age is None else _rounded(options.max_age)
+        return own if self.max_age == usual else {**own, "max_age": self.max_age}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +154,19 @@ def check_value(value: object, path: str) -> None:
 
     Tuples come back as lists; nothing else changes its type. *path* names the value.
     """
-    if type(value) in _SCALARS or isinstance(value, str | int):
+    try:
+        _check(value, path)
+    except RecursionError:
+        raise UnserializableValue(
+            f"{path} holds itself, or is nested too deep: store plain data", path=path
+        ) from None
+
+
+def _check(value: object, path: str) -> None:
+    if type(value) in _SCALARS or isinstance(value, str):
         return
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise UnserializableValue(f"{path} is {value!r}, which JSON does not have", path=path)
+    if isinstance(value, int | float):
+        _check_number(value, path)
     elif isinstance(value, dict):
         for key, item in cast("dict[object, object]", value).items():
             if not isinstance(key, str):
@@ -159,16 +174,26 @@ def check_value(value: object, path: str) -> None:
                     f"{path} has the key {key!r}: JSON has only str keys, use {str(key)!r}",
                     path=path,
                 )
-            check_value(item, f"{path}[{key!r}]")
+            _check(item, f"{path}[{key!r}]")
     elif isinstance(value, list | tuple):
         for index, item in enumerate(cast("list[object]", value)):
-            check_value(item, f"{path}[{index}]")
+            _check(item, f"{path}[{index}]")
     else:
         raise UnserializableValue(
             f"{path} is of type {type(value).__name__}, which a session cannot keep: "
             "store str, int, float, bool, None, lists or dicts of them",
             path=path,
         )
+
+
+def _check_number(value: float, path: str) -> None:
+    if isinstance(value, int):
+        if value.bit_length() > _MOST_BITS:
+            raise UnserializableValue(
+                f"{path} is an integer of more than 4000 digits: store it as a str", path=path
+            )
+    elif not math.isfinite(value):
+        raise UnserializableValue(f"{path} is {value!r}, which JSON does not have", path=path)
 
 
 def _express_cookie(cookie: SessionCookie, *, now: float) -> dict[str, Any]:
@@ -197,23 +222,35 @@ def _iso(at: float) -> str:
 
 
 def _read(data: dict[str, Any], cookie: Meta, meta: Meta) -> Record | Alias:
-    renewed_to, until = meta.get("renewed_to"), meta.get("until")
-    if isinstance(renewed_to, str) and isinstance(until, int | float):
+    renewed_to, until = meta.get("renewed_to"), _instant(meta.get("until"))
+    if isinstance(renewed_to, str) and until is not None:
         return Alias(renewed_to, until)
-    own, created_at = meta.get("own"), meta.get("created")
+    own = meta.get("own")
     return Record(
         data,
         _max_age(cookie),
-        cast("dict[str, Any]", own) if isinstance(own, dict) else {},
-        created_at if isinstance(created_at, int | float) else None,
+        restored(cast("dict[str, Any]", own)) if isinstance(own, dict) else {},
+        _instant(meta.get("created")),
     )
+
+
+def _instant(at: object) -> float | None:
+    if isinstance(at, bool) or not isinstance(at, int | float) or not 0 <= at < _LATEST:
+        return None
+    return at
 
 
 def _max_age(cookie: Meta) -> float | None:
     milliseconds = cookie.get("originalMaxAge")
-    if not isinstance(milliseconds, int | float) or milliseconds <= 0:
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         return None
-    return milliseconds / 1000
+    if milliseconds <= 0:
+        return None
+    return min(milliseconds, LONGEST * 1000) / 1000
+
+
+def _rounded(age: Duration) -> float:
+    return round(seconds(age, name="max_age") * 1000) / 1000
 
 
 def _refuse(constant: str) -> float:

@@ -9,10 +9,10 @@ from typing import Final, TypeAlias
 
 from aiosess.errors import OptionsError
 
-__all__ = ["DAY", "Duration", "Timeouts", "seconds"]
+__all__ = ["DAY", "LONGEST", "Duration", "Timeouts", "seconds"]
 
 DAY: Final = 86_400.0
-_LONGEST: Final = 100 * 365 * DAY
+LONGEST: Final = 100 * 365 * DAY
 
 Duration: TypeAlias = float | timedelta
 """A span of time: seconds, or a ``timedelta``."""
@@ -30,7 +30,7 @@ def seconds(value: object, *, name: str, zero: bool = False) -> float:
         number = float(value)
     else:
         raise OptionsError(f"{name}={value!r} is not a duration: give seconds or a timedelta")
-    if not math.isfinite(number) or number > _LONGEST:
+    if not math.isfinite(number) or number > LONGEST:
         raise OptionsError(f"{name}={value!r} must be at most a hundred years")
     if number < 0 or (number == 0 and not zero):
         least = "zero or more" if zero else "more than zero"
