@@ -105,7 +105,7 @@ class Keeper:
         self._saved(state, version)
         if state.previous is not None:
             await self._storage.delete(state.previous.session_id)
-        if state.stale_id is not None:
+        if state.stale_id is not None and state.stale_id != state.session_id:
             await self._storage.delete(state.stale_id)
         state.previous = state.stale_id = None
 
@@ -136,11 +136,14 @@ class Keeper:
 
         What others write under the old id meanwhile comes along.
         """
-        state.version = await self._create(state, self._encode(state))
+        # An explicit save() may have got halfway before the storage went away.
+        keep = self._create if state.version is None else self._replace
+        state.version = await keep(state, self._encode(state))
         try:
             is_kept = await self._lead_on(state, previous)
         except MergeConflict:
             await self._storage.delete(state.session_id)
+            state.version = None
             raise
         if not is_kept:
             await self._storage.delete(state.session_id)
@@ -160,6 +163,8 @@ class Keeper:
 
     async def reload(self, state: SessionState) -> None:
         """Read the record again into *state*; SessionGone when there is none."""
+        if state.is_new:
+            raise SessionGone("the session is new: there is no record to read yet")
         newest = await self.load(state.session_id, state.cookie.base)
         if newest is None:
             raise _gone(state)
@@ -203,6 +208,10 @@ class Keeper:
 
     def is_touch_due(self, state: SessionState) -> bool:
         """Ask whether this process last touched the record ``touch_after`` ago, or never."""
+        own = state.cookie.own.get("max_age")
+        if own is not None and own < self._timeouts.idle:
+            # touch_after fits the general idle timeout; this session might end before it is due.
+            return True
         return state.session_id not in self._touched
 
     async def _replace_on_top(self, state: SessionState, current: Stored | None) -> bool:
@@ -327,9 +336,9 @@ class Keeper:
 
     def _move(self, state: SessionState, found: _Found) -> None:
         """Go on under the id to which a renewed one led."""
+        # The version stays until the data are of that version too: see SessionState.rebase.
         state.is_alias = state.is_alias or state.session_id != found.session_id
         state.session_id = found.session_id
-        state.version = found.version
 
     def _encode(self, state: SessionState) -> bytes:
         return encode(
@@ -380,6 +389,8 @@ class _Touched:
             self._newer.add(session_id)
 
     def __contains__(self, session_id: str) -> bool:
+        if not self._half:
+            return False
         self._turn()
         return session_id in self._newer or session_id in self._older
 
@@ -389,7 +400,8 @@ class _Touched:
             return
         self._older = self._newer if passed < 2 * self._half else set()
         self._newer = set()
-        self._turned_at = self._clock()
+        # By whole halves, so that a late turn makes nothing look younger than it is.
+        self._turned_at += passed - passed % self._half
 
 
 class _Queues:

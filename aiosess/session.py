@@ -111,7 +111,8 @@ class SessionState:
         }
         own_changes = {n: (was, now) for n, (was, now) in own_changes.items() if was != now}
         their_own = record.own_attributes(self.cookie.base)
-        own = merged(own_changes, their_own, merge)
+        # A function of the application's knows its data, not the cookie's attributes.
+        own = merged(own_changes, their_own, "mine" if callable(merge) else merge)
         self._take(record.data, changes)
         for key, value in kept.items():
             self.originals[key] = freeze(record.data.get(key, MISSING))
@@ -130,7 +131,11 @@ class SessionState:
                 self,
                 cookie=SessionCookie(self.cookie.base, dict(self.cookie.own)),
                 data=dict(self.data),
-                originals=dict(self.originals),
+                # What is changed inside a container under the new id can then be rolled back.
+                originals={
+                    **{key: freeze(value) for key, value in self.data.items()},
+                    **self.originals,
+                },
             )
         self.session_id = session_id
         self.version = None
@@ -269,7 +274,12 @@ class Session(aiohttp_session.Session):
         """Forget all data; the record is deleted unless new data are put in."""
         for key in list(self._mapping):
             del self[key]
-        self._state.intent = Intent.EMPTY
+        if self._state.previous is None:
+            self._state.intent = Intent.EMPTY
+            return
+        # Under the new id nothing is kept yet; the record under the old one is to go.
+        self._state.originals.clear()
+        self._state.intent = Intent.REGENERATE
 
     def set_new_identity(self, identity: str | None) -> None:
         """Choose the id of a new session; RuntimeError when it is not new."""
