@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeAlias, TypeVar
 
 from aiohttp import hdrs, web
@@ -15,7 +16,7 @@ from aiohttp.typedefs import Handler, Middleware
 from aiosess.attributes import CookieOptions, check_name
 from aiosess.commit import Action, CookieAction, Rules, decide, decide_cookie, ending
 from aiosess.cookie import Signed, clear_cookie, is_secure, is_under, set_cookie
-from aiosess.errors import OptionsError, SessionNotSent, StorageUnavailable
+from aiosess.errors import OptionsError, SessionGone, SessionNotSent, StorageUnavailable
 from aiosess.keeper import Keeper
 from aiosess.options import SessionOptions
 from aiosess.retry import RetryingStorage
@@ -191,6 +192,7 @@ class Visit:
         "_is_asked",
         "_is_new_to_browser",
         "_is_opened",
+        "_is_saved",
         "_is_settled",
         "_lock",
         "_request",
@@ -212,6 +214,7 @@ class Visit:
         self._sent_on: web.StreamResponse | None = None
         self._is_asked = False
         self._is_opened = False
+        self._is_saved = False
         self._is_settled = False
         self._is_new_to_browser = False
 
@@ -274,8 +277,14 @@ class Visit:
                 await self._settle()
             except StorageUnavailable as error:
                 self._without_storage(error)
+                if self._state is not None and self._state.is_new:
+                    # The browser will not learn its id: there is nothing to keep later.
+                    self._state.is_gone = True
         if self._sent_on is not response:
             self._finish(response)
+        elif self._is_asked:
+            # A FileResponse writes a Vary of its own when it is prepared.
+            _vary_by_cookie(response)
 
     def abandon(self) -> None:
         """Keep nothing more: the handler failed."""
@@ -283,7 +292,13 @@ class Visit:
 
     async def _commit_late(self) -> None:
         """Keep what a stream or WebSocket did after its headers had left."""
-        await self._settle(is_late=True)
+        try:
+            await self._settle(is_late=True)
+        except StorageUnavailable as error:
+            if self._sessions.options.retries is not None:
+                # It is too late for an answer with status 500.
+                raise
+            self._without_storage(error)
         if self._is_new_to_browser and self._sent_on is None:
             raise SessionNotSent(
                 "the session was saved, but the response was prepared without its cookie: "
@@ -299,7 +314,11 @@ class Visit:
             if self._sessions.options.unset == "keep":
                 return
             state.intent = Intent.DESTROY
-        await self._act(state, self._sessions.options.rules, is_late=is_late)
+        rules = self._sessions.options.rules
+        if self._is_saved:
+            # What the handler saved itself is not written a second time.
+            rules = replace(rules, resave=False)
+        await self._act(state, rules, is_late=is_late)
 
     async def _act(self, state: SessionState, rules: Rules, *, is_late: bool) -> None:
         """Decide, and do to the record what was decided."""
@@ -312,13 +331,13 @@ class Visit:
             case Action.NOTHING:
                 pass
             case Action.CREATE | Action.RENEW:
+                if self._is_withheld(state):
+                    return
                 if is_late:
                     raise SessionNotSent(
                         "the session changed when the headers had left, so that its cookie cannot "
                         f"be sent: await session.save() before prepare(), and {_USE_SETUP}"
                     )
-                if self._is_withheld(state):
-                    return
                 is_kept = await self._keep_under_new_id(state)
             case Action.REPLACE:
                 is_kept = await keeper.replace(state)
@@ -413,13 +432,18 @@ class Visit:
         if not state.is_gone:
             rules = Rules(save_uninitialized=True)
             await self._act(state, rules, is_late=self._sent_on is not None)
+            self._is_saved = True
         return not state.is_gone
 
     async def reload(self) -> None:
         """Read the record again."""
         state = self._opened()
         state.rollback()
-        await self._sessions.keeper.reload(state)
+        try:
+            await self._sessions.keeper.reload(state)
+        except SessionGone:
+            self._note_gone(state)
+            raise
 
     async def touch(self) -> bool:
         """Extend the record's life; False when it is gone."""
@@ -461,9 +485,17 @@ class Visit:
             await self.save()
         if state.is_new:
             return change(Session(state, self))
-        return await self._sessions.keeper.atomic(
-            state, lambda newest: change(Session(newest, self))
-        )
+        try:
+            return await self._sessions.keeper.atomic(
+                state, lambda newest: change(Session(newest, self))
+            )
+        except SessionGone:
+            self._note_gone(state)
+            raise
+
+    def _note_gone(self, state: SessionState) -> None:
+        if state.is_gone:
+            self._is_interrupted()
 
     def _opened(self) -> SessionState:
         if self._state is None:
@@ -536,7 +568,7 @@ def _rewind(request: web.Request, response: web.StreamResponse) -> None:
 
 
 def _vary_by_cookie(response: web.StreamResponse) -> None:
-    vary = response.headers.get(hdrs.VARY)
+    vary = ", ".join(filter(None, response.headers.getall(hdrs.VARY, ())))
     if not vary:
         response.headers[hdrs.VARY] = "Cookie"
     elif not {"*", "cookie"} & {each.strip().lower() for each in vary.split(",")}:
