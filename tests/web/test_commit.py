@@ -1,0 +1,743 @@
+"""The end of a request: what is written, and what the response says about it."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pytest_aiohttp import AiohttpClient
+
+from aiosess import SESSION, CookieOptions, Session, Storage, get_session, setup
+from aiosess.testing import FaultyStorage
+from tests.conftest import MakeOptions
+from tests.web.conftest import Connect
+from tests.web.handlers import (
+    cookies_set,
+    keep,
+    kept,
+    put,
+    session_of,
+    show,
+    signed,
+    start,
+    views,
+)
+
+NO_CACHE = 'no-cache="Set-Cookie"'
+
+
+def clear_lists(session: Session) -> None:
+    for value in session.values():
+        if isinstance(value, list):
+            value.clear()
+
+
+def change_and_roll_back(session: Session) -> None:
+    session["cart"].append("b")
+    session.rollback()
+
+
+CHANGES: dict[str, tuple[Callable[[Session], Any], dict[str, Any]]] = {
+    "a key set": (lambda s: s.update(x=1), {"cart": ["a"], "user": {"tags": []}, "n": 1, "x": 1}),
+    "a key deleted": (lambda s: s.pop("n"), {"cart": ["a"], "user": {"tags": []}}),
+    "a list appended to": (
+        lambda s: s["cart"].append("b"),
+        {"cart": ["a", "b"], "user": {"tags": []}, "n": 1},
+    ),
+    "a list two levels down": (
+        lambda s: s["user"]["tags"].append("b"),
+        {"cart": ["a"], "user": {"tags": ["b"]}, "n": 1},
+    ),
+    "through get": (
+        lambda s: s.get("cart", []).append("b"),
+        {"cart": ["a", "b"], "user": {"tags": []}, "n": 1},
+    ),
+    "through values": (
+        clear_lists,
+        {"cart": [], "user": {"tags": []}, "n": 1},
+    ),
+    "through setdefault": (
+        lambda s: s.setdefault("new", []).append("b"),
+        {"cart": ["a"], "user": {"tags": []}, "n": 1, "new": ["b"]},
+    ),
+    "a type that compares equal": (
+        lambda s: s.update(n=True),
+        {"cart": ["a"], "user": {"tags": []}, "n": True},
+    ),
+    "all keys cleared": (lambda s: s.clear(), {}),
+}
+
+
+@pytest.mark.parametrize(("change", "expected"), CHANGES.values(), ids=CHANGES)
+async def test_a_change_is_noticed_without_any_flag(
+    connect: Connect,
+    storage: Storage,
+    change: Callable[[Session], Any],
+    expected: dict[str, Any],
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        change(await session_of(request))
+        return web.Response()
+
+    await keep(storage, "apple", cart=["a"], user={"tags": []}, n=1)
+    client = await connect(handler, forgets=True)
+
+    await client.get("/handler", headers=signed("apple"))
+
+    found = await kept(storage, "apple")
+    assert found == expected
+    assert [type(value) for value in found.values()] == [type(x) for x in expected.values()]
+
+
+UNCHANGED: dict[str, Callable[[Session], Any]] = {
+    "read": lambda s: s["cart"],
+    "the same value set": lambda s: s.update(n=1),
+    "an equal list set": lambda s: s.update(cart=["a"]),
+    "changed and changed back": lambda s: (s["cart"].append("b"), s["cart"].pop()),
+    "set and deleted": lambda s: (s.update(x=1), s.pop("x")),
+    "rolled back": change_and_roll_back,
+}
+
+
+@pytest.mark.parametrize("handle", UNCHANGED.values(), ids=UNCHANGED)
+async def test_what_ends_as_it_began_is_not_written(
+    connect: Connect, storage: Storage, faulty: FaultyStorage, handle: Callable[[Session], Any]
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        handle(await session_of(request))
+        return web.Response()
+
+    await keep(storage, "apple", cart=["a"], n=1)
+    client = await connect(handler, storage=faulty, forgets=True)
+
+    await client.get("/handler", headers=signed("apple"))
+
+    assert "replace" not in faulty.calls
+    assert await kept(storage, "apple") == {"cart": ["a"], "n": 1}
+
+
+async def test_changed_has_an_unchanged_session_written(
+    connect: Connect, storage: Storage, faulty: FaultyStorage
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        (await session_of(request)).changed()
+        return web.Response()
+
+    await keep(storage, "apple", n=1)
+    client = await connect(handler, storage=faulty, forgets=True)
+
+    await client.get("/handler", headers=signed("apple"))
+
+    assert "replace" in faulty.calls
+
+
+# The options of Express.
+
+
+@pytest.mark.parametrize(("resave", "verb"), [(True, "replace"), (False, "touch")])
+async def test_resave_writes_an_unchanged_session_and_otherwise_it_is_touched(
+    connect: Connect, storage: Storage, faulty: FaultyStorage, *, resave: bool, verb: str
+) -> None:
+    await keep(storage, "apple")
+    client = await connect(show, storage=faulty, resave=resave, touch_after=0, forgets=True)
+
+    await client.get("/show", headers=signed("apple"))
+
+    assert faulty.calls == ["load", verb]
+
+
+async def test_resave_does_not_write_again_what_the_handler_saved_itself(
+    connect: Connect, storage: Storage, faulty: FaultyStorage
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["n"] = 1
+        await session.save()
+        return web.Response()
+
+    await keep(storage, "apple")
+    client = await connect(handler, storage=faulty, resave=True, forgets=True)
+
+    await client.get("/handler", headers=signed("apple"))
+
+    assert faulty.calls == ["load", "replace"]
+
+
+async def test_the_cookie_is_set_once_for_a_browser_session(connect: Connect) -> None:
+    client = await connect(views)
+
+    responses = [await client.get("/views") for _ in range(3)]
+
+    assert [len(cookies_set(response)) for response in responses] == [1, 0, 0]
+
+
+async def test_a_persistent_cookie_moves_on_with_each_change_only(connect: Connect) -> None:
+    client = await connect(views, show, cookie=CookieOptions(max_age=60))
+
+    responses = [await client.get(path) for path in ("/views", "/show", "/views")]
+
+    assert [len(cookies_set(response)) for response in responses] == [1, 0, 1]
+
+
+async def test_rolling_sets_the_cookie_with_each_response(connect: Connect) -> None:
+    client = await connect(views, show, rolling=True)
+
+    responses = [await client.get(path) for path in ("/views", "/show", "/show")]
+
+    assert [len(cookies_set(response)) for response in responses] == [1, 1, 1]
+
+
+async def test_rolling_sets_no_cookie_for_a_session_that_is_not_kept(connect: Connect) -> None:
+    client = await connect(show, rolling=True)
+
+    response = await client.get("/show")
+
+    assert cookies_set(response) == []
+
+
+async def test_rolling_keeps_the_id(connect: Connect) -> None:
+    client = await connect(views, show, rolling=True)
+    await client.get("/views")
+
+    ids = [(await (await client.get("/show")).json())["id"] for _ in range(2)]
+
+    assert ids[0] == ids[1]
+
+
+async def test_save_uninitialized_keeps_an_empty_session(
+    connect: Connect, storage: Storage
+) -> None:
+    client = await connect(show, save_uninitialized=True)
+
+    first = await client.get("/show")
+    second = await client.get("/show")
+
+    assert len(cookies_set(first)) == 1
+    assert (await second.json())["new"] is False
+    assert await kept(storage, (await first.json())["id"]) == {}
+
+
+async def unset(request: web.Request) -> web.Response:
+    session = await session_of(request)
+    session["forgotten"] = True
+    del request[SESSION]
+    return web.Response()
+
+
+async def unset_to_none(request: web.Request) -> web.Response:
+    session = await session_of(request)
+    session["forgotten"] = True
+    request[SESSION] = None  # type: ignore[misc]
+    return web.Response()
+
+
+@pytest.mark.parametrize("handler", [unset, unset_to_none], ids=["del", "None"])
+async def test_unset_keeps_the_record_as_it_was(
+    connect: Connect, storage: Storage, handler: Handler
+) -> None:
+    await keep(storage, "apple", n=1)
+    client = await connect(handler, forgets=True)
+
+    response = await client.get(f"/{handler.__name__}", headers=signed("apple"))
+
+    assert await kept(storage, "apple") == {"n": 1}
+    assert cookies_set(response) == []
+
+
+@pytest.mark.parametrize("handler", [unset, unset_to_none], ids=["del", "None"])
+async def test_unset_destroy_deletes_the_record_and_clears_the_cookie(
+    connect: Connect, storage: Storage, handler: Handler
+) -> None:
+    await keep(storage, "apple", n=1)
+    client = await connect(handler, unset="destroy", forgets=True)
+
+    response = await client.get(f"/{handler.__name__}", headers=signed("apple"))
+
+    assert await storage.load("apple") is None
+    assert cookies_set(response)[0].startswith("sid=; Max-Age=0;")
+
+
+@pytest.mark.parametrize("handler", [unset, unset_to_none], ids=["del", "None"])
+async def test_unset_destroy_of_a_new_session_asks_nothing_of_storage_or_browser(
+    connect: Connect, faulty: FaultyStorage, handler: Handler
+) -> None:
+    client = await connect(handler, unset="destroy", storage=faulty)
+
+    response = await client.get(f"/{handler.__name__}")
+
+    assert faulty.calls == []
+    assert cookies_set(response) == []
+
+
+# Touching.
+
+
+async def test_an_unmodified_session_is_touched_so_that_it_lives_on(
+    connect: Connect, storage: Storage, faulty: FaultyStorage
+) -> None:
+    await keep(storage, "apple")
+    client = await connect(show, storage=faulty, forgets=True)
+
+    await client.get("/show", headers=signed("apple"))
+
+    assert faulty.calls == ["load", "touch"]
+
+
+async def test_a_record_that_was_touched_more_recently_than_touch_after_is_not_touched_again(
+    connect: Connect, storage: Storage, faulty: FaultyStorage
+) -> None:
+    await keep(storage, "apple")
+    client = await connect(show, storage=faulty, touch_after=60, forgets=True)
+
+    await client.get("/show", headers=signed("apple"))
+    await client.get("/show", headers=signed("apple"))
+
+    assert faulty.calls == ["load", "touch", "load"]
+
+
+async def test_touch_after_zero_touches_each_time(
+    connect: Connect, storage: Storage, faulty: FaultyStorage
+) -> None:
+    await keep(storage, "apple")
+    client = await connect(show, storage=faulty, touch_after=0, forgets=True)
+
+    await client.get("/show", headers=signed("apple"))
+    await client.get("/show", headers=signed("apple"))
+
+    assert faulty.calls == ["load", "touch", "load", "touch"]
+
+
+async def test_a_session_that_is_modified_is_written_and_not_touched_as_well(
+    connect: Connect, storage: Storage, faulty: FaultyStorage
+) -> None:
+    await keep(storage, "apple")
+    client = await connect(views, storage=faulty, touch_after=0, forgets=True)
+
+    await client.get("/views", headers=signed("apple"))
+
+    assert faulty.calls == ["load", "replace"]
+
+
+async def test_a_session_whose_record_went_meanwhile_is_not_revived_and_its_cookie_is_cleared(
+    connect: Connect, storage: Storage
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await storage.delete(session.id)
+        session["n"] = 1
+        return web.Response(text="answered")
+
+    await keep(storage, "apple")
+    client = await connect(handler, forgets=True)
+
+    response = await client.get("/handler", headers=signed("apple"))
+
+    assert await response.text() == "answered"
+    assert await storage.load("apple") is None
+    assert cookies_set(response)[0].startswith("sid=; Max-Age=0;")
+
+
+async def test_changes_of_requests_that_meet_are_both_kept(
+    connect: Connect, storage: Storage
+) -> None:
+    async def meet(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["mine"] = 1
+        record = await storage.load("apple")
+        assert record is not None
+        theirs = record.payload.replace(b'"theirs": 0', b'"theirs": 1')
+        await storage.replace("apple", theirs, 60, expected=record.version)
+        return web.Response()
+
+    await keep(storage, "apple", theirs=0)
+    client = await connect(meet, forgets=True)
+
+    await client.get("/meet", headers=signed("apple"))
+
+    assert await kept(storage, "apple") == {"theirs": 1, "mine": 1}
+
+
+# Order: first the storage, then the headers.
+
+
+async def test_the_record_is_there_before_the_headers_leave(
+    make_options: MakeOptions, aiohttp_client: AiohttpClient, storage: Storage
+) -> None:
+    seen: list[dict[str, Any] | None] = []
+
+    async def look(request: web.Request, _response: web.StreamResponse) -> None:
+        seen.append(await kept(storage, request[SESSION].id))
+
+    app = web.Application()
+    setup(app, make_options())
+    app.on_response_prepare.append(look)
+    app.router.add_get("/put", put)
+    client = await aiohttp_client(app)
+
+    await client.get("/put?fruit=apple")
+
+    assert seen == [{"fruit": "apple"}]
+
+
+async def test_no_cookie_is_set_when_the_save_fails(
+    connect: Connect, faulty: FaultyStorage
+) -> None:
+    client = await connect(put, storage=faulty)
+    faulty.fail()
+
+    response = await client.get("/put?fruit=apple")
+
+    assert response.status == 200
+    assert cookies_set(response) == []
+
+
+# What the response says.
+
+
+async def test_a_cookie_keeps_its_header_out_of_caches(connect: Connect) -> None:
+    client = await connect(views)
+
+    response = await client.get("/views")
+
+    assert response.headers["Cache-Control"] == NO_CACHE
+    assert response.headers["Vary"] == "Cookie"
+
+
+async def test_a_session_that_is_only_read_varies_by_cookie_and_may_be_cached(
+    connect: Connect,
+) -> None:
+    client = await connect(views, show)
+    await client.get("/views")
+
+    response = await client.get("/show")
+
+    assert response.headers["Vary"] == "Cookie"
+    assert "Cache-Control" not in response.headers
+
+
+async def test_the_handlers_own_headers_stay(connect: Connect) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        await views(request)
+        headers = {"Cache-Control": "no-store", "Vary": "Accept", "Set-Cookie": "raw=1"}
+        response = web.Response(headers=headers)
+        response.set_cookie("theme", "dark")
+        return response
+
+    client = await connect(handler)
+
+    response = await client.get("/handler")
+
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["Vary"] == "Accept, Cookie"
+    names = [header.partition("=")[0] for header in cookies_set(response)]
+    assert sorted(names) == ["raw", "sid", "theme"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["cookie"], "cookie"),
+        (["*"], "*"),
+        (["Accept, COOKIE"], "Accept, COOKIE"),
+        (["Origin", "Accept"], "Origin, Accept, Cookie"),
+        (["Origin", "Cookie"], "Origin, Cookie"),
+        ([""], "Cookie"),
+    ],
+    ids=str,
+)
+async def test_vary_names_cookie_once_and_loses_nothing(
+    connect: Connect, given: list[str], expected: str
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        await get_session(request)
+        response = web.Response()
+        [response.headers.add("Vary", value) for value in given]
+        return response
+
+    client = await connect(handler)
+
+    response = await client.get("/handler")
+
+    assert ", ".join(response.headers.getall("Vary")) == expected
+
+
+async def test_a_raised_redirect_keeps_the_session(connect: Connect, storage: Storage) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["flash"] = session.id
+        raise web.HTTPFound("/show")
+
+    client = await connect(handler, show)
+
+    response = await client.get("/handler")
+
+    found = await response.json()
+    assert found["data"] == {"flash": found["id"]}
+    assert await kept(storage, found["id"]) == found["data"]
+
+
+async def test_a_raised_redirect_itself_carries_the_cookie(connect: Connect) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        (await session_of(request))["flash"] = "saved"
+        raise web.HTTPFound("/elsewhere")
+
+    client = await connect(handler)
+
+    response = await client.get("/handler", allow_redirects=False)
+
+    assert response.status == 302
+    assert len(cookies_set(response)) == 1
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_a_response_with_an_error_status_still_saves(connect: Connect, status: int) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(status=status, text=str((await views(request)).text))
+
+    client = await connect(handler)
+
+    counts = [await (await client.get("/handler")).json(content_type=None) for _ in range(2)]
+
+    assert counts == [1, 2]
+
+
+async def test_a_raised_http_error_still_saves(connect: Connect) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        raise web.HTTPInternalServerError(text=(await views(request)).text)
+
+    client = await connect(handler)
+
+    counts = [await (await client.get("/handler")).text() for _ in range(2)]
+
+    assert counts == ["1", "2"]
+
+
+async def crash(request: web.Request) -> web.Response:
+    (await session_of(request))["crashed"] = True
+    raise ZeroDivisionError
+
+
+async def test_a_handler_that_crashes_saves_nothing(
+    connect: Connect, storage: Storage, faulty: FaultyStorage
+) -> None:
+    await keep(storage, "apple", n=1)
+    client = await connect(crash, storage=faulty, forgets=True)
+
+    response = await client.get("/crash", headers=signed("apple"))
+
+    assert response.status == 500
+    assert faulty.calls == ["load"]
+    assert cookies_set(response) == []
+
+
+async def test_a_handler_that_crashes_in_a_new_session_sets_no_cookie(
+    connect: Connect, faulty: FaultyStorage
+) -> None:
+    client = await connect(crash, storage=faulty)
+
+    response = await client.get("/crash")
+
+    assert faulty.calls == []
+    assert cookies_set(response) == []
+
+
+async def test_what_was_saved_explicitly_before_a_crash_reaches_the_browser(
+    connect: Connect,
+) -> None:
+    async def save_and_crash(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["kept"] = True
+        await session.save()
+        session["lost"] = True
+        raise ZeroDivisionError
+
+    client = await connect(save_and_crash, show)
+
+    await client.get("/save_and_crash")
+    found = await (await client.get("/show")).json()
+
+    assert found["data"] == {"kept": True}
+
+
+async def test_a_crash_that_an_outer_middleware_answers_saves_nothing(
+    make_options: MakeOptions, aiohttp_client: AiohttpClient, faulty: FaultyStorage
+) -> None:
+    @web.middleware
+    async def apologise(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ZeroDivisionError:
+            return web.Response(text="sorry")
+
+    app = web.Application(middlewares=[apologise])
+    setup(app, make_options(storage=faulty))
+    app.router.add_get("/", crash)
+    client = await aiohttp_client(app)
+
+    response = await client.get("/")
+
+    assert await response.text() == "sorry"
+    assert faulty.calls == []
+    assert cookies_set(response) == []
+
+
+async def test_a_response_that_an_outer_middleware_puts_in_the_place_carries_the_cookie(
+    make_options: MakeOptions, aiohttp_client: AiohttpClient
+) -> None:
+    @web.middleware
+    async def replace(request: web.Request, handler: Handler) -> web.StreamResponse:
+        await handler(request)
+        return web.Response(text="in its place")
+
+    app = web.Application(middlewares=[replace])
+    setup(app, make_options())
+    app.router.add_get("/", views)
+    client = await aiohttp_client(app)
+
+    response = await client.get("/")
+
+    assert await response.text() == "in its place"
+    assert len(cookies_set(response)) == 1
+
+
+async def test_a_file_response_carries_the_session(connect: Connect, tmp_path: Path) -> None:
+    (tmp_path / "file.txt").write_text("content")
+
+    async def download(request: web.Request) -> web.FileResponse:
+        await views(request)
+        return web.FileResponse(tmp_path / "file.txt")
+
+    client = await connect(download, show)
+
+    response = await client.get("/download")
+    found = await (await client.get("/show")).json()
+
+    assert await response.text() == "content"
+    assert found["data"] == {"views": 1}
+
+
+async def test_a_file_that_was_compressed_beforehand_varies_by_cookie_too(
+    connect: Connect, tmp_path: Path
+) -> None:
+    (tmp_path / "file.txt").write_text("content")
+    (tmp_path / "file.txt.gz").write_bytes(gzip.compress(b"content"))
+
+    async def download(request: web.Request) -> web.FileResponse:
+        await views(request)
+        return web.FileResponse(tmp_path / "file.txt")
+
+    client = await connect(download)
+
+    response = await client.get("/download", headers={"Accept-Encoding": "gzip"})
+
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert response.headers["Vary"] == "Accept-Encoding, Cookie"
+
+
+async def test_head_requests_have_sessions_too(connect: Connect) -> None:
+    client = await connect(views, show)
+
+    await client.head("/views")
+    found = await (await client.get("/show")).json()
+
+    assert found["data"] == {"views": 1}
+
+
+# What cannot be kept.
+
+
+def circle() -> list[Any]:
+    """Return a list that holds itself."""
+    endless: list[Any] = []
+    endless.append(endless)
+    return endless
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (object, "session['user']['pet'] is of type object"),
+        (lambda: {1, 2}, "session['user']['pet'] is of type set"),
+        (lambda: b"bytes", "session['user']['pet'] is of type bytes"),
+        (lambda: float("nan"), "session['user']['pet'] is nan"),
+        (lambda: [0, float("inf")], "session['user']['pet'][1] is inf"),
+        (lambda: {1: "one"}, "session['user']['pet'] has the key 1"),
+        (circle, "session['user'] contains itself"),
+    ],
+    ids=["object", "set", "bytes", "NaN", "infinity", "key", "circle"],
+)
+async def test_a_value_that_cannot_be_kept_is_a_500_that_names_it_and_keeps_the_record(
+    connect: Connect,
+    storage: Storage,
+    caplog: pytest.LogCaptureFixture,
+    make: Callable[[], Any],
+    reason: str,
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        (await session_of(request))["user"] = {"pet": make()}
+        return web.Response()
+
+    await keep(storage, "apple", user="Bob")
+    client = await connect(handler, forgets=True)
+
+    response = await client.get("/handler", headers=signed("apple"))
+
+    assert response.status == 500
+    assert await kept(storage, "apple") == {"user": "Bob"}
+    assert f"UnserializableValue: {reason}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "snowman \u2603",
+        "lone \ud800",
+        "\x00",
+        2**100,
+        -(2**100),
+        1.5,
+        -0.0,
+        None,
+        [[]],
+        {"": 0},
+    ],
+    ids=ascii,
+)
+async def test_a_json_value_comes_back_as_it_went_in(connect: Connect, value: Any) -> None:
+    async def set_it(request: web.Request) -> web.Response:
+        (await session_of(request))["value"] = value
+        return web.Response()
+
+    async def compare(request: web.Request) -> web.Response:
+        found = (await session_of(request))["value"]
+        return web.json_response(repr(found) == repr(value))
+
+    client = await connect(set_it, compare)
+    await client.get("/set_it")
+
+    response = await client.get("/compare")
+
+    assert await response.json() is True
+
+
+async def test_the_storage_that_was_opened_by_us_is_closed_with_the_application(
+    make_options: MakeOptions, storage: Storage
+) -> None:
+    closed: list[bool] = []
+
+    class Closing(FaultyStorage):
+        async def close(self) -> None:
+            closed.append(True)
+
+    app = web.Application()
+    setup(app, make_options(storage=Closing(storage)))
+
+    await start(app)
+
+    assert closed == [True]
