@@ -43,7 +43,7 @@ class Rules:
     save_uninitialized: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Ending:
     """How the handler left its session.
 

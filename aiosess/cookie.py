@@ -58,8 +58,9 @@ class Signer:
         given: Sequence[Secret] = [secrets] if isinstance(secrets, str | bytes) else secrets
         if not isinstance(given, Sequence) or not given:
             raise OptionsError("secret must be a str, bytes or a list of them with at least one")
-        self._keys = tuple(_key(secret) for secret in given)
-        if any(len(key) < _STRONG for key in self._keys):
+        keys = [_key(secret) for secret in given]
+        self._macs = [hmac.new(key, digestmod="sha256") for key in keys]
+        if any(len(key) < _STRONG for key in keys):
             _log.warning(
                 "a secret has fewer than %d bytes and could be guessed: "
                 'make one with python -c "import secrets; print(secrets.token_hex(32))"',
@@ -68,7 +69,7 @@ class Signer:
 
     def sign(self, session_id: str) -> str:
         """Return the cookie's value for *session_id*."""
-        signature = _signature(self._keys[0], session_id.encode())
+        signature = _signature(self._macs[0], session_id.encode()).decode()
         return quote(f"{_PREFIX}{session_id}.{signature}", safe=_UNQUOTED)
 
     def unsign(self, value: str) -> Signed | None:
@@ -83,8 +84,8 @@ class Signer:
             return None
         if not session_id:
             return None
-        for index, key in enumerate(self._keys):
-            if hmac.compare_digest(_signature(key, message).encode(), given):
+        for index, mac in enumerate(self._macs):
+            if hmac.compare_digest(_signature(mac, message), given):
                 return Signed(session_id, is_current=index == 0)
         return None
 
@@ -165,14 +166,17 @@ def _key(secret: object) -> bytes:
     return key
 
 
-def _signature(key: bytes, message: bytes) -> str:
-    digest = hmac.digest(key, message, "sha256")
-    return binascii.b2a_base64(digest, newline=False).decode().rstrip("=")
+def _signature(mac: hmac.HMAC, message: bytes) -> bytes:
+    mac = mac.copy()
+    mac.update(message)
+    return binascii.b2a_base64(mac.digest(), newline=False).rstrip(b"=")
 
 
 def _unquoted(value: str) -> str:
-    if "%" not in value:
-        return value
+    # Our own cookies have these three escapes and no others.
+    plain = value.replace("%3A", ":").replace("%2B", "+").replace("%2F", "/")
+    if "%" not in plain:
+        return plain
     try:
         return unquote(value, errors="strict")
     except UnicodeDecodeError:

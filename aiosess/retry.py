@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from aiosess.errors import OptionsError, StorageUnavailable
 from aiosess.storages import Storage, Stored, Version
@@ -13,6 +14,7 @@ from aiosess.timeouts import Duration, seconds
 
 __all__ = ["RetryPolicy", "RetryingStorage", "no_wait"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _MOST_RETRIES: Final = 1000
@@ -71,47 +73,106 @@ class RetryingStorage:
         self._storage = storage
         self._policy = policy
         self._sleep = sleep
+        self._deadlines = _Deadlines(policy.timeout)
 
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
         """As the storage does, with retries."""
-        return await self._try(lambda: self._storage.create(session_id, payload, ttl))
+        return await self._try(self._storage.create, session_id, payload, ttl)
 
     async def load(self, session_id: str) -> Stored | None:
         """As the storage does, with retries."""
-        return await self._try(lambda: self._storage.load(session_id))
+        return await self._try(self._storage.load, session_id)
 
     async def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
     ) -> Version:
         """As the storage does, with retries."""
-        return await self._try(
-            lambda: self._storage.replace(session_id, payload, ttl, expected=expected)
-        )
+        return await self._try(self._storage.replace, session_id, payload, ttl, expected=expected)
 
     async def touch(self, session_id: str, ttl: float) -> bool:
         """As the storage does, with retries."""
-        return await self._try(lambda: self._storage.touch(session_id, ttl))
+        return await self._try(self._storage.touch, session_id, ttl)
 
     async def delete(self, session_id: str) -> bool:
         """As the storage does, with retries."""
-        return await self._try(lambda: self._storage.delete(session_id))
+        return await self._try(self._storage.delete, session_id)
 
-    async def _try(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _try(self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         retry = 0
         while True:
             try:
-                return await self._once(call)
+                return await self._deadlines.run(call(*args, **kwargs))
             except StorageUnavailable:
                 retry += 1
                 if retry > self._policy.retries:
                     raise
-                await self._sleep(self._policy.pause(retry))
+            await self._sleep(self._policy.pause(retry))
 
-    async def _once(self, call: Callable[[], Awaitable[T]]) -> T:
+
+class _Call:
+    """One call that is under way; *task* ``None`` once it is done."""
+
+    __slots__ = ("due_at", "is_late", "task")
+
+    def __init__(self, task: asyncio.Task[Any] | None, due_at: float) -> None:
+        self.task = task
+        self.due_at = due_at
+        self.is_late = False
+
+
+class _Deadlines:
+    """Ends each call that takes longer than *timeout* seconds.
+
+    All calls have the same time, so that they fall due in the order in which they began: one
+    timer serves them all, where ``asyncio.timeout`` would set one for each.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._calls: deque[_Call] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def run(self, awaitable: Awaitable[T]) -> T:
+        """Return what *awaitable* returns; StorageUnavailable when that takes too long."""
+        call = self._begin()
+        task = call.task
+        cancelling = 0 if task is None else task.cancelling()
         try:
-            async with asyncio.timeout(self._policy.timeout):
-                return await call()
-        except TimeoutError as error:
-            raise StorageUnavailable(
-                f"the storage did not answer within {self._policy.timeout:g} s"
-            ) from error
+            result = await awaitable
+        except asyncio.CancelledError as error:
+            # As asyncio.timeout does: only our own cancellation, and no other, becomes an error.
+            if call.is_late and task is not None and task.uncancel() <= cancelling:
+                raise StorageUnavailable(
+                    f"the storage did not answer within {self._timeout:g} s"
+                ) from error
+            raise
+        finally:
+            call.task = None
+        if call.is_late and task is not None:
+            # The answer came all the same, from a storage that does not let itself be cancelled.
+            task.uncancel()
+        return result
+
+    def _begin(self) -> _Call:
+        loop = asyncio.get_running_loop()
+        call = _Call(asyncio.current_task(), loop.time() + self._timeout)
+        if loop is not self._loop:
+            # Another loop, as in tests: what was under way in the last one is over.
+            self._loop = loop
+            self._calls.clear()
+        if not self._calls:
+            loop.call_at(call.due_at, self._end_late, loop)
+        self._calls.append(call)
+        return call
+
+    def _end_late(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is not self._loop:
+            return
+        calls, now = self._calls, loop.time()
+        while calls and (calls[0].task is None or calls[0].due_at <= now):
+            call = calls.popleft()
+            if call.task is not None:
+                call.is_late = True
+                call.task.cancel()
+        if calls:
+            loop.call_at(calls[0].due_at, self._end_late, loop)
