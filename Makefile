@@ -1,0 +1,115 @@
+# Everything that can be done here. Each target sets up what it needs, once; each check has its one
+# definition in this file, for you and for CI.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV_INSTALL = .ci/uv $(VENV) pip install --quiet --python $(BIN)/python \
+	--constraint constraints.txt --build-constraint constraints.txt
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format lint types architecture spelling coverage matrix servers \
+	constraints build clean
+
+help: ## List these targets
+	@echo "make TARGET, where TARGET is one of:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
+		| awk -F'|' '{ printf "  %-13s %s\n", $$1, $$2 }'
+
+run: $(VENV)/.run ## Serve the in-memory example on http://127.0.0.1:8080/ (PORT=...)
+	$(BIN)/python examples/in_memory.py
+
+test: $(VENV)/.test servers ## Run all tests (ARGS="-k redis" for some)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types architecture spelling ## Format, lint, types, architecture, spelling
+
+format: $(VENV)/.check ## Format the code, and mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lint: $(VENV)/.check ## Ruff: format and lint
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+types: $(VENV)/.check ## Mypy and pyright, both strict; every public symbol has a known type
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes aiosess > $(VENV)/types.txt \
+		|| { cat $(VENV)/types.txt; exit 1; }
+	@grep "completeness" $(VENV)/types.txt
+
+architecture: $(VENV)/.check ## Import-linter: the ladder of ARCHITECTURE.md
+	$(BIN)/lint-imports
+
+spelling: $(VENV)/.check ## Codespell
+	$(BIN)/codespell
+
+coverage: $(VENV)/.test servers ## Run all tests and report the branches that none of them takes
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+matrix: ## Run all tests on Python 3.11, 3.12 and 3.13, where they are found
+	@failed=; \
+	for version in 3.11 3.12 3.13; do \
+		python=; \
+		for each in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python; do \
+			if "$$each" -c "" 2> /dev/null; then python=$$each; break; fi; \
+		done; \
+		if [ -z "$$python" ]; then \
+			echo "Python $$version: not found, left out (pyenv: PYENV_VERSION=3.11.7:3.12.1:3.13.0)"; \
+			continue; \
+		fi; \
+		echo "Python $$version: $$python"; \
+		$(MAKE) --no-print-directory VENV=.venv-$$version PYTHON="$$python" test \
+			|| failed="$$failed $$version"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Failed on Python$$failed"; exit 1; fi
+
+# They are only installed; the tests start their own on free ports.
+servers: ## Install redis-server and memcached where they are missing (apt-get; root or sudo)
+	@missing=; \
+	for server in redis-server memcached; do \
+		command -v $$server > /dev/null || missing="$$missing $$server"; \
+	done; \
+	if [ -n "$$missing" ] && ! .ci/apt-install $$missing; then \
+		echo "Without$$missing, the tests that need it are skipped." >&2; \
+		test -z "$$CI"; \
+	fi
+
+constraints: $(VENV)/.uv ## Pin the newest versions of all that is used here, in constraints.txt
+	.ci/uv $(VENV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
+		--group test --group check --group build --custom-compile-command "make constraints" \
+		--output-file constraints.txt pyproject.toml
+
+build: $(VENV)/.test ## Build the wheel and the sdist into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+	$(BIN)/python -m zipfile --list dist/*.whl | grep aiosess/py.typed
+
+clean: ## Remove all that was made here, the environments included
+	rm -rf .venv .venv-* dist htmlcov .coverage .coverage.* .hypothesis \
+		.mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The environment. Each file says that a part of it is there, and stays good until the pins change.
+
+$(VENV)/.uv: constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
+		|| { echo "This takes Python 3.11 or later: make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) -c "import ensurepip, venv" 2> /dev/null || .ci/apt-install python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.uv pyproject.toml
+	$(UV_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.uv pyproject.toml
+	$(UV_INSTALL) --editable ".[all]" --group test
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	$(UV_INSTALL) --group check
+	@touch $@
