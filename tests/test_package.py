@@ -1,0 +1,153 @@
+"""The package as it is shipped: its public names, its wheel, what importing it brings along."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import aiosess
+
+ROOT = Path(__file__).parent.parent
+
+MODULES = [
+    each.name
+    for each in pkgutil.walk_packages(aiosess.__path__, "aiosess.")
+    if not each.name.endswith("__main__")
+]
+# Where users import from; everything else is how it is done, and may change.
+PUBLIC = ["aiosess.errors", *(name for name in MODULES if name.startswith("aiosess.storages."))]
+COLLECTIONS = ["aiosess", "aiosess.storages", "aiosess.testing"]
+
+FRONT_DOOR = [
+    "Makefile",
+    ".ci/run",
+    ".ci/uv",
+    ".ci/apt-install",
+    "constraints.txt",
+    "pyproject.toml",
+]
+
+
+def tree(module: str) -> ast.Module:
+    path = importlib.import_module(module).__file__
+    assert path is not None
+    return ast.parse(Path(path).read_text())
+
+
+def defined(module: str) -> set[str]:
+    """Return the names without an underscore that *module* defines, but for its type variables."""
+    names: set[str] = set()
+    for node in tree(module).body:
+        match node:
+            case (
+                ast.FunctionDef(name=name)
+                | ast.AsyncFunctionDef(name=name)
+                | ast.ClassDef(name=name)
+            ):
+                names.add(name)
+            case ast.Assign(value=ast.Call(func=ast.Name(id="TypeVar" | "ParamSpec"))):
+                pass
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                names.add(name)
+            case _:
+                pass
+    return {name for name in names if not name.startswith("_")}
+
+
+def imported(module: str) -> set[str]:
+    """Return the names that *module* takes from the rest of the package."""
+    return {
+        alias.asname or alias.name
+        for node in tree(module).body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("aiosess")
+        for alias in node.names
+    }
+
+
+def as_sorted(names: list[str]) -> list[str]:
+    """Constants, then classes, then functions, as ruff sorts them."""
+    return sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_module_promises_what_it_defines(name: str) -> None:
+    promised = importlib.import_module(name).__all__
+
+    assert set(promised) == defined(name)
+
+
+@pytest.mark.parametrize("name", COLLECTIONS)
+def test_a_collection_promises_what_it_collects(name: str) -> None:
+    promised = importlib.import_module(name).__all__
+
+    assert set(promised) == defined(name) | imported(name)
+
+
+@pytest.mark.parametrize("name", ["aiosess", *MODULES])
+def test_promises_are_sorted(name: str) -> None:
+    promised = importlib.import_module(name).__all__
+
+    assert list(promised) == as_sorted(promised)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the names of the files in a wheel that was built just now."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path).namelist()
+
+
+def test_the_wheel_says_that_it_is_typed(wheel: list[str]) -> None:
+    assert "aiosess/py.typed" in wheel
+
+
+def test_the_wheel_holds_the_package_and_what_describes_it(wheel: list[str]) -> None:
+    folders = {name.split("/")[0] for name in wheel}
+
+    assert folders == {"aiosess", f"aiosess-{version()}.dist-info"}
+
+
+@pytest.mark.parametrize("client", ["redis", "aiomcache", "emcache", "cryptography", "pytest"])
+def test_importing_aiosess_brings_no_client_along(client: str) -> None:
+    code = f"import aiosess, sys; print({client!r} in sys.modules)"
+
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+
+    assert result.stdout == "False\n"
+
+
+def test_the_change_log_knows_the_version() -> None:
+    headings = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+    assert version() in headings
+
+
+@pytest.mark.parametrize("name", FRONT_DOOR)
+def test_no_address_of_a_package_index_is_written_down(name: str) -> None:
+    addresses = re.findall(r"(?:https?|file)://(?!127\.0\.0\.1)\S+", (ROOT / name).read_text())
+
+    assert addresses == []
+
+
+@pytest.mark.parametrize("name", ["uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock"])
+def test_there_is_no_lock_file_that_would_write_addresses(name: str) -> None:
+    assert not (ROOT / name).exists()
+
+
+def version() -> str:
+    found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1]

@@ -1,0 +1,164 @@
+"""The types that a user's editor sees: checked by mypy and pyright, never run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, assert_type
+
+import aiohttp_session
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+from redis.asyncio import Redis
+
+from aiosess import (
+    SESSION,
+    Conflict,
+    CookieOptions,
+    MemoryStorage,
+    MergeConflict,
+    OptionsError,
+    Route,
+    Session,
+    SessionCookie,
+    SessionOptions,
+    Storage,
+    StorageUnavailable,
+    Stored,
+    Version,
+    get_session,
+    session_middleware,
+    setup,
+    setup_async,
+)
+from aiosess.storages.redis import RedisStorage
+from aiosess.testing import FakeClock, FaultyStorage
+
+NUMBER = web.AppKey("NUMBER", int)
+REDIS = web.AppKey("REDIS", Redis)
+
+
+# What a handler holds.
+
+
+async def handler(request: web.Request) -> web.Response:
+    assert_type(await get_session(request), Session | None)
+    session = assert_type(request[SESSION], Session)
+    theirs: aiohttp_session.Session = session
+    assert_type(theirs.new, bool)
+    assert_type(session.id, str)
+    assert_type(session.identity, str | None)
+    assert_type(session.created, int)
+    assert_type(session.max_age, int | None)
+    assert_type(session["key"], Any)
+    assert_type(session.rollback(), None)
+    assert_type(await session.save(), bool)
+    assert_type(await session.reload(), None)
+    assert_type(await session.touch(), bool)
+    assert_type(await session.destroy(), None)
+    assert_type(await session.regenerate(), None)
+    assert_type(await session.renew_id(), None)
+    return web.Response()
+
+
+async def atomic(session: Session) -> None:
+    def count(newest: Session) -> int:
+        return len(newest)
+
+    assert_type(await session.atomic(count), int)
+    assert_type(await session.atomic(lambda newest: newest.id), str)
+
+
+def cookie_of_one_session(session: Session) -> None:
+    cookie = assert_type(session.cookie, SessionCookie)
+    cookie.max_age = timedelta(days=30)
+    cookie.samesite = True
+    cookie.expires = None
+    assert_type(cookie.max_age, float | None)
+    assert_type(cookie.path, str)
+    assert_type(cookie.secure, bool)
+
+
+# What is configured.
+
+
+def options() -> None:
+    SessionOptions(secret="keyboard cat")
+    SessionOptions(secret=[b"new", "old"], storage=MemoryStorage(max_records=10))
+    SessionOptions(secret="s", idle_timeout=60, absolute_timeout=timedelta(hours=1), timeout=0.5)
+    SessionOptions(secret="s", retries=3, retries_strategy=lambda retry: 0.1 * retry)
+    SessionOptions(secret="s", retries=3, retries_strategy=lambda retry: timedelta(seconds=retry))
+    SessionOptions(secret="s", merge="theirs", unset="destroy", load="eager", touch_after="10%")
+    SessionOptions(secret="s", for_routes=["views", handler, View, Route("/x", method="POST")])
+    SessionOptions(secret="s", cookie=CookieOptions(samesite=True, secure="auto"))
+    SessionOptions(secret="s", cookie=cookie, genid=new_id)
+    SessionOptions(secret="s", cookie=cookie_later, genid=new_id_later)
+
+
+class View(web.View):
+    pass
+
+
+def cookie(request: web.Request) -> CookieOptions:
+    return CookieOptions(domain=request.host)
+
+
+async def cookie_later(request: web.Request) -> CookieOptions:
+    return cookie(request)
+
+
+def new_id(request: web.Request) -> str:
+    return request.path
+
+
+async def new_id_later(request: web.Request) -> str:
+    return new_id(request)
+
+
+# How it is installed.
+
+
+async def provider(app: web.Application) -> AsyncIterator[None]:
+    app[NUMBER] = 1
+    yield
+
+
+def factory(number: int, redis: Redis) -> SessionOptions:
+    return SessionOptions(secret=str(number), storage=RedisStorage(redis))
+
+
+async def factory_later() -> SessionOptions:
+    return SessionOptions(secret="s")
+
+
+def install(app: web.Application, given: SessionOptions) -> None:
+    assert_type(session_middleware(given), Middleware)
+    app.middlewares.append(session_middleware(given))
+    setup(app, given)
+    setup_async(app, use_factory=factory, inject=[NUMBER, REDIS], imports=[provider])
+    setup_async(app, use_factory=factory_later)
+
+
+# What keeps the records, and what goes wrong.
+
+
+async def storages(redis: Redis, storage: Storage) -> None:
+    every: list[Storage] = [MemoryStorage(), RedisStorage(redis), FaultyStorage()]
+    every.append(MemoryStorage(clock=FakeClock()))
+    assert_type(RedisStorage.from_url("redis://localhost", prefix="mine:"), RedisStorage)
+    stored = assert_type(await storage.load("id"), Stored | None)
+    version = assert_type(await storage.create("id", b"{}", 60), Version)
+    assert_type(await storage.replace("id", b"{}", 60.0, expected=version), Version)
+    assert_type(await storage.touch("id", 60), bool)
+    assert_type(await storage.delete("id"), bool)
+    if stored is not None:
+        assert_type(stored.payload, bytes)
+
+
+def errors(conflict: Conflict, merge_conflict: MergeConflict) -> None:
+    assert_type(conflict.current, Stored | None)
+    assert_type(merge_conflict.keys, tuple[str, ...])
+    wrong: ValueError = OptionsError("no")
+    away: Exception = StorageUnavailable("no")
+    assert_type(wrong.args, tuple[Any, ...])
+    assert_type(away.args, tuple[Any, ...])
