@@ -111,8 +111,10 @@ class RedisStorage:
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
     ) -> Version:
         """Put *payload* in the place of the version *expected* (a script, one round trip)."""
-        seen = expected if isinstance(expected, bytes) else b""
-        digest = hashlib.sha1(seen, usedforsecurity=False).hexdigest()
+        # No payload has an empty digest, so that a version of another storage fits nothing.
+        digest = ""
+        if isinstance(expected, bytes):
+            digest = hashlib.sha1(expected, usedforsecurity=False).hexdigest()
         arguments = (1, self._key(session_id), digest, payload, _ms(ttl))
         try:
             answer = await self._call("EVALSHA", _REPLACE_SHA, *arguments)
