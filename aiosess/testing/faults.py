@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from aiosess.errors import StorageUnavailable
-from aiosess.storages import MemoryStorage, Storage, Stored, Version
+from aiosess.storages import Closeable, MemoryStorage, Storage, Stored, Version
 
 __all__ = ["FaultyStorage"]
+
+T = TypeVar("T")
+
+_VERBS: Final = ("create", "load", "replace", "touch", "delete")
 
 
 class FaultyStorage:
@@ -19,6 +25,7 @@ class FaultyStorage:
         self._error: Exception | None = None
         self._failures_left: int | None = None
         self._verbs: frozenset[str] = frozenset()
+        self._is_answer_lost = False
         self._is_hanging = False
 
     def fail(
@@ -26,15 +33,20 @@ class FaultyStorage:
         error: Exception | None = None,
         *,
         times: int | None = None,
-        verbs: tuple[str, ...] = ("create", "load", "replace", "touch", "delete"),
+        verbs: tuple[str, ...] = _VERBS,
+        lose_answer: bool = False,
     ) -> None:
         """From here on raise *error* (by default StorageUnavailable) for each of *verbs*.
 
-        *times*: so many calls, then work again; ``None``: until ``recover()``.
+        *times*: so many calls, then work again; ``None``: until ``recover()``. *lose_answer*: the
+        call is done first, as when a connection breaks while the answer is on its way.
         """
+        if unknown := set(verbs).difference(_VERBS):
+            raise ValueError(f"verbs={sorted(unknown)!r}: a storage has only {_VERBS!r}")
         self._error = StorageUnavailable("told to fail") if error is None else error
         self._failures_left = times
         self._verbs = frozenset(verbs)
+        self._is_answer_lost = lose_answer
 
     def hang(self) -> None:
         """From here on never answer; a call can only be cancelled."""
@@ -47,39 +59,48 @@ class FaultyStorage:
 
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
         """As the storage does."""
-        await self._pass("create")
-        return await self.storage.create(session_id, payload, ttl)
+        return await self._pass("create", lambda: self.storage.create(session_id, payload, ttl))
 
     async def load(self, session_id: str) -> Stored | None:
         """As the storage does."""
-        await self._pass("load")
-        return await self.storage.load(session_id)
+        return await self._pass("load", lambda: self.storage.load(session_id))
 
     async def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
     ) -> Version:
         """As the storage does."""
-        await self._pass("replace")
-        return await self.storage.replace(session_id, payload, ttl, expected=expected)
+        return await self._pass(
+            "replace",
+            lambda: self.storage.replace(session_id, payload, ttl, expected=expected),
+        )
 
     async def touch(self, session_id: str, ttl: float) -> bool:
         """As the storage does."""
-        await self._pass("touch")
-        return await self.storage.touch(session_id, ttl)
+        return await self._pass("touch", lambda: self.storage.touch(session_id, ttl))
 
     async def delete(self, session_id: str) -> bool:
         """As the storage does."""
-        await self._pass("delete")
-        return await self.storage.delete(session_id)
+        return await self._pass("delete", lambda: self.storage.delete(session_id))
 
-    async def _pass(self, verb: str) -> None:
+    async def close(self) -> None:
+        """Close the storage; it never fails at this."""
+        if isinstance(self.storage, Closeable):
+            await self.storage.close()
+
+    async def _pass(self, verb: str, call: Callable[[], Awaitable[T]]) -> T:
         self.calls.append(verb)
         if self._is_hanging:
             await asyncio.Event().wait()
-        if self._error is None or verb not in self._verbs:
-            return
-        if self._failures_left is not None:
-            if self._failures_left == 0:
-                return
+        error = self._next_error(verb)
+        if error is None:
+            return await call()
+        if self._is_answer_lost:
+            await call()
+        raise error
+
+    def _next_error(self, verb: str) -> Exception | None:
+        if verb not in self._verbs or self._failures_left == 0:
+            return None
+        if self._error is not None and self._failures_left is not None:
             self._failures_left -= 1
-        raise self._error
+        return self._error

@@ -1,0 +1,100 @@
+"""Each storage, and each wrapper, against each case of the contract.
+
+Memcached and the adapter for the storages of aiohttp-session join here, a line each.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeAlias
+
+import pytest
+from redis.asyncio import BlockingConnectionPool, Redis
+
+from aiosess import MemoryStorage, Storage
+from aiosess.retry import RetryingStorage, RetryPolicy
+from aiosess.storages.redis import RedisStorage
+from aiosess.testing import FakeClock, FaultyStorage, Harness, report, run_contract
+from aiosess.testing.pytest import storage_contract
+from tests.servers import RedisServer
+
+POLICY = RetryPolicy(retries=2, timeout=5.0)
+
+# Long beside the way to a server on this machine, short to wait for.
+UNIT = 0.05
+
+MakeOnRedis: TypeAlias = Callable[[str], Storage | AbstractAsyncContextManager[Storage]]
+
+
+def prefix() -> str:
+    return f"{uuid.uuid4()}:"
+
+
+def retrying(storage: Storage) -> Storage:
+    return RetryingStorage(storage, POLICY)
+
+
+def on_memory(wrap: Callable[[Storage], Storage]) -> Harness:
+    clock = FakeClock()
+    return Harness(lambda: wrap(MemoryStorage(clock=clock)), clock=clock)
+
+
+test_memory = storage_contract(on_memory(lambda storage: storage))
+test_memory_with_retries = storage_contract(on_memory(retrying))
+test_memory_that_could_fail = storage_contract(on_memory(FaultyStorage))
+test_redis = storage_contract("redis_harness")
+
+
+@pytest.fixture
+def redis_harness(redis_server: RedisServer) -> Harness:
+    return Harness(lambda: RedisStorage.from_url(redis_server.url, prefix=prefix()), unit=UNIT)
+
+
+async def test_memory_in_real_time() -> None:
+    results = await run_contract(Harness(MemoryStorage, unit=UNIT))
+
+    assert all(result.is_kept for result in results), report(results)
+
+
+@asynccontextmanager
+async def with_retries(url: str) -> AsyncGenerator[Storage]:
+    async with RedisStorage.from_url(url, prefix=prefix()) as storage:
+        yield retrying(storage)
+
+
+@asynccontextmanager
+async def with_a_bounded_pool(url: str) -> AsyncGenerator[Storage]:
+    pool = BlockingConnectionPool.from_url(url, max_connections=3)
+    async with Redis.from_pool(pool) as client:
+        yield RedisStorage(client, prefix=prefix())
+
+
+def handed_in(**client_options: Any) -> MakeOnRedis:
+    @asynccontextmanager
+    async def make(url: str) -> AsyncGenerator[Storage]:
+        async with Redis.from_url(url, **client_options) as client:
+            yield RedisStorage(client, prefix=prefix())
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(with_retries, id="with retries"),
+        pytest.param(with_a_bounded_pool, id="a pool of three connections"),
+        pytest.param(handed_in(), id="a client handed in"),
+        pytest.param(handed_in(decode_responses=True), id="decode_responses"),
+        pytest.param(handed_in(protocol=3), id="RESP3"),
+        pytest.param(handed_in(protocol=3, decode_responses=True), id="RESP3, decode_responses"),
+        pytest.param(handed_in(single_connection_client=True), id="one connection"),
+    ],
+)
+async def test_redis_with_any_client(make: MakeOnRedis, redis_server: RedisServer) -> None:
+    harness = Harness(lambda: make(redis_server.url), unit=UNIT)
+
+    results = await run_contract(harness)
+
+    assert all(result.is_kept for result in results), report(results)
