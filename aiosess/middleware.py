@@ -187,55 +187,57 @@ class Sessions:
 class Visit:
     """One request's session, from the cookie that came to the cookie that goes."""
 
-    __slots__ = (
-        "_cookie_due",
-        "_is_asked",
-        "_is_new_to_browser",
-        "_is_opened",
-        "_is_saved",
-        "_is_settled",
-        "_lock",
-        "_request",
-        "_sent_on",
-        "_session",
-        "_sessions",
-        "_signed",
-        "_state",
-    )
+    # Set on the class, so that a request which never asks for its session builds next to nothing.
+    _session: Session | None = None
+    _state: SessionState | None = None
+    _signed: Signed | None = None
+    _waiters: list[asyncio.Future[None]] | None = None
+    _cookie_due = CookieAction.LEAVE
+    _sent_on: web.StreamResponse | None = None
+    _is_abandoned = False
+    _is_opened = False
+    _is_saved = False
+    _is_settled = False
+    _is_new_to_browser = False
+
+    is_asked = False
+    """Whether anybody asked for the session."""
 
     def __init__(self, sessions: Sessions, request: web.Request) -> None:
         self._sessions = sessions
         self._request = request
-        self._session: Session | None = None
-        self._state: SessionState | None = None
-        self._signed: Signed | None = None
-        self._lock: asyncio.Lock | None = None
-        self._cookie_due = CookieAction.LEAVE
-        self._sent_on: web.StreamResponse | None = None
-        self._is_asked = False
-        self._is_opened = False
-        self._is_saved = False
-        self._is_settled = False
-        self._is_new_to_browser = False
 
     # Open: cookie, id, record, session.
 
     async def open(self, request: web.Request) -> Session | None:
         """Return the session, loading it the first time; ``None`` where there can be none."""
-        self._is_asked = True
-        if not self._is_opened:
-            if self._lock is None:
-                self._lock = asyncio.Lock()
-            async with self._lock:
-                if not self._is_opened:
-                    await self._open(request)
-                    self._is_opened = True
+        self.is_asked = True
+        while not self._is_opened:
+            if self._waiters is None:
+                await self._open_first(request)
+            else:
+                # Another task of this request is at it.
+                waiter = asyncio.get_running_loop().create_future()
+                self._waiters.append(waiter)
+                await waiter
         return self._session
+
+    async def _open_first(self, request: web.Request) -> None:
+        waiters: list[asyncio.Future[None]] = []
+        self._waiters = waiters
+        try:
+            await self._open(request)
+            self._is_opened = True
+        finally:
+            self._waiters = None
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
     async def _open(self, request: web.Request) -> None:
         options = self._sessions.options
         cookie = await self._sessions.cookie_for(request)
-        if not is_under(request.rel_url.raw_path, cookie.path):
+        if cookie.path != "/" and not is_under(request.rel_url.raw_path, cookie.path):
             return
         self._signed = signed = options.signer.read(request, options.name)
         state = None
@@ -264,10 +266,11 @@ class Visit:
         if response.prepared:
             await self._commit_late()
             return
-        try:
-            await self._settle()
-        except StorageUnavailable as error:
-            self._without_storage(error)
+        if not self._is_abandoned:
+            try:
+                await self._settle()
+            except StorageUnavailable as error:
+                self._without_storage(error)
         self._finish(response)
 
     async def prepare(self, response: web.StreamResponse) -> None:
@@ -282,13 +285,13 @@ class Visit:
                     self._state.is_gone = True
         if self._sent_on is not response:
             self._finish(response)
-        elif self._is_asked:
+        elif self.is_asked:
             # A FileResponse writes a Vary of its own when it is prepared.
             _vary_by_cookie(response)
 
     def abandon(self) -> None:
-        """Keep nothing more: the handler failed."""
-        self._is_settled = True
+        """Keep nothing more: the handler failed, or the response that it prepared."""
+        self._is_settled = self._is_abandoned = True
 
     async def _commit_late(self) -> None:
         """Keep what a stream or WebSocket did after its headers had left."""
@@ -326,6 +329,7 @@ class Visit:
         is_resigned = self._signed is not None and not self._signed.is_current
         end = ending(state, is_touch_due=keeper.is_touch_due(state), is_resigned=is_resigned)
         action = decide(end, rules)
+        is_cookie_changed = state.cookie.own != state.original_own
         is_kept = True
         match action:
             case Action.NOTHING:
@@ -352,7 +356,8 @@ class Visit:
             action,
             end,
             rules,
-            is_persistent=state.cookie.expires_at(keeper.now()) is not None,
+            # Attributes that the handler set count only once the browser has them.
+            is_persistent=is_cookie_changed or state.cookie.expires_at(keeper.now()) is not None,
             is_alias=state.is_alias,
         )
         if due is not CookieAction.LEAVE:
@@ -407,7 +412,7 @@ class Visit:
     def _finish(self, response: web.StreamResponse) -> None:
         """Write what is due into the headers."""
         self._sent_on = response
-        if self._is_asked:
+        if self.is_asked:
             _vary_by_cookie(response)
         state = self._state
         if state is None:
@@ -526,7 +531,7 @@ def _middleware(sessions: Sessions) -> Middleware:
         except BaseException:
             visit.abandon()
             raise
-        if isinstance(response, web.StreamResponse):
+        if visit.is_asked and isinstance(response, web.StreamResponse):
             await visit.commit(response)
         return response
 
@@ -550,6 +555,7 @@ async def _on_response_prepare(request: web.Request, response: web.StreamRespons
     try:
         await visit.prepare(response)
     except BaseException:
+        visit.abandon()
         _rewind(request, response)
         raise
 
