@@ -174,9 +174,9 @@ async def test_a_key_called_like_a_method_is_only_data(serve: Serve) -> None:
     assert answers == [["data", True], ["data", True]]
 
 
+@parity("E102")
 @parity(
     "E14",
-    "E102",
     differs="`cookie` is an attribute and not among the keys, which are the data alone",
 )
 async def test_iterating_gives_the_data_keys_and_nothing_else(serve: Serve) -> None:
