@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from aiosess.errors import AiosessError, Conflict
+from aiosess.errors import AiosessError, Conflict, IdTaken
 from aiosess.storages import Storage, Stored, Version
 from aiosess.testing.contract.harness import Harness, Timeline, TooSlow
 
@@ -51,11 +51,16 @@ class Case:
         return self.name
 
     async def run(self, harness: Harness) -> None:
-        """Raise Misbehaviour where the storage breaks the promise; any other error is its own."""
+        """Raise Misbehaviour where the storage breaks the promise.
+
+        Any other error is one that the storage raised and should not have.
+        """
         limit = asyncio.timeout(harness.patience)
         try:
             async with limit:
                 await self._run(harness)
+        except (Conflict, IdTaken) as error:
+            raise Misbehaviour(f"{type(error).__name__} was raised: {error}") from error
         except TimeoutError as error:
             if not limit.expired():
                 raise
