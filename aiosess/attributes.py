@@ -233,7 +233,8 @@ def restored(own: dict[str, Any]) -> dict[str, Any]:
     fixed = own.get("expires")
     try:
         expires = None if fixed is None else datetime.fromtimestamp(fixed, UTC)
-        settled = CookieOptions(**{**own, "expires": expires}).resolve(is_secure=True)
+        attributes: dict[str, Any] = {**own, "expires": expires}
+        settled = CookieOptions(**attributes).resolve(is_secure=True)
     except (TypeError, ValueError, OverflowError, OSError):
         return {}
     return {name: fixed if name == "expires" else getattr(settled, name) for name in own}
