@@ -1,0 +1,286 @@
+"""MemoryStorage beyond the contract: a bound, expiry without a scan, and nothing leaks."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import tracemalloc
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import pytest
+
+from aiosess import MemoryStorage, OptionsError
+from aiosess.testing import FakeClock
+
+HALF_A_MEGABYTE = 500_000
+
+
+@pytest.fixture
+def memory(clock: FakeClock) -> MemoryStorage:
+    return MemoryStorage(clock=clock)
+
+
+@contextmanager
+def growth() -> Generator[list[int]]:
+    """Give a list in which the bytes that stayed allocated stand when the block is done."""
+    found: list[int] = []
+    gc.collect()
+    tracemalloc.start()
+    try:
+        yield found
+        gc.collect()
+        found.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+
+
+async def fill(storage: MemoryStorage, ttls: list[float]) -> None:
+    """Create a record for each of *ttls*, called by its number."""
+    for number, ttl in enumerate(ttls):
+        await storage.create(str(number), b"cart", ttl)
+
+
+async def present(storage: MemoryStorage, count: int) -> list[int]:
+    return [number for number in range(count) if await storage.load(str(number)) is not None]
+
+
+# The bound.
+
+
+async def test_there_are_never_more_records_than_max_records(clock: FakeClock) -> None:
+    storage = MemoryStorage(max_records=10, clock=clock)
+
+    await fill(storage, [60.0] * 100)
+
+    assert len(storage) == 10
+
+
+async def test_where_one_too_many_is_created_the_one_nearest_to_its_end_goes(
+    clock: FakeClock,
+) -> None:
+    storage = MemoryStorage(max_records=3, clock=clock)
+
+    await fill(storage, [30, 10, 20, 5])
+
+    assert await present(storage, 4) == [0, 2, 3]
+
+
+async def test_a_record_that_was_touched_is_no_longer_near_its_end(clock: FakeClock) -> None:
+    storage = MemoryStorage(max_records=3, clock=clock)
+    await fill(storage, [30, 10, 20])
+
+    await storage.touch("1", 60)
+    await storage.create("3", b"cart", 60)
+
+    assert await present(storage, 4) == [0, 1, 3]
+
+
+async def test_a_record_that_was_touched_to_end_soon_goes_first(clock: FakeClock) -> None:
+    storage = MemoryStorage(max_records=3, clock=clock)
+    await fill(storage, [30, 10, 20])
+
+    await storage.touch("0", 1)
+    await storage.create("3", b"cart", 60)
+
+    assert await present(storage, 4) == [1, 2, 3]
+
+
+async def test_a_record_that_was_touched_shorter_and_longer_goes_by_its_last_touch(
+    clock: FakeClock,
+) -> None:
+    storage = MemoryStorage(max_records=3, clock=clock)
+    await fill(storage, [30, 10, 20])
+
+    await storage.touch("0", 1)
+    await storage.touch("0", 40)
+    await storage.create("3", b"cart", 60)
+
+    assert await present(storage, 4) == [0, 2, 3]
+
+
+async def test_expired_records_make_way_before_living_ones(clock: FakeClock) -> None:
+    storage = MemoryStorage(max_records=2, clock=clock)
+    await fill(storage, [5, 60])
+    clock.advance(6)
+
+    await storage.create("2", b"cart", 60)
+
+    assert await present(storage, 3) == [1, 2]
+
+
+async def test_a_full_storage_of_one_record_still_takes_the_next(clock: FakeClock) -> None:
+    storage = MemoryStorage(max_records=1, clock=clock)
+
+    await fill(storage, [60, 60])
+
+    assert await present(storage, 2) == [1]
+
+
+async def test_a_refused_create_costs_no_other_record_its_place(clock: FakeClock) -> None:
+    storage = MemoryStorage(max_records=2, clock=clock)
+    await fill(storage, [60, 60])
+
+    with pytest.raises(Exception, match="already"):
+        await storage.create("0", b"again", 60)
+
+    assert await present(storage, 2) == [0, 1]
+
+
+def test_a_bound_below_one_is_refused() -> None:
+    with pytest.raises(OptionsError, match="max_records=0 must be one or more"):
+        MemoryStorage(max_records=0)
+
+
+# Expiry.
+
+
+async def test_records_that_nobody_asks_for_are_freed(
+    memory: MemoryStorage, clock: FakeClock
+) -> None:
+    await fill(memory, [10] * 20)
+    clock.advance(11)
+
+    await memory.load("another")
+
+    assert len(memory) == 0
+
+
+async def test_no_call_removes_so_many_records_that_it_would_pause_the_loop(
+    memory: MemoryStorage, clock: FakeClock
+) -> None:
+    await fill(memory, [10] * 1000)
+    clock.advance(11)
+
+    await memory.load("another")
+
+    assert 900 < len(memory) < 1000
+
+
+async def test_more_records_expire_than_are_created_so_that_a_backlog_melts(
+    memory: MemoryStorage, clock: FakeClock
+) -> None:
+    await fill(memory, [10] * 1000)
+    clock.advance(11)
+
+    for number in range(1000, 1100):
+        await memory.create(str(number), b"cart", 60)
+
+    assert len(memory) == 100
+
+
+async def test_a_touched_record_outlives_its_first_end(
+    memory: MemoryStorage, clock: FakeClock
+) -> None:
+    await fill(memory, [10, 10])
+    await memory.touch("0", 60)
+    clock.advance(11)
+
+    await memory.load("another")
+
+    assert len(memory) == 1
+    assert await present(memory, 2) == [0]
+
+
+async def test_an_expired_record_is_absent_even_while_it_waits_to_be_removed(
+    memory: MemoryStorage, clock: FakeClock
+) -> None:
+    await fill(memory, [10] * 1000)
+    clock.advance(10)
+
+    stored = await memory.load("999")
+
+    assert stored is None
+    assert len(memory) > 0
+
+
+# Leaks.
+
+
+async def test_creating_and_deleting_leaks_nothing(memory: MemoryStorage) -> None:
+    await fill(memory, [3600] * 10)
+
+    with growth() as grown:
+        for number in range(20_000):
+            await memory.create(f"short-lived {number}", b"cart", 3600)
+            await memory.delete(f"short-lived {number}")
+
+    assert grown[0] < HALF_A_MEGABYTE
+    assert len(memory) == 10
+
+
+async def test_touching_leaks_nothing(memory: MemoryStorage) -> None:
+    await fill(memory, [3600] * 10)
+
+    with growth() as grown:
+        for number in range(20_000):
+            await memory.touch("5", 3600 + (number % 7) - number / 100)
+
+    assert grown[0] < HALF_A_MEGABYTE
+    assert len(memory) == 10
+
+
+async def test_replacing_leaks_nothing(memory: MemoryStorage) -> None:
+    version = await memory.create("busy", b"cart", 3600)
+
+    with growth() as grown:
+        for number in range(20_000):
+            version = await memory.replace(
+                "busy", b"%d" % number, 3600 - number / 10, expected=version
+            )
+
+    assert grown[0] < HALF_A_MEGABYTE
+
+
+async def test_creating_and_expiring_leaks_nothing(memory: MemoryStorage, clock: FakeClock) -> None:
+    with growth() as grown:
+        for number in range(20_000):
+            await memory.create(str(number), b"cart", 10)
+            clock.advance(1)
+
+    assert grown[0] < HALF_A_MEGABYTE
+    assert len(memory) <= 10
+
+
+async def test_eviction_leaks_nothing(clock: FakeClock) -> None:
+    storage = MemoryStorage(max_records=10, clock=clock)
+
+    with growth() as grown:
+        for number in range(20_000):
+            await storage.create(str(number), b"cart", 3600)
+            await storage.touch(str(number), 7200)
+
+    assert grown[0] < HALF_A_MEGABYTE
+    assert len(storage) == 10
+
+
+# The warning.
+
+
+async def test_it_says_once_that_it_is_for_one_process(
+    memory: MemoryStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="aiosess")
+
+    await fill(memory, [60, 60, 60])
+
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "Use RedisStorage where there are several" in caplog.text
+
+
+async def test_it_says_nothing_until_it_keeps_something(
+    memory: MemoryStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="aiosess")
+
+    await memory.load("an id")
+
+    assert not caplog.records
+
+
+async def test_two_storages_share_nothing(clock: FakeClock) -> None:
+    one, other = MemoryStorage(clock=clock), MemoryStorage(clock=clock)
+
+    await one.create("an id", b"cart", 60)
+
+    assert await other.load("an id") is None
