@@ -138,20 +138,19 @@ class _Deadlines:
         task = call.task
         cancelling = 0 if task is None else task.cancelling()
         try:
-            result = await awaitable
+            return await awaitable
         except asyncio.CancelledError as error:
             # As asyncio.timeout does: only our own cancellation, and no other, becomes an error.
-            if call.is_late and task is not None and task.uncancel() <= cancelling:
+            if call.is_late and task is not None and task.cancelling() - 1 <= cancelling:
                 raise StorageUnavailable(
                     f"the storage did not answer within {self._timeout:g} s"
                 ) from error
             raise
         finally:
             call.task = None
-        if call.is_late and task is not None:
-            # The answer came all the same, from a storage that does not let itself be cancelled.
-            task.uncancel()
-        return result
+            if call.is_late and task is not None:
+                # A storage may answer our cancellation with a result or an error of its own.
+                task.uncancel()
 
     def _begin(self) -> _Call:
         loop = asyncio.get_running_loop()
