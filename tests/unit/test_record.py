@@ -1,0 +1,385 @@
+"""What a storage keeps: the JSON of express-session, read with suspicion."""
+
+from __future__ import annotations
+
+import enum
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from aiosess import CookieOptions, RecordError, SessionCookie, UnserializableValue
+from aiosess.record import (
+    Alias,
+    Record,
+    check_value,
+    decode,
+    decode_value,
+    encode,
+    encode_alias,
+    encode_value,
+)
+from aiosess.timeouts import LONGEST
+
+NOW = 1_700_000_000.25
+IN_2030 = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def options(**given: Any) -> CookieOptions:
+    return CookieOptions(**{"secure": False, **given})
+
+
+def encoded(data: dict[str, Any], cookie: SessionCookie | None = None) -> bytes:
+    cookie = SessionCookie(options()) if cookie is None else cookie
+    return encode(data, cookie, created_at=NOW - 60, now=NOW, revision="r1")
+
+
+def decoded(payload: bytes) -> Record:
+    record = decode(payload)
+    assert isinstance(record, Record)
+    return record
+
+
+# The format
+
+
+def test_a_record_is_what_express_writes_and_one_key_of_our_own() -> None:
+    payload = encoded({"views": 1})
+
+    assert json.loads(payload) == {
+        "cookie": {
+            "originalMaxAge": None,
+            "expires": None,
+            "secure": False,
+            "httpOnly": True,
+            "path": "/",
+            "sameSite": "lax",
+        },
+        "views": 1,
+        "__aiosess": {"created": NOW - 60, "rev": "r1"},
+    }
+
+
+def test_the_cookie_in_the_record_has_every_attribute_in_the_words_of_express() -> None:
+    cookie = SessionCookie(
+        options(
+            domain="example.org",
+            path="/shop",
+            max_age=60,
+            secure=True,
+            httponly=False,
+            samesite=False,
+            partitioned=True,
+            priority="high",
+        )
+    )
+
+    payload = encoded({}, cookie)
+
+    assert json.loads(payload)["cookie"] == {
+        "originalMaxAge": 60_000,
+        "expires": "2023-11-14T22:14:20.250Z",
+        "secure": True,
+        "httpOnly": False,
+        "domain": "example.org",
+        "path": "/shop",
+        "sameSite": False,
+        "partitioned": True,
+        "priority": "high",
+    }
+
+
+def test_a_fixed_end_is_written_as_the_time_that_is_left() -> None:
+    cookie = SessionCookie(options(expires=datetime.fromtimestamp(NOW, UTC) + timedelta(hours=1)))
+
+    assert json.loads(encoded({}, cookie))["cookie"]["originalMaxAge"] == 3_600_000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        False,
+        0,
+        -1,
+        2**53 + 1,
+        2**70,
+        -(2**70),
+        0.1,
+        -0.5,
+        1e300,
+        5e-324,
+        "",
+        "ä\u20ac\U0001f600",
+        "a\x00b",
+        "\ud800",
+        [],
+        {},
+        [1, [2, [3]]],
+        {"a": {"b": [None, True, 1.5]}},
+        {"": 1, "cookie": 2, "__aiosess": 3},
+    ],
+    ids=repr,
+)
+def test_a_value_comes_back_as_it_went_in(value: object) -> None:
+    check_value(value, "session['key']")
+
+    back = decoded(encoded({"key": value})).data["key"]
+
+    assert back == value
+    assert type(back) is type(value)
+
+
+def test_a_tuple_comes_back_as_a_list() -> None:
+    check_value((1, (2,)), "session['key']")
+
+    assert decoded(encoded({"key": (1, (2,))})).data == {"key": [1, [2]]}
+
+
+def test_a_key_may_be_any_text() -> None:
+    data = {"\ud800": 1, "ä": 2, "": 3}
+
+    assert decoded(encoded(data)).data == data
+
+
+def test_the_beginning_of_the_session_comes_back() -> None:
+    assert decoded(encoded({})).created_at == NOW - 60
+
+
+# The session's own cookie attributes
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "value"),
+    [
+        ({}, "max_age", 60),
+        ({}, "expires", IN_2030),
+        ({}, "path", "/shop"),
+        ({}, "samesite", "strict"),
+        ({}, "httponly", False),
+        ({"max_age": 60}, "max_age", 5),
+        ({"max_age": 60}, "max_age", None),
+        ({"max_age": 60}, "expires", IN_2030),
+        ({"max_age": 60}, "expires", None),
+        ({"expires": IN_2030}, "max_age", 60),
+        ({"expires": IN_2030}, "max_age", None),
+        ({"expires": IN_2030}, "expires", None),
+        ({"expires": IN_2030}, "path", "/shop"),
+    ],
+)
+def test_a_sessions_own_cookie_is_the_same_after_it_was_kept(
+    base: dict[str, Any], name: str, value: object
+) -> None:
+    cookie = SessionCookie(options(**base))
+    setattr(cookie, name, value)
+
+    back = SessionCookie(cookie.base, decoded(encoded({}, cookie)).own_attributes(cookie.base))
+
+    assert getattr(back, name) == value
+    assert (back.max_age, back.expires) == (cookie.max_age, cookie.expires)
+    assert back.path == cookie.path
+
+
+@pytest.mark.parametrize(
+    "base",
+    [{}, {"max_age": 60}, {"expires": IN_2030}, {"max_age": 1 / 3}, {"max_age": 12_342.8571428}],
+)
+def test_a_session_without_a_cookie_of_its_own_has_none_after_it_was_kept(
+    base: dict[str, Any],
+) -> None:
+    cookie = SessionCookie(options(**base))
+
+    assert decoded(encoded({}, cookie)).own_attributes(cookie.base) == {}
+
+
+def test_a_session_keeps_its_max_age_when_the_option_changes() -> None:
+    record = decoded(encoded({}, SessionCookie(options(max_age=60))))
+
+    assert record.own_attributes(options(max_age=5)) == {"max_age": 60}
+
+
+# Records of Express and of others
+
+
+def test_a_record_of_express_is_read() -> None:
+    payload = (
+        b'{"cookie":{"originalMaxAge":60000,"expires":"2030-01-01T00:00:00.000Z",'
+        b'"httpOnly":true,"path":"/"},"user":{"name":"Ann"}}'
+    )
+
+    assert decode(payload) == Record({"user": {"name": "Ann"}}, 60.0, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"", "not JSON: JSONDecodeError"),
+        (b"\x00", "not JSON: JSONDecodeError"),
+        (b"\xff\xfe\xfd", "not JSON: UnicodeDecodeError"),
+        (b"{", "not JSON: JSONDecodeError"),
+        (b'{"cookie":{}}}', "not JSON: JSONDecodeError"),
+        (b'{"cookie":{},"a":NaN}', "not JSON: ValueError"),
+        pytest.param(
+            b'{"cookie":{},"a":' + b"9" * 5000 + b"}", "not JSON: ValueError", id="long integer"
+        ),
+        (b'{"cookie":{},"a":"\xff"}', "not JSON: UnicodeDecodeError"),
+        pytest.param(b"[" * 100_000, "not JSON: RecursionError", id="deep"),
+        pytest.param(
+            b'{"cookie":{},"a":' + b"[" * 100_000, "not JSON: RecursionError", id="deep inside"
+        ),
+        (b"[]", "JSON, but list and not an object"),
+        (b"null", "JSON, but NoneType and not an object"),
+        (b'"text"', "JSON, but str and not an object"),
+        (b"{}", "an object without a cookie"),
+        (b'{"cookie":null}', "an object without a cookie"),
+        (b'{"cookie":"a"}', "an object without a cookie"),
+        (b'{"cookie":[]}', "an object without a cookie"),
+    ],
+)
+def test_what_is_not_a_record_is_refused_with_the_reason(payload: bytes, reason: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        decode(payload)
+
+    assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize(
+    ("written", "max_age"),
+    [
+        ("null", None),
+        ("0", None),
+        ("-5", None),
+        ("true", None),
+        ('"60000"', None),
+        ("{}", None),
+        ("60000", 60.0),
+        ("1.5", 0.0015),
+        ("999999999999999", LONGEST),
+        pytest.param("9" * 400, LONGEST, id="long integer"),
+        ("1e400", LONGEST),
+    ],
+)
+def test_a_max_age_from_elsewhere_is_one_that_a_cookie_can_have(
+    written: str, max_age: float | None
+) -> None:
+    record = decoded(b'{"cookie":{"originalMaxAge":%s}}' % written.encode())
+
+    assert record.max_age == max_age
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        "null",
+        "[]",
+        '"text"',
+        "{}",
+        '{"created":"now"}',
+        '{"created":true}',
+        '{"created":-1}',
+        '{"created":1e400}',
+        pytest.param('{"created":%s}' % ("9" * 400), id="long integer"),
+        '{"own":[]}',
+        '{"own":"text"}',
+        '{"own":{"expires":"tomorrow"}}',
+        '{"own":{"path":"/;Domain=evil.example"}}',
+        '{"renewed_to":5,"until":5}',
+        '{"renewed_to":"new","until":"soon"}',
+        '{"renewed_to":"new"}',
+    ],
+)
+def test_a_reserved_key_from_elsewhere_is_read_as_far_as_it_makes_sense(meta: str) -> None:
+    payload = b'{"cookie":{},"a":1,"__aiosess":%s}' % meta.encode()
+
+    assert decode(payload) == Record({"a": 1}, None, {}, None)
+
+
+def test_an_alias_comes_back() -> None:
+    alias = Alias("new", NOW + 10)
+
+    assert decode(encode_alias(alias)) == alias
+
+
+def test_express_finds_no_data_in_an_alias() -> None:
+    content = json.loads(encode_alias(Alias("new", NOW)))
+
+    assert content.keys() == {"cookie", "__aiosess"}
+    assert content["cookie"]["originalMaxAge"] is None
+
+
+def test_json_with_rare_text_is_read_as_the_standard_library_does() -> None:
+    assert decode_value(b'"\\ud800"') == "\ud800"
+
+
+# Values that a record cannot hold
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("value", "message", "path"),
+    [
+        ({1}, "session['key'] is of type set", "session['key']"),
+        (b"bytes", "session['key'] is of type bytes", "session['key']"),
+        (IN_2030, "session['key'] is of type datetime", "session['key']"),
+        (Decimal(1), "session['key'] is of type Decimal", "session['key']"),
+        (Colour.RED, "session['key'] is of type Colour", "session['key']"),
+        (object, "session['key'] is of type type", "session['key']"),
+        (float("nan"), "session['key'] is nan, which JSON does not have", "session['key']"),
+        (float("-inf"), "session['key'] is -inf, which JSON does not have", "session['key']"),
+        ({1: 2}, "session['key'] has the key 1: JSON has only str keys, use '1'", "session['key']"),
+        ([0, {"a": [{1}]}], "session['key'][1]['a'][0] is of", "session['key'][1]['a'][0]"),
+        ((float("inf"),), "session['key'][0] is inf", "session['key'][0]"),
+        pytest.param(
+            10**5000,
+            "session['key'] is an integer of more than 4000 digits",
+            "session['key']",
+            id="long integer",
+        ),
+    ],
+)
+def test_a_value_that_json_cannot_hold_is_refused_with_its_path(
+    value: object, message: str, path: str
+) -> None:
+    with pytest.raises(UnserializableValue) as caught:
+        check_value(value, "session['key']")
+
+    assert str(caught.value).startswith(message)
+    assert caught.value.path == path
+
+
+def test_a_value_that_holds_itself_is_refused() -> None:
+    value: list[object] = []
+    value.append(value)
+
+    with pytest.raises(UnserializableValue, match=r"^session\['key'\] holds itself") as caught:
+        check_value(value, "session['key']")
+
+    assert caught.value.path == "session['key']"
+
+
+class Role(enum.StrEnum):
+    ADMIN = "admin"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [(Role.ADMIN, "admin"), (Level.HIGH, 3), (Text("a"), "a"), ({Text("k"): Text("\ud800")}, None)],
+)
+def test_kinds_of_str_and_int_are_kept_as_plain_ones(value: Any, plain: object) -> None:
+    check_value(value, "session['key']")
+
+    assert decode_value(encode_value(value)) == (value if plain is None else plain)

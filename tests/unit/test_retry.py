@@ -1,0 +1,377 @@
+"""Trying again: what is tried again, how often, and what it leaves alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from aiosess import (
+    Conflict,
+    IdTaken,
+    OptionsError,
+    StorageError,
+    StorageUnavailable,
+    Stored,
+)
+from aiosess.retry import RetryingStorage, RetryPolicy, no_wait
+from aiosess.testing import FaultyStorage
+
+
+class Pauses:
+    """A sleep that takes no time and notes for how long it was asked."""
+
+    def __init__(self) -> None:
+        self.taken: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.taken.append(seconds)
+
+
+@pytest.fixture
+def faulty() -> FaultyStorage:
+    return FaultyStorage()
+
+
+@pytest.fixture
+def pauses() -> Pauses:
+    return Pauses()
+
+
+VERBS: list[tuple[str, Callable[[RetryingStorage], Awaitable[Any]]]] = [
+    ("create", lambda storage: storage.create("new", b"payload", 60)),
+    ("load", lambda storage: storage.load("id")),
+    ("replace", lambda storage: storage.replace("id", b"newer", 60, expected=1)),
+    ("touch", lambda storage: storage.touch("id", 60)),
+    ("delete", lambda storage: storage.delete("id")),
+]
+each_verb = pytest.mark.parametrize(("verb", "call"), VERBS, ids=[verb for verb, _ in VERBS])
+
+
+@each_verb
+async def test_a_call_that_is_answered_is_made_once(
+    faulty: FaultyStorage,
+    pauses: Pauses,
+    verb: str,
+    call: Callable[[RetryingStorage], Awaitable[Any]],
+) -> None:
+    await faulty.storage.create("id", b"payload", 60)
+    retrying = RetryingStorage(faulty, RetryPolicy(retries=3), sleep=pauses)
+
+    answer = await call(retrying)
+
+    assert faulty.calls == [verb]
+    assert pauses.taken == []
+    assert answer
+
+
+@each_verb
+async def test_a_call_that_is_not_answered_is_made_again(
+    faulty: FaultyStorage,
+    pauses: Pauses,
+    verb: str,
+    call: Callable[[RetryingStorage], Awaitable[Any]],
+) -> None:
+    await faulty.storage.create("id", b"payload", 60)
+    faulty.fail(times=2)
+    retrying = RetryingStorage(faulty, RetryPolicy(retries=2), sleep=pauses)
+
+    answer = await call(retrying)
+
+    assert faulty.calls == [verb] * 3
+    assert answer
+
+
+async def test_a_call_is_made_once_and_retries_times_more(
+    faulty: FaultyStorage, pauses: Pauses
+) -> None:
+    faulty.fail()
+    retrying = RetryingStorage(faulty, RetryPolicy(retries=3), sleep=pauses)
+
+    with pytest.raises(StorageUnavailable, match="told to fail"):
+        await retrying.load("id")
+
+    assert faulty.calls == ["load"] * 4
+
+
+async def test_without_retries_a_call_is_made_once(faulty: FaultyStorage, pauses: Pauses) -> None:
+    faulty.fail()
+    retrying = RetryingStorage(faulty, RetryPolicy(), sleep=pauses)
+
+    with pytest.raises(StorageUnavailable):
+        await retrying.load("id")
+
+    assert faulty.calls == ["load"]
+    assert pauses.taken == []
+
+
+async def test_the_strategy_is_asked_with_1_to_n_and_never_before_the_first_try(
+    faulty: FaultyStorage, pauses: Pauses
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def wait(retry: int) -> float:
+        asked.append((retry, len(faulty.calls)))
+        return retry / 2
+
+    faulty.fail()
+    retrying = RetryingStorage(faulty, RetryPolicy(retries=3, wait=wait), sleep=pauses)
+
+    with pytest.raises(StorageUnavailable):
+        await retrying.load("id")
+
+    assert asked == [(1, 1), (2, 2), (3, 3)]
+    assert pauses.taken == [0.5, 1.0, 1.5]
+
+
+async def test_the_strategy_is_not_asked_when_the_first_try_is_answered(
+    faulty: FaultyStorage, pauses: Pauses
+) -> None:
+    policy = RetryPolicy(retries=3, wait=lambda retry: pytest.fail(f"asked with {retry}"))
+
+    await RetryingStorage(faulty, policy, sleep=pauses).load("id")
+
+    assert faulty.calls == ["load"]
+
+
+async def test_the_strategy_starts_at_1_again_for_the_next_call(
+    faulty: FaultyStorage, pauses: Pauses
+) -> None:
+    retrying = RetryingStorage(faulty, RetryPolicy(retries=2, wait=float), sleep=pauses)
+    faulty.fail(times=1)
+    await retrying.load("id")
+    faulty.fail(times=1)
+
+    await retrying.load("id")
+
+    assert pauses.taken == [1.0, 1.0]
+
+
+async def test_the_strategy_may_return_a_timedelta(faulty: FaultyStorage, pauses: Pauses) -> None:
+    faulty.fail(times=1)
+    policy = RetryPolicy(retries=1, wait=lambda _: timedelta(milliseconds=250))
+
+    await RetryingStorage(faulty, policy, sleep=pauses).load("id")
+
+    assert pauses.taken == [0.25]
+
+
+@pytest.mark.parametrize("wait", [-1, None, "1"])
+async def test_a_wait_that_makes_no_sense_is_refused_with_its_retry(
+    faulty: FaultyStorage, pauses: Pauses, wait: Any
+) -> None:
+    faulty.fail()
+    policy = RetryPolicy(retries=1, wait=lambda _: wait)
+
+    with pytest.raises(OptionsError, match=r"^retries_strategy\(1\)="):
+        await RetryingStorage(faulty, policy, sleep=pauses).load("id")
+
+
+def test_no_wait_is_none() -> None:
+    assert no_wait(5) == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StorageError("a wrong password"),
+        IdTaken(),
+        Conflict(None),
+        Conflict(Stored(b"newer", 2)),
+        ValueError("a bug"),
+    ],
+    ids=repr,
+)
+async def test_an_answer_that_is_an_error_is_not_asked_for_again(
+    faulty: FaultyStorage, pauses: Pauses, error: Exception
+) -> None:
+    faulty.fail(error)
+    retrying = RetryingStorage(faulty, RetryPolicy(retries=3), sleep=pauses)
+
+    with pytest.raises(type(error)) as caught:
+        await retrying.create("id", b"payload", 60)
+
+    assert caught.value is error
+    assert faulty.calls == ["create"]
+
+
+# Timeouts
+
+
+def cancellations() -> int:
+    """How many cancellations of this task are still to be dealt with."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+async def test_a_call_without_an_answer_in_time_counts_as_unavailable(
+    faulty: FaultyStorage,
+) -> None:
+    faulty.hang()
+    retrying = RetryingStorage(faulty, RetryPolicy(timeout=0.01))
+
+    with pytest.raises(StorageUnavailable, match=r"^the storage did not answer within 0\.01 s$"):
+        await retrying.load("id")
+
+
+async def test_each_try_has_the_whole_timeout(faulty: FaultyStorage, pauses: Pauses) -> None:
+    faulty.hang()
+    retrying = RetryingStorage(faulty, RetryPolicy(retries=2, timeout=0.01), sleep=pauses)
+
+    with pytest.raises(StorageUnavailable):
+        await retrying.load("id")
+
+    assert faulty.calls == ["load"] * 3
+
+
+async def test_the_timeout_of_one_call_does_not_end_another(faulty: FaultyStorage) -> None:
+    late = RetryingStorage(faulty, RetryPolicy(timeout=0.01))
+    faulty.hang()
+    with pytest.raises(StorageUnavailable):
+        await late.load("id")
+    faulty.recover()
+
+    await asyncio.sleep(0.02)
+
+    assert await late.load("id") is None
+
+
+async def test_a_task_that_met_a_timeout_is_not_left_cancelled(faulty: FaultyStorage) -> None:
+    faulty.hang()
+    retrying = RetryingStorage(faulty, RetryPolicy(timeout=0.01))
+
+    with pytest.raises(StorageUnavailable):
+        await retrying.load("id")
+
+    assert cancellations() == 0
+
+
+class Stubborn(FaultyStorage):
+    """Answers a cancellation with an error, or with an answer that came just then."""
+
+    def __init__(self, error: Exception | None) -> None:
+        super().__init__()
+        self._own_error = error
+
+    async def load(self, session_id: str) -> Stored | None:
+        self.hang()
+        try:
+            return await super().load(session_id)
+        except asyncio.CancelledError:
+            if self._own_error is not None:
+                raise self._own_error from None
+        return Stored(b"just then", 1)
+
+
+async def test_an_answer_that_comes_just_then_is_an_answer() -> None:
+    retrying = RetryingStorage(Stubborn(None), RetryPolicy(timeout=0.01))
+
+    assert await retrying.load("id") == Stored(b"just then", 1)
+
+    assert cancellations() == 0
+
+
+@pytest.mark.parametrize("error", [StorageUnavailable("cut"), StorageError("odd")], ids=repr)
+async def test_an_error_that_comes_just_then_leaves_no_cancellation_behind(
+    error: Exception,
+) -> None:
+    retrying = RetryingStorage(Stubborn(error), RetryPolicy(timeout=0.01))
+
+    with pytest.raises(StorageError) as caught:
+        await retrying.load("id")
+
+    assert caught.value is error
+    assert cancellations() == 0
+
+
+async def test_calls_beside_each_other_each_end_in_time(faulty: FaultyStorage) -> None:
+    faulty.hang()
+    retrying = RetryingStorage(faulty, RetryPolicy(timeout=0.01))
+
+    ends = await asyncio.gather(*(retrying.load("id") for _ in range(20)), return_exceptions=True)
+
+    assert {type(end) for end in ends} == {StorageUnavailable}
+
+
+# Cancellation, and others
+
+
+async def test_a_cancelled_call_is_not_made_again(faulty: FaultyStorage, pauses: Pauses) -> None:
+    faulty.hang()
+    retrying = RetryingStorage(faulty, RetryPolicy(retries=3, timeout=60), sleep=pauses)
+    task = asyncio.create_task(retrying.load("id"))
+    await asyncio.sleep(0)
+
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert faulty.calls == ["load"]
+
+
+async def test_a_request_that_is_cancelled_while_it_waits_is_not_tried_again(
+    faulty: FaultyStorage,
+) -> None:
+    faulty.fail()
+    retrying = RetryingStorage(faulty, RetryPolicy(retries=3, wait=lambda _: 60))
+    task = asyncio.create_task(retrying.load("id"))
+    await asyncio.sleep(0)
+
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert faulty.calls == ["load"]
+
+
+async def test_the_callers_own_time_limit_stays_its_own(faulty: FaultyStorage) -> None:
+    faulty.hang()
+    retrying = RetryingStorage(faulty, RetryPolicy(retries=3, timeout=60))
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await retrying.load("id")
+
+    assert faulty.calls == ["load"]
+
+
+async def test_the_wait_of_one_request_does_not_hold_up_another(faulty: FaultyStorage) -> None:
+    waiting, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(_seconds: float) -> None:
+        waiting.set()
+        await may_go_on.wait()
+
+    faulty.fail(times=1)
+    retrying = RetryingStorage(faulty, RetryPolicy(retries=1), sleep=wait)
+    first = asyncio.create_task(retrying.load("id"))
+    await waiting.wait()
+
+    second = await retrying.create("id", b"payload", 60)
+
+    assert not first.done()
+    may_go_on.set()
+    assert await first == Stored(b"payload", second)
+
+
+# The policy
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"retries": -1}, "retries=-1 must be from 0 to 1000"),
+        ({"retries": 1.0}, "retries=1.0 must be a whole number or None"),
+        ({"retries": True}, "retries=True must be a whole number or None"),
+        ({"wait": 5}, "retries_strategy=5 is not callable"),
+        ({"timeout": 0}, "timeout=0 must be more than zero seconds"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionsError) as caught:
+        RetryPolicy(**given)
+
+    assert str(caught.value).startswith(message)
