@@ -125,7 +125,7 @@ async def test_a_megabyte_of_cookie_is_a_new_browser_where_the_server_takes_it(
     limits: Any = {"max_line_size": 2_000_000, "max_field_size": 2_000_000, "max_headers": 1000}
     server = TestServer(make_app(put, storage=faulty))
     await server.start_server(**limits)
-    client = await aiohttp_client(server)
+    client: TestClient[Any, None] = await aiohttp_client(server)
 
     answer = await ask(client, b"Cookie: sid=s%3A" + b"A" * 1_000_000)
 
