@@ -1,0 +1,19 @@
+'use strict'
+
+const { RedisStore } = require('connect-redis')
+const { createClient } = require('redis')
+
+// The options of express-session as the environment gives them, on a store that is connected.
+module.exports = async () => {
+  const { REDIS_URL, SECRET, COOKIE, OPTIONS = '{}' } = process.env
+  const client = createClient({ url: REDIS_URL })
+  await client.connect()
+  return {
+    store: new RedisStore({ client }),
+    secret: SECRET,
+    name: COOKIE,
+    resave: false,
+    saveUninitialized: false,
+    ...JSON.parse(OPTIONS),
+  }
+}
