@@ -1,0 +1,11 @@
+"""Live sessions shared with NestJS: nestjs-session and connect-redis, on one Redis."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tests.interop.node.cases import SharedSessions
+
+
+class TestNestJS(SharedSessions):
+    script: ClassVar[str] = "nest.js"
