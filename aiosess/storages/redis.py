@@ -19,10 +19,14 @@ from aiosess.storages.base import Stored, Version
 
 __all__ = ["RedisStorage"]
 
-# The answer: true when written, the payload that is kept when it is another, nil when gone.
+# The answer: 1 when written, the payload that is kept when it is another, nil when gone. Deleting
+# what is not there does nothing, but for a replica, which must not say "gone", it is an error.
 _REPLACE: Final = """\
 local kept = redis.call('GET', KEYS[1])
-if not kept then return false end
+if not kept then
+  redis.call('DEL', KEYS[1])
+  return false
+end
 if redis.sha1hex(kept) ~= ARGV[1] then return kept end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
@@ -156,7 +160,8 @@ def _errors() -> Generator[None]:
     except _NO_ANSWER as error:
         raise StorageUnavailable(f"redis did not answer: {type(error).__name__}") from error
     except exceptions.ResponseError as error:
-        if str(error).startswith(_NOT_NOW):
+        # Before Redis 7, an error inside a script stands somewhere in the message.
+        if any(word in str(error) for word in _NOT_NOW):
             raise StorageUnavailable(f"redis is not ready: {error}") from error
         raise StorageError(f"redis answered with an error: {error}") from error
 
