@@ -1,0 +1,495 @@
+"""RedisStorage beyond the contract: keys, ttl, round trips, errors and whose client it is."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, cast
+
+import pytest
+from redis.asyncio import ConnectionPool, Redis
+from redis.exceptions import ResponseError
+
+from aiosess import Conflict, OptionsError, StorageError, StorageUnavailable
+from aiosess.storages.redis import RedisStorage
+from tests.servers import RedisServer, free_port
+
+VERBS: Final = ("create", "load", "replace", "touch", "delete")
+
+
+@pytest.fixture
+def session_id() -> str:
+    return str(uuid.uuid4())
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer) -> AsyncIterator[RedisStorage]:
+    async with RedisStorage.from_url(redis_server.url) as storage:
+        yield storage
+
+
+@pytest.fixture
+async def client(redis_server: RedisServer) -> AsyncIterator[Redis]:
+    """The server as redis-cli sees it."""
+    async with Redis.from_url(redis_server.url) as client:
+        yield client
+
+
+def call(storage: RedisStorage, verb: str, session_id: str) -> Awaitable[object]:
+    """Return the call of *verb*, whatever arguments it takes."""
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "create": lambda: storage.create(session_id, b"cart", 60),
+        "load": lambda: storage.load(session_id),
+        "replace": lambda: storage.replace(session_id, b"more", 60, expected=b"cart"),
+        "touch": lambda: storage.touch(session_id, 60),
+        "delete": lambda: storage.delete(session_id),
+    }
+    return calls[verb]()
+
+
+@asynccontextmanager
+async def commands_seen(client: Redis) -> AsyncGenerator[list[str]]:
+    """Give a list in which the commands stand that clients sent during the block."""
+    seen: list[str] = []
+    async with client.monitor() as monitor:
+        await client.echo("the beginning")
+        yield seen
+        await client.echo("the end")
+        async for command in monitor.listen():
+            if command["command"] == "ECHO the beginning":
+                seen.clear()
+            elif command["command"] == "ECHO the end":
+                return
+            # What a script does is no round trip.
+            elif command["client_type"] != "lua":
+                seen.append(command["command"].split()[0].upper())
+
+
+# What the server keeps.
+
+
+async def test_a_record_is_one_string_under_sess_and_its_id(
+    redis: RedisStorage, client: Redis, session_id: str
+) -> None:
+    await redis.create(session_id, b'{"cookie":{}}', 60)
+
+    assert await client.get(f"sess:{session_id}") == b'{"cookie":{}}'
+    assert await client.type(f"sess:{session_id}") == b"string"
+
+
+async def test_the_prefix_can_be_another(
+    redis_server: RedisServer, client: Redis, session_id: str
+) -> None:
+    async with RedisStorage.from_url(redis_server.url, prefix="shop/") as storage:
+        await storage.create(session_id, b"cart", 60)
+
+    assert await client.get(f"shop/{session_id}") == b"cart"
+
+
+async def test_two_prefixes_are_two_storages(redis_server: RedisServer, session_id: str) -> None:
+    async with (
+        RedisStorage.from_url(redis_server.url, prefix="one:") as one,
+        RedisStorage.from_url(redis_server.url, prefix="two:") as two,
+    ):
+        await one.create(session_id, b"cart", 60)
+
+        assert await two.load(session_id) is None
+
+
+async def test_the_ttl_counts_at_the_server_to_the_millisecond(
+    redis: RedisStorage, client: Redis, session_id: str
+) -> None:
+    await redis.create(session_id, b"cart", 60.5)
+    created = await client.pttl(f"sess:{session_id}")
+    await redis.replace(session_id, b"more", 70.5, expected=b"cart")
+    replaced = await client.pttl(f"sess:{session_id}")
+    await redis.touch(session_id, 80.5)
+    touched = await client.pttl(f"sess:{session_id}")
+
+    assert 59_000 < created <= 60_500
+    assert 69_000 < replaced <= 70_500
+    assert 79_000 < touched <= 80_500
+
+
+async def test_a_record_is_deleted_and_not_only_emptied(
+    redis: RedisStorage, client: Redis, session_id: str
+) -> None:
+    await redis.create(session_id, b"cart", 60)
+
+    await redis.delete(session_id)
+
+    assert await client.exists(f"sess:{session_id}") == 0
+
+
+async def test_what_express_wrote_can_be_loaded_and_replaced(
+    redis: RedisStorage, client: Redis, session_id: str
+) -> None:
+    await client.set(f"sess:{session_id}", '{"cookie":{},"views":1}', ex=60)
+
+    stored = await redis.load(session_id)
+    assert stored is not None
+    await redis.replace(session_id, b"by aiosess", 60, expected=stored.version)
+
+    assert stored.payload == b'{"cookie":{},"views":1}'
+    assert await client.get(f"sess:{session_id}") == b"by aiosess"
+
+
+async def test_a_change_by_express_is_a_conflict(
+    redis: RedisStorage, client: Redis, session_id: str
+) -> None:
+    version = await redis.create(session_id, b"cart", 60)
+    await client.set(f"sess:{session_id}", "by express", ex=60)
+
+    with pytest.raises(Conflict) as conflict:
+        await redis.replace(session_id, b"more", 60, expected=version)
+
+    assert conflict.value.current is not None
+    assert conflict.value.current.payload == b"by express"
+
+
+# Round trips.
+
+
+@pytest.mark.parametrize(
+    ("verb", "command"),
+    [
+        ("create", "SET"),
+        ("load", "GET"),
+        ("replace", "EVALSHA"),
+        ("touch", "PEXPIRE"),
+        ("delete", "DEL"),
+    ],
+)
+async def test_each_verb_is_one_command(
+    redis: RedisStorage, client: Redis, session_id: str, verb: str, command: str
+) -> None:
+    version = await redis.create("warm " + session_id, b"cart", 60)
+    await redis.replace("warm " + session_id, b"more", 60, expected=version)
+    if verb != "create":
+        await redis.create(session_id, b"cart", 60)
+
+    async with commands_seen(client) as seen:
+        await call(redis, verb, session_id)
+
+    assert seen == [command]
+
+
+async def test_a_conflict_is_one_command_too(
+    redis: RedisStorage, client: Redis, session_id: str
+) -> None:
+    version = await redis.create(session_id, b"cart", 60)
+    await redis.replace(session_id, b"more", 60, expected=version)
+
+    async with commands_seen(client) as seen:
+        with pytest.raises(Conflict):
+            await redis.replace(session_id, b"again", 60, expected=version)
+
+    assert seen == ["EVALSHA"]
+
+
+async def test_a_server_that_forgot_the_script_is_sent_it_again_once(
+    redis: RedisStorage, client: Redis, session_id: str
+) -> None:
+    version = await redis.create(session_id, b"one", 60)
+    await client.script_flush()
+
+    async with commands_seen(client) as seen:
+        version = await redis.replace(session_id, b"two", 60, expected=version)
+        await redis.replace(session_id, b"three", 60, expected=version)
+
+    assert seen == ["EVALSHA", "EVAL", "EVALSHA"]
+    assert await client.get(f"sess:{session_id}") == b"three"
+
+
+async def test_a_conflict_is_noticed_by_a_server_that_forgot_the_script(
+    redis: RedisStorage, client: Redis, session_id: str
+) -> None:
+    await redis.create(session_id, b"one", 60)
+    await client.script_flush()
+
+    with pytest.raises(Conflict) as conflict:
+        await redis.replace(session_id, b"two", 60, expected=b"another")
+
+    assert conflict.value.current is not None
+    assert conflict.value.current.payload == b"one"
+
+
+# Errors that say "not now".
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_server_that_is_not_there_is_unavailable(verb: str, session_id: str) -> None:
+    async with RedisStorage.from_url(f"redis://127.0.0.1:{free_port()}") as storage:
+        with pytest.raises(StorageUnavailable) as error:
+            await call(storage, verb, session_id)
+
+    assert isinstance(error.value.__cause__, Exception)
+    assert session_id not in str(error.value)
+
+
+async def test_a_host_that_has_no_address_is_unavailable(session_id: str) -> None:
+    async with RedisStorage.from_url("redis://no-such-host.invalid") as storage:
+        with pytest.raises(StorageUnavailable):
+            await storage.load(session_id)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_server_that_does_not_answer_in_time_is_unavailable(
+    own_redis_server: RedisServer, verb: str, session_id: str
+) -> None:
+    own_redis_server.pause()
+
+    async with RedisStorage.from_url(own_redis_server.url, socket_timeout=0.05) as storage:
+        with pytest.raises(StorageUnavailable):
+            await call(storage, verb, session_id)
+
+
+async def test_a_pool_without_a_free_connection_is_unavailable(
+    redis_server: RedisServer, session_id: str
+) -> None:
+    pool = ConnectionPool.from_url(redis_server.url, max_connections=1)
+    async with Redis.from_pool(pool) as client:
+        storage = RedisStorage(client)
+
+        results = await asyncio.gather(
+            *(storage.load(session_id) for _ in range(5)), return_exceptions=True
+        )
+
+    assert None in results
+    assert {type(result) for result in results} == {type(None), StorageUnavailable}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_server_that_is_loading_its_data_is_unavailable(
+    loading_redis_server: RedisServer, verb: str, session_id: str
+) -> None:
+    async with RedisStorage.from_url(loading_redis_server.url) as storage:
+        with pytest.raises(StorageUnavailable):
+            await call(storage, verb, session_id)
+
+
+class SlowlyLoadingRedisServer(RedisServer):
+    """A redis-server that keeps its data on disk, and reads it slowly at start-up."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._command += ["--key-load-delay", "20000"]
+        self._command += ["--loading-process-events-interval-bytes", "1024"]
+
+
+@pytest.fixture
+async def loading_redis_server(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    server = SlowlyLoadingRedisServer(tmp_path)
+    server.start()
+    async with Redis.from_url(server.url) as client:
+        for number in range(500):
+            await client.set(str(number), bytes(2048) + str(number).encode())
+        await client.config_set("rdbcompression", "no")
+        await client.save()
+    server.stop()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("verb", ["create", "replace", "touch", "delete"])
+async def test_a_read_only_replica_is_unavailable_for_writing(
+    own_redis_server: RedisServer, redis_server: RedisServer, verb: str, session_id: str
+) -> None:
+    async with Redis.from_url(own_redis_server.url) as replica:
+        await replica.replicaof("127.0.0.1", redis_server.port)
+
+    async with RedisStorage.from_url(own_redis_server.url) as storage:
+        with pytest.raises(StorageUnavailable):
+            await call(storage, verb, session_id)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_replica_that_lost_its_primary_is_unavailable(
+    own_redis_server: RedisServer, verb: str, session_id: str
+) -> None:
+    async with Redis.from_url(own_redis_server.url) as replica:
+        await replica.config_set("replica-serve-stale-data", "no")
+        await replica.replicaof("127.0.0.1", free_port())
+
+    async with RedisStorage.from_url(own_redis_server.url) as storage:
+        with pytest.raises(StorageUnavailable):
+            await call(storage, verb, session_id)
+
+
+@pytest.mark.parametrize("verb", ["create", "replace", "touch", "delete"])
+async def test_a_primary_with_too_few_replicas_is_unavailable_for_writing(
+    own_redis_server: RedisServer, verb: str, session_id: str
+) -> None:
+    async with Redis.from_url(own_redis_server.url) as client:
+        await client.set(f"sess:{session_id}", "cart")
+        await client.config_set("min-replicas-to-write", 1)
+
+    async with RedisStorage.from_url(own_redis_server.url) as storage:
+        with pytest.raises(StorageUnavailable):
+            await call(storage, verb, session_id)
+
+
+async def test_an_error_inside_a_script_of_redis_6_is_read_too(session_id: str) -> None:
+    class Redis6:
+        async def execute_command(self, *_command: object, **_options: object) -> None:
+            raise ResponseError(
+                "Error running script (call to f_1): @user_script:7: @user_script: 7: "
+                "-READONLY You can't write against a read only replica."
+            )
+
+    storage = RedisStorage(cast("Redis", Redis6()))
+
+    with pytest.raises(StorageUnavailable):
+        await storage.replace(session_id, b"more", 60, expected=b"cart")
+
+
+# Errors that trying again would not mend.
+
+
+def is_final(error: StorageError) -> bool:
+    """Ask whether it is a plain StorageError, with its cause."""
+    return type(error) is StorageError and isinstance(error.__cause__, Exception)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("login", ["", ":wrong@", "nobody:wrong@"])
+async def test_a_wrong_password_is_an_error_that_is_not_retried(
+    own_redis_server: RedisServer, verb: str, login: str, session_id: str
+) -> None:
+    async with Redis.from_url(own_redis_server.url) as client:
+        await client.config_set("requirepass", "right")
+    url = own_redis_server.url.replace("redis://", f"redis://{login}")
+
+    async with RedisStorage.from_url(url) as storage:
+        with pytest.raises(StorageError) as error:
+            await call(storage, verb, session_id)
+
+    assert is_final(error.value)
+    assert "wrong" not in str(error.value).replace("WRONGPASS", "")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_user_without_the_right_is_an_error_that_is_not_retried(
+    own_redis_server: RedisServer, verb: str, session_id: str
+) -> None:
+    async with Redis.from_url(own_redis_server.url) as client:
+        await client.acl_setuser("guest", enabled=True, passwords=["+guest"])
+    url = own_redis_server.url.replace("redis://", "redis://guest:guest@")
+
+    async with RedisStorage.from_url(url) as storage:
+        with pytest.raises(StorageError) as error:
+            await call(storage, verb, session_id)
+
+    assert is_final(error.value)
+    assert session_id not in str(error.value)
+
+
+@pytest.mark.parametrize("verb", ["load", "replace"])
+async def test_a_key_of_another_type_is_an_error_that_is_not_retried(
+    redis: RedisStorage, client: Redis, verb: str, session_id: str
+) -> None:
+    await client.rpush(f"sess:{session_id}", "a list")
+
+    with pytest.raises(StorageError) as error:
+        await call(redis, verb, session_id)
+
+    assert is_final(error.value)
+    assert session_id not in str(error.value)
+
+
+@pytest.mark.parametrize("verb", ["create", "replace"])
+async def test_a_server_without_memory_is_an_error_that_is_not_retried(
+    own_redis_server: RedisServer, verb: str, session_id: str
+) -> None:
+    async with Redis.from_url(own_redis_server.url) as client:
+        if verb == "replace":
+            await client.set(f"sess:{session_id}", "cart")
+        await client.config_set("maxmemory", 1)
+
+    async with RedisStorage.from_url(own_redis_server.url) as storage:
+        with pytest.raises(StorageError) as error:
+            await call(storage, verb, session_id)
+
+    assert is_final(error.value)
+
+
+# Whose client it is.
+
+
+async def connections(client: Redis, name: str) -> int:
+    """Return how many connections called *name* the server has."""
+    clients: list[dict[str, Any]] = await client.client_list()
+    return sum(each["name"] == name for each in clients)
+
+
+async def test_a_client_that_was_handed_in_stays_open(
+    redis_server: RedisServer, client: Redis, session_id: str
+) -> None:
+    async with Redis.from_url(redis_server.url, client_name=session_id) as handed_in:
+        storage = RedisStorage(handed_in)
+        await storage.load(session_id)
+
+        await storage.close()
+
+        assert await connections(client, session_id) == 1
+        assert await storage.load(session_id) is None
+
+
+async def test_a_client_that_was_handed_in_stays_open_after_async_with(
+    redis_server: RedisServer, client: Redis, session_id: str
+) -> None:
+    async with Redis.from_url(redis_server.url, client_name=session_id) as handed_in:
+        async with RedisStorage(handed_in) as storage:
+            await storage.load(session_id)
+
+        assert await connections(client, session_id) == 1
+
+
+async def test_a_client_of_its_own_is_closed(
+    redis_server: RedisServer, client: Redis, session_id: str
+) -> None:
+    storage = RedisStorage.from_url(redis_server.url, client_name=session_id)
+    await storage.load(session_id)
+    opened = await connections(client, session_id)
+
+    await storage.close()
+
+    assert opened == 1
+    assert await connections(client, session_id) == 0
+
+
+async def test_leaving_async_with_by_an_error_closes_too(
+    redis_server: RedisServer, client: Redis, session_id: str
+) -> None:
+    async def fail() -> None:
+        async with RedisStorage.from_url(redis_server.url, client_name=session_id) as storage:
+            await storage.load(session_id)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+
+    assert await connections(client, session_id) == 0
+
+
+async def test_closing_twice_is_harmless(redis_server: RedisServer, session_id: str) -> None:
+    storage = RedisStorage.from_url(redis_server.url)
+    await storage.load(session_id)
+
+    await storage.close()
+    await storage.close()
+
+
+async def test_nothing_is_connected_before_the_first_call() -> None:
+    storage = RedisStorage.from_url(f"redis://127.0.0.1:{free_port()}")
+
+    await storage.close()
+
+
+async def test_a_url_is_no_client() -> None:
+    with pytest.raises(OptionsError, match=r"use RedisStorage\.from_url"):
+        RedisStorage("redis://127.0.0.1")  # type: ignore[arg-type]
