@@ -1,0 +1,1006 @@
+"""One session against its storage: no update lost, none brought back to life."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from aiosess import (
+    MISSING,
+    CookieOptions,
+    IdTaken,
+    MemoryStorage,
+    MergeConflict,
+    SessionGone,
+    StorageUnavailable,
+    Version,
+)
+from aiosess.keeper import Keeper, KeeperOptions, _Queues, _Touched
+from aiosess.record import Alias, decode, encode_alias
+from aiosess.retry import RetryingStorage, RetryPolicy
+from aiosess.session import Intent, SessionState
+from aiosess.storages import Storage
+from aiosess.testing import FakeClock, FaultyStorage
+from aiosess.timeouts import Timeouts
+
+COOKIE = CookieOptions(secure=False)
+IDLE = 100.0
+
+
+async def no_sleep(_seconds: float) -> None:
+    await asyncio.sleep(0)
+
+
+class Bench:
+    """A keeper over a storage that can fail, on a clock that can be moved."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.memory = MemoryStorage(clock=clock)
+        self.faulty = FaultyStorage(self.memory)
+        self.keeper = self.another()
+
+    def another(
+        self, *, storage: Storage | None = None, timeouts: Timeouts | None = None, **options: Any
+    ) -> Keeper:
+        """Return a keeper over the same records, as another process has."""
+        return Keeper(
+            self.faulty if storage is None else storage,
+            KeeperOptions(timeouts=timeouts or Timeouts(idle=IDLE), **options),
+            clock=self.clock,
+            sleep=no_sleep,
+        )
+
+    async def keep(self, cookie: CookieOptions = COOKIE, **data: Any) -> SessionState:
+        """Keep a session under "id", as another process does."""
+        state = self.another().fresh("id", cookie)
+        state.data.update(data)
+        await self.another().create(state)
+        self.faulty.calls.clear()
+        return state
+
+    async def load(self, session_id: str = "id") -> SessionState:
+        state = await self.keeper.load(session_id, COOKIE)
+        assert state is not None
+        return state
+
+    async def kept(self, session_id: str = "id") -> dict[str, Any]:
+        """Return the data that are kept."""
+        state = await self.another().load(session_id, COOKIE)
+        assert state is not None
+        return state.data
+
+
+@pytest.fixture
+def bench(clock: FakeClock) -> Bench:
+    return Bench(clock)
+
+
+def change(state: SessionState, **values: Any) -> None:
+    """Do what ``Session.update`` does, for values that are not there or are scalars."""
+    for key, value in values.items():
+        state.originals.setdefault(key, state.data.get(key, MISSING))
+        state.data[key] = value
+
+
+def renewed(state: SessionState) -> SessionState:
+    state.leave_for("new")
+    state.intent = Intent.RENEW
+    assert state.previous is not None
+    return state.previous
+
+
+class LostAnswers(FaultyStorage):
+    """Does what it is asked, but the answer to each first ``create`` and ``replace`` is lost."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
+        self._lost: set[str] = set()
+
+    async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
+        version = await super().create(session_id, payload, ttl)
+        self._lose("create")
+        return version
+
+    async def replace(
+        self, session_id: str, payload: bytes, ttl: float, *, expected: Version
+    ) -> Version:
+        version = await super().replace(session_id, payload, ttl, expected=expected)
+        self._lose("replace")
+        return version
+
+    def _lose(self, verb: str) -> None:
+        if verb not in self._lost:
+            self._lost.add(verb)
+            raise StorageUnavailable("the answer was lost")
+
+
+@pytest.fixture
+def losing(bench: Bench) -> Keeper:
+    """A keeper that tries once more, over a storage whose answers get lost."""
+    lost = LostAnswers(bench.memory)
+    return bench.another(storage=RetryingStorage(lost, RetryPolicy(retries=1)))
+
+
+# Load
+
+
+async def test_a_session_that_was_kept_is_loaded(bench: Bench) -> None:
+    created = await bench.keep(count=1)
+    bench.clock.advance(5)
+
+    state = await bench.load()
+
+    assert (state.session_id, state.data) == ("id", {"count": 1})
+    assert state.created_at == created.created_at
+    assert not state.is_new
+    assert not state.is_alias
+    assert not state.is_modified
+
+
+async def test_an_unknown_id_has_no_session(bench: Bench) -> None:
+    assert await bench.keeper.load("unknown", COOKIE) is None
+
+
+async def test_a_storage_that_does_not_answer_is_not_a_session_that_is_not_there(
+    bench: Bench,
+) -> None:
+    bench.faulty.fail()
+
+    with pytest.raises(StorageUnavailable):
+        await bench.keeper.load("id", COOKIE)
+
+
+async def test_loading_does_not_lengthen_a_records_life(bench: Bench) -> None:
+    await bench.keep()
+    bench.clock.advance(IDLE - 1)
+    await bench.load()
+
+    bench.clock.advance(1)
+
+    assert await bench.keeper.load("id", COOKIE) is None
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"\xff", "not JSON: UnicodeDecodeError"),
+        (b"[]", "JSON, but list and not an object"),
+        (b"{}", "an object without a cookie"),
+    ],
+)
+async def test_a_record_that_cannot_be_read_counts_as_absent_and_is_logged_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture, payload: bytes, reason: str
+) -> None:
+    await bench.memory.create("id", payload, IDLE)
+    caplog.clear()
+
+    loaded = [await bench.keeper.load("id", COOKIE) for _ in range(3)]
+
+    assert loaded == [None, None, None]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == f"a record cannot be read ({reason}): it counts as absent"
+
+
+async def test_a_session_of_express_begins_when_it_is_first_seen(bench: Bench) -> None:
+    await bench.memory.create("id", b'{"cookie":{},"count":1}', IDLE)
+
+    state = await bench.load()
+
+    assert state.created_at == bench.clock()
+    assert not state.is_modified
+
+
+async def test_a_session_of_express_gets_a_beginning_where_there_is_an_absolute_timeout(
+    bench: Bench,
+) -> None:
+    await bench.memory.create("id", b'{"cookie":{},"count":1}', IDLE)
+    keeper = bench.another(timeouts=Timeouts(idle=IDLE, absolute=200))
+
+    state = await keeper.load("id", COOKIE)
+
+    assert state is not None
+    assert state.is_modified
+
+
+# Absolute timeout
+
+
+async def test_a_session_is_over_when_its_absolute_timeout_has_passed(bench: Bench) -> None:
+    await bench.keep()
+    keeper = bench.another(timeouts=Timeouts(idle=10, absolute=50))
+    bench.clock.advance(50)
+
+    loaded = await keeper.load("id", COOKIE)
+
+    assert loaded is None
+    assert await bench.memory.load("id") is None
+
+
+async def test_a_busy_session_lives_no_longer_than_its_absolute_timeout(bench: Bench) -> None:
+    keeper = bench.another(timeouts=Timeouts(idle=40, absolute=50))
+    state = keeper.fresh("id", COOKIE)
+    await keeper.create(state)
+    bench.clock.advance(30)
+    await keeper.touch(state)
+    bench.clock.advance(19.9)
+    is_there = await bench.memory.load("id") is not None
+
+    bench.clock.advance(0.2)
+
+    assert is_there
+    assert await bench.memory.load("id") is None
+
+
+@pytest.mark.parametrize("verb", ["replace", "touch"])
+async def test_a_session_that_ends_while_a_request_runs_is_deleted(bench: Bench, verb: str) -> None:
+    keeper = bench.another(timeouts=Timeouts(idle=40, absolute=50))
+    await bench.keep()
+    state = await bench.load()
+    change(state, count=1)
+    bench.clock.advance(50)
+
+    is_kept = await getattr(keeper, verb)(state)
+
+    assert not is_kept
+    assert state.is_gone
+    assert await bench.memory.load("id") is None
+
+
+async def test_a_session_ends_at_its_own_fixed_time(bench: Bench) -> None:
+    state = bench.keeper.fresh("id", COOKIE)
+    state.cookie.expires = datetime.fromtimestamp(bench.clock() + 5, UTC)
+    await bench.keeper.create(state)
+    bench.clock.advance(4)
+    is_kept = await bench.keeper.touch(state)
+
+    bench.clock.advance(1)
+
+    assert is_kept
+    assert await bench.keeper.load("id", COOKIE) is None
+
+
+async def test_a_sessions_own_max_age_is_its_idle_timeout(bench: Bench) -> None:
+    state = bench.keeper.fresh("id", COOKIE)
+    state.cookie.max_age = 5 * IDLE
+    await bench.keeper.create(state)
+
+    bench.clock.advance(5 * IDLE - 1)
+
+    assert (await bench.load()).cookie.max_age == 5 * IDLE
+
+
+# Create
+
+
+async def test_an_id_that_is_taken_is_refused(bench: Bench) -> None:
+    await bench.keep(owner="somebody")
+    state = bench.keeper.fresh("id", COOKIE)
+
+    with pytest.raises(IdTaken):
+        await bench.keeper.create(state)
+
+    assert await bench.kept() == {"owner": "somebody"}
+    assert state.is_new
+
+
+async def test_an_id_that_was_taken_and_is_free_again_is_refused_this_time(bench: Bench) -> None:
+    bench.faulty.fail(IdTaken(), verbs=("create",))
+
+    with pytest.raises(IdTaken):
+        await bench.keeper.create(bench.keeper.fresh("id", COOKIE))
+
+
+async def test_a_created_session_is_not_new_any_more(bench: Bench) -> None:
+    state = bench.keeper.fresh("id", COOKIE)
+    change(state, count=1)
+
+    await bench.keeper.create(state)
+
+    assert not state.is_new
+    assert not state.is_modified
+
+
+async def test_a_create_whose_answer_was_lost_is_not_taken_for_another_session(
+    bench: Bench, losing: Keeper
+) -> None:
+    state = losing.fresh("id", COOKIE)
+    change(state, count=1)
+
+    await losing.create(state)
+
+    assert await bench.kept() == {"count": 1}
+    assert not state.is_new
+
+
+async def test_the_record_that_regenerating_left_is_deleted(bench: Bench) -> None:
+    await bench.keep()
+    state = await bench.load()
+    state.leave_for("new")
+
+    await bench.keeper.create(state)
+
+    assert await bench.memory.load("id") is None
+    assert await bench.memory.load("new") is not None
+    assert state.previous is None
+
+
+async def test_a_record_that_could_not_be_used_makes_way(bench: Bench) -> None:
+    await bench.memory.create("stale", b"not a record", IDLE)
+    state = bench.keeper.fresh("id", COOKIE)
+    state.stale_id = "stale"
+
+    await bench.keeper.create(state)
+
+    assert await bench.memory.load("stale") is None
+    assert state.stale_id is None
+
+
+async def test_a_new_record_under_the_id_that_was_stale_stays(bench: Bench) -> None:
+    state = bench.keeper.fresh("id", COOKIE)
+    state.stale_id = "id"
+
+    await bench.keeper.create(state)
+
+    assert await bench.memory.load("id") is not None
+
+
+# Replace
+
+
+async def test_a_change_is_written_in_one_round_trip(bench: Bench) -> None:
+    await bench.keep(count=1)
+    state = await bench.load()
+    bench.faulty.calls.clear()
+    change(state, count=2)
+
+    is_kept = await bench.keeper.replace(state)
+
+    assert is_kept
+    assert bench.faulty.calls == ["replace"]
+    assert await bench.kept() == {"count": 2}
+
+
+async def test_writing_lengthens_the_records_life(bench: Bench) -> None:
+    await bench.keep()
+    state = await bench.load()
+    bench.clock.advance(IDLE - 1)
+    await bench.keeper.replace(state)
+
+    bench.clock.advance(IDLE - 1)
+
+    assert await bench.memory.load("id") is not None
+
+
+async def test_two_requests_that_change_one_session_both_keep_their_change(bench: Bench) -> None:
+    await bench.keep(a=1, b=1)
+    first, second = await bench.load(), await bench.load()
+    change(first, a=2)
+    change(second, b=2)
+
+    await bench.keeper.replace(first)
+    await bench.keeper.replace(second)
+
+    assert await bench.kept() == {"a": 2, "b": 2}
+
+
+async def test_many_requests_at_once_each_keep_their_change(bench: Bench) -> None:
+    await bench.keep()
+    states = [await bench.load() for _ in range(50)]
+    for number, state in enumerate(states):
+        change(state, **{str(number): number})
+
+    await asyncio.gather(*(bench.keeper.replace(state) for state in states))
+
+    assert await bench.kept() == {str(number): number for number in range(50)}
+
+
+@pytest.mark.parametrize(("merge", "kept"), [("mine", 3), ("theirs", 2)])
+async def test_merge_says_who_wins(bench: Bench, merge: str, kept: int) -> None:
+    keeper = bench.another(merge=merge)
+    await bench.keep(count=1)
+    first, second = await bench.load(), await bench.load()
+    change(first, count=2)
+    change(second, count=3)
+
+    await keeper.replace(first)
+    await keeper.replace(second)
+
+    assert await bench.kept() == {"count": kept}
+
+
+async def test_a_refused_merge_is_refused_again_and_loses_nothing(bench: Bench) -> None:
+    keeper = bench.another(merge="raise")
+    await bench.keep(count=1)
+    first, second = await bench.load(), await bench.load()
+    change(first, count=2, other=2)
+    change(second, count=3)
+    await keeper.replace(first)
+
+    with pytest.raises(MergeConflict, match="another request changed 'count' as well"):
+        await keeper.replace(second)
+    with pytest.raises(MergeConflict):
+        await keeper.replace(second)
+
+    assert await bench.kept() == {"count": 2, "other": 2}
+
+
+async def test_a_destroyed_session_stays_destroyed(bench: Bench) -> None:
+    await bench.keep()
+    state = await bench.load()
+    change(state, count=1)
+    await bench.memory.delete("id")
+
+    is_kept = await bench.keeper.replace(state)
+
+    assert not is_kept
+    assert state.is_gone
+    assert await bench.memory.load("id") is None
+
+
+async def test_a_record_that_became_unreadable_counts_as_gone(bench: Bench) -> None:
+    await bench.keep()
+    state = await bench.load()
+    change(state, count=1)
+    await bench.memory.delete("id")
+    await bench.memory.create("id", b"not a record", IDLE)
+
+    assert not await bench.keeper.replace(state)
+
+
+async def test_a_replace_whose_answer_was_lost_is_not_a_conflict(
+    bench: Bench, losing: Keeper
+) -> None:
+    await bench.keep(count=1)
+    state = await bench.load()
+    change(state, count=2)
+
+    is_kept = await losing.replace(state)
+
+    assert is_kept
+    assert await bench.kept() == {"count": 2}
+    stored = await bench.memory.load("id")
+    assert stored is not None
+    assert state.version == stored.version
+
+
+class Overtaken(FaultyStorage):
+    """Before each ``replace`` under "id", *times* often, somebody else writes."""
+
+    def __init__(self, bench: Bench, times: int) -> None:
+        super().__init__(bench.memory)
+        self._keeper = bench.another(storage=bench.memory)
+        self._times = times
+
+    async def replace(
+        self, session_id: str, payload: bytes, ttl: float, *, expected: Version
+    ) -> Version:
+        if self._times and session_id == "id":
+            self._times -= 1
+            theirs = await self._keeper.load(session_id, COOKIE)
+            assert theirs is not None
+            change(theirs, theirs=self._times)
+            await self._keeper.replace(theirs)
+        return await super().replace(session_id, payload, ttl, expected=expected)
+
+
+async def test_a_request_that_is_overtaken_again_and_again_keeps_its_change(bench: Bench) -> None:
+    await bench.keep()
+    keeper = bench.another(storage=Overtaken(bench, times=20))
+    state = await bench.load()
+    change(state, mine=1)
+
+    is_kept = await keeper.replace(state)
+
+    assert is_kept
+    assert await bench.kept() == {"mine": 1, "theirs": 0}
+
+
+async def test_a_request_that_is_always_overtaken_gives_up(bench: Bench) -> None:
+    await bench.keep()
+    keeper = bench.another(storage=Overtaken(bench, times=1000))
+    state = await bench.load()
+    change(state, mine=1)
+
+    with pytest.raises(MergeConflict, match="others changed the session 100 times") as caught:
+        await keeper.replace(state)
+
+    assert caught.value.keys == ()
+
+
+# Touch
+
+
+async def test_touching_lengthens_the_records_life_and_changes_nothing(bench: Bench) -> None:
+    await bench.keep(count=1)
+    state = await bench.load()
+    before = await bench.memory.load("id")
+    bench.clock.advance(IDLE - 1)
+
+    is_kept = await bench.keeper.touch(state)
+
+    bench.clock.advance(IDLE - 1)
+    assert is_kept
+    assert await bench.memory.load("id") == before
+
+
+async def test_touching_does_not_bring_a_session_back(bench: Bench) -> None:
+    await bench.keep()
+    state = await bench.load()
+    await bench.memory.delete("id")
+
+    is_kept = await bench.keeper.touch(state)
+
+    assert not is_kept
+    assert state.is_gone
+    assert await bench.memory.load("id") is None
+
+
+@pytest.mark.parametrize(("passed", "is_due"), [(0, False), (9.9, False), (20, True), (500, True)])
+async def test_a_record_that_was_touched_recently_is_not_due(
+    *, bench: Bench, passed: float, is_due: bool
+) -> None:
+    keeper = bench.another(timeouts=Timeouts(idle=1000, touch_after=20))
+    await bench.keep()
+    state = await bench.load()
+    await keeper.touch(state)
+
+    bench.clock.advance(passed)
+
+    assert keeper.is_touch_due(state) is is_due
+
+
+@pytest.mark.parametrize("touch_after", [0, 20])
+async def test_a_record_that_this_process_never_touched_is_due(
+    bench: Bench, touch_after: float
+) -> None:
+    keeper = bench.another(timeouts=Timeouts(idle=IDLE, touch_after=touch_after))
+    await bench.keep()
+
+    assert keeper.is_touch_due(await bench.load())
+
+
+async def test_without_touch_after_a_touch_is_always_due(bench: Bench) -> None:
+    await bench.keep()
+    state = await bench.load()
+
+    await bench.keeper.touch(state)
+
+    assert bench.keeper.is_touch_due(state)
+
+
+@pytest.mark.parametrize(("max_age", "is_due"), [(IDLE / 10, True), (IDLE * 10, False)])
+async def test_a_session_with_a_shorter_life_of_its_own_is_touched_each_time(
+    *, bench: Bench, max_age: float, is_due: bool
+) -> None:
+    keeper = bench.another(timeouts=Timeouts(idle=IDLE, touch_after=IDLE / 2))
+    state = keeper.fresh("id", COOKIE)
+    state.cookie.max_age = max_age
+
+    await keeper.create(state)
+
+    assert keeper.is_touch_due(state) is is_due
+
+
+def test_a_touch_is_forgotten_in_time_however_late_somebody_asks(clock: FakeClock) -> None:
+    touched = _Touched(20, clock)
+    touched.add("id")
+    clock.advance(19)
+    is_recent = "id" in touched
+
+    clock.advance(2)
+
+    assert is_recent
+    assert "id" not in touched
+
+
+def test_touches_are_remembered_in_bounded_memory(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Touched, "_MOST", 10)
+    touched = _Touched(20, clock)
+
+    for number in range(1000):
+        touched.add(str(number))
+
+    remembered = sum(str(number) in touched for number in range(1000))
+    assert 0 < remembered <= 20
+    assert "999" in touched
+
+
+# Renew
+
+
+async def test_renewing_moves_the_data_and_the_old_id_leads_there(bench: Bench) -> None:
+    await bench.keep(count=1)
+    state = await bench.load()
+    previous = renewed(state)
+    change(state, user="Ann")
+
+    is_kept = await bench.keeper.renew(state, previous)
+
+    assert is_kept
+    assert await bench.kept("new") == {"count": 1, "user": "Ann"}
+    led = await bench.load("id")
+    assert (led.session_id, led.is_alias, led.data) == ("new", True, {"count": 1, "user": "Ann"})
+    assert not state.is_modified
+    assert state.previous is None
+
+
+async def test_the_old_id_leads_nowhere_after_the_grace_period(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    await bench.keep()
+    state = await bench.load()
+    await bench.keeper.renew(state, renewed(state))
+    bench.clock.advance(9.9)
+    is_led = await bench.keeper.load("id", COOKIE) is not None
+
+    bench.clock.advance(0.1)
+
+    assert is_led
+    assert await bench.keeper.load("id", COOKIE) is None
+    assert "used after it had been renewed: it is refused" in caplog.text
+
+
+async def test_without_a_grace_period_the_old_id_is_refused_at_once(bench: Bench) -> None:
+    keeper = bench.another(renew_grace=0)
+    await bench.keep()
+    state = await bench.load()
+
+    await keeper.renew(state, renewed(state))
+
+    assert await keeper.load("id", COOKIE) is None
+    assert await keeper.load("new", COOKIE) is not None
+
+
+async def test_a_request_under_way_under_the_old_id_keeps_its_change(bench: Bench) -> None:
+    await bench.keep(count=1)
+    under_way = await bench.load()
+    state = await bench.load()
+    await bench.keeper.renew(state, renewed(state))
+    change(under_way, count=2)
+
+    is_kept = await bench.keeper.replace(under_way)
+
+    assert is_kept
+    assert await bench.kept("new") == {"count": 2}
+    assert (under_way.session_id, under_way.is_alias) == ("new", True)
+
+
+async def test_what_was_written_under_the_old_id_meanwhile_comes_along(bench: Bench) -> None:
+    await bench.keep(count=1)
+    state, other = await bench.load(), await bench.load()
+    previous = renewed(state)
+    change(state, user="Ann")
+    change(other, count=2)
+    await bench.keeper.replace(other)
+
+    await bench.keeper.renew(state, previous)
+
+    assert await bench.kept("new") == {"count": 2, "user": "Ann"}
+
+
+async def test_a_session_that_was_destroyed_meanwhile_is_not_renewed(bench: Bench) -> None:
+    await bench.keep()
+    state = await bench.load()
+    previous = renewed(state)
+    await bench.memory.delete("id")
+
+    is_kept = await bench.keeper.renew(state, previous)
+
+    assert not is_kept
+    assert state.is_gone
+    assert len(bench.memory) == 0
+
+
+async def test_two_requests_that_renew_at_once_each_have_a_session(bench: Bench) -> None:
+    await bench.keep(count=1)
+    first, second = await bench.load(), await bench.load()
+    await bench.keeper.renew(first, renewed(first))
+    second.leave_for("newer")
+    second.intent = Intent.RENEW
+    assert second.previous is not None
+
+    is_kept = await bench.keeper.renew(second, second.previous)
+
+    assert is_kept
+    assert await bench.kept("new") == await bench.kept("newer") == {"count": 1}
+
+
+async def test_a_refused_merge_leaves_the_session_under_its_old_id(bench: Bench) -> None:
+    keeper = bench.another(merge="raise")
+    await bench.keep(count=1)
+    state, other = await bench.load(), await bench.load()
+    previous = renewed(state)
+    change(state, count=3)
+    change(other, count=2)
+    await keeper.replace(other)
+
+    with pytest.raises(MergeConflict):
+        await keeper.renew(state, previous)
+
+    assert await bench.kept("id") == {"count": 2}
+    assert await bench.memory.load("new") is None
+
+
+async def test_renewing_while_others_never_stop_writing_is_given_up(bench: Bench) -> None:
+    await bench.keep()
+    state = await bench.load()
+    keeper = bench.another(storage=Overtaken(bench, times=1000))
+
+    with pytest.raises(MergeConflict, match="others changed the session 100 times"):
+        await keeper.renew(state, renewed(state))
+
+    assert await bench.memory.load("new") is None
+
+
+async def test_renewing_can_be_tried_again_after_it_got_halfway(bench: Bench) -> None:
+    await bench.keep(count=1)
+    state = await bench.load()
+    previous = renewed(state)
+    bench.faulty.fail(verbs=("replace",))
+    with pytest.raises(StorageUnavailable):
+        await bench.keeper.renew(state, previous)
+    bench.faulty.recover()
+    change(state, count=2)
+
+    is_kept = await bench.keeper.renew(state, previous)
+
+    assert is_kept
+    assert await bench.kept("id") == await bench.kept("new") == {"count": 2}
+
+
+async def test_a_renewal_whose_answers_were_lost_is_one(bench: Bench, losing: Keeper) -> None:
+    await bench.keep(count=1)
+    state = await bench.load()
+
+    is_kept = await losing.renew(state, renewed(state))
+
+    assert is_kept
+    assert await bench.kept("id") == await bench.kept("new") == {"count": 1}
+
+
+async def test_an_id_that_was_renewed_twice_leads_to_the_session(bench: Bench) -> None:
+    await bench.keep(count=1)
+    state = await bench.load()
+    await bench.keeper.renew(state, renewed(state))
+    state.leave_for("newest")
+    assert state.previous is not None
+    await bench.keeper.renew(state, state.previous)
+
+    led = await bench.load("id")
+
+    assert (led.session_id, led.data) == ("newest", {"count": 1})
+
+
+async def test_ids_that_lead_in_a_circle_lead_nowhere(bench: Bench) -> None:
+    until = bench.clock() + 10
+    await bench.memory.create("id", encode_alias(Alias("other", until)), IDLE)
+    await bench.memory.create("other", encode_alias(Alias("id", until)), IDLE)
+
+    assert await bench.keeper.load("id", COOKIE) is None
+
+
+async def test_an_id_that_leads_to_a_destroyed_session_leads_nowhere(bench: Bench) -> None:
+    alias = encode_alias(Alias("destroyed", bench.clock() + 10))
+    await bench.memory.create("id", alias, IDLE)
+
+    assert await bench.keeper.load("id", COOKIE) is None
+
+
+# Delete
+
+
+async def test_deleting_removes_the_record(bench: Bench) -> None:
+    await bench.keep()
+    state = await bench.load()
+
+    await bench.keeper.delete(state)
+
+    assert await bench.memory.load("id") is None
+    assert state.is_new
+
+
+async def test_deleting_a_session_under_a_new_id_removes_the_record_before(bench: Bench) -> None:
+    await bench.keep()
+    state = await bench.load()
+    state.leave_for("new")
+
+    await bench.keeper.delete(state)
+
+    assert len(bench.memory) == 0
+    assert state.previous is None
+
+
+async def test_deleting_a_new_session_asks_the_storage_for_nothing(bench: Bench) -> None:
+    await bench.keeper.delete(bench.keeper.fresh("id", COOKIE))
+
+    assert bench.faulty.calls == []
+
+
+# Reload
+
+
+async def test_reloading_forgets_changes_and_takes_what_is_kept(bench: Bench) -> None:
+    await bench.keep(count=1)
+    state, other = await bench.load(), await bench.load()
+    change(state, count=5, mine=1)
+    state.cookie.max_age = 5
+    change(other, count=2)
+    other.cookie.path = "/shop"
+    await bench.keeper.replace(other)
+
+    await bench.keeper.reload(state)
+
+    assert state.data == {"count": 2}
+    assert state.cookie.own == {"path": "/shop"}
+    assert state.version == other.version
+    assert not state.is_modified
+
+
+async def test_reloading_a_destroyed_session_says_so(bench: Bench) -> None:
+    await bench.keep()
+    state = await bench.load()
+    await bench.memory.delete("id")
+
+    with pytest.raises(SessionGone, match="destroyed or has expired"):
+        await bench.keeper.reload(state)
+
+    assert state.is_gone
+
+
+async def test_reloading_a_new_session_says_so_and_leaves_it_usable(bench: Bench) -> None:
+    state = bench.keeper.fresh("id", COOKIE)
+
+    with pytest.raises(SessionGone, match="is new"):
+        await bench.keeper.reload(state)
+
+    assert not state.is_gone
+
+
+# Atomic
+
+
+def increment(state: SessionState) -> int:
+    change(state, count=state.data["count"] + 1)
+    return int(state.data["count"])
+
+
+async def test_a_counter_is_right_however_many_count_at_once(bench: Bench) -> None:
+    await bench.keep(count=0)
+    states = [await bench.load() for _ in range(50)]
+    keepers = [bench.keeper, bench.another()]
+
+    counts = await asyncio.gather(
+        *(keepers[n % 2].atomic(state, increment) for n, state in enumerate(states))
+    )
+
+    assert sorted(counts) == list(range(1, 51))
+    assert await bench.kept() == {"count": 50}
+
+
+async def test_other_changes_stay_unsaved_on_top(bench: Bench) -> None:
+    await bench.keep(count=1)
+    state = await bench.load()
+    change(state, mine=1)
+
+    await bench.keeper.atomic(state, increment)
+
+    assert await bench.kept() == {"count": 2}
+    assert state.data == {"count": 2, "mine": 1}
+    assert state.changes() == {"mine": (MISSING, 1)}
+
+
+async def test_a_change_that_changes_nothing_writes_nothing(bench: Bench) -> None:
+    await bench.keep(count=1)
+    state = await bench.load()
+    bench.faulty.calls.clear()
+
+    result = await bench.keeper.atomic(state, lambda newest: newest.data["count"])
+
+    assert result == 1
+    assert bench.faulty.calls == ["load"]
+
+
+async def test_a_change_that_fails_loses_nothing_of_what_others_wrote(bench: Bench) -> None:
+    await bench.keep(count=1)
+    state, other = await bench.load(), await bench.load()
+    change(other, theirs=1)
+    await bench.keeper.replace(other)
+    change(state, mine=1)
+
+    with pytest.raises(KeyError, match="stock"):
+        await bench.keeper.atomic(state, lambda newest: newest.data["stock"])
+    await bench.keeper.replace(state)
+
+    assert await bench.kept() == {"count": 1, "theirs": 1, "mine": 1}
+
+
+async def test_atomic_on_a_destroyed_session_says_so(bench: Bench) -> None:
+    await bench.keep(count=1)
+    state = await bench.load()
+    await bench.memory.delete("id")
+
+    with pytest.raises(SessionGone):
+        await bench.keeper.atomic(state, increment)
+
+    assert state.is_gone
+
+
+async def test_atomic_that_is_always_overtaken_gives_up(bench: Bench) -> None:
+    await bench.keep(count=1)
+    keeper = bench.another(storage=Overtaken(bench, times=1000))
+
+    with pytest.raises(MergeConflict, match="100 times"):
+        await keeper.atomic(await bench.load(), increment)
+
+
+async def test_atomic_follows_an_id_that_was_renewed_meanwhile(bench: Bench) -> None:
+    await bench.keep(count=1)
+    under_way = await bench.load()
+    state = await bench.load()
+    await bench.keeper.renew(state, renewed(state))
+
+    await bench.keeper.atomic(under_way, increment)
+
+    assert await bench.kept("new") == {"count": 2}
+    assert under_way.session_id == "new"
+
+
+# What is kept of nobody
+
+
+async def test_queues_are_there_only_while_somebody_stands_in_them() -> None:
+    queues = _Queues()
+    order: list[str] = []
+
+    async def stand(name: str) -> None:
+        async with queues.enter("id"):
+            order.append(name)
+            await asyncio.sleep(0)
+            order.append(name)
+
+    await asyncio.gather(stand("first"), stand("second"), stand("third"))
+
+    assert order == ["first", "first", "second", "second", "third", "third"]
+    assert queues._queues == {}
+
+
+async def test_who_leaves_a_queue_does_not_hold_up_the_others() -> None:
+    queues = _Queues()
+    async with queues.enter("id"):
+        impatient = asyncio.create_task(_pass_through(queues))
+        patient = asyncio.create_task(_pass_through(queues))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        await asyncio.gather(impatient, return_exceptions=True)
+
+    await patient
+
+    assert impatient.cancelled()
+    assert queues._queues == {}
+
+
+async def _pass_through(queues: _Queues) -> None:
+    async with queues.enter("id"):
+        pass
+
+
+async def test_every_record_that_is_written_differs_from_the_one_before(bench: Bench) -> None:
+    await bench.keep(count=1)
+    state = await bench.load()
+    before = await bench.memory.load("id")
+
+    await bench.keeper.replace(state)
+
+    after = await bench.memory.load("id")
+    assert before is not None
+    assert after is not None
+    assert before.payload != after.payload
+    assert decode(before.payload) == decode(after.payload)
