@@ -126,6 +126,10 @@ def losing(bench: Bench) -> Keeper:
     return bench.another(storage=RetryingStorage(lost, RetryPolicy(retries=1)))
 
 
+def test_now_is_what_the_clock_says(bench: Bench) -> None:
+    assert bench.keeper.now() == bench.clock()
+
+
 # Load
 
 

@@ -296,6 +296,31 @@ async def test_calls_beside_each_other_each_end_in_time(faulty: FaultyStorage) -
     assert {type(end) for end in ends} == {StorageUnavailable}
 
 
+async def test_a_call_has_its_own_time_though_another_began_before(faulty: FaultyStorage) -> None:
+    retrying = RetryingStorage(faulty, RetryPolicy(timeout=0.05))
+    await retrying.load("id")
+    await asyncio.sleep(0.03)
+    faulty.hang()
+    began_at = asyncio.get_running_loop().time()
+
+    with pytest.raises(StorageUnavailable):
+        await retrying.load("id")
+
+    assert asyncio.get_running_loop().time() - began_at >= 0.049
+
+
+def test_a_storage_can_serve_one_event_loop_after_another(faulty: FaultyStorage) -> None:
+    retrying = RetryingStorage(faulty, RetryPolicy(timeout=0.01))
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        first.run(retrying.load("id"))
+        second.run(retrying.load("id"))
+        first.run(asyncio.sleep(0.02))
+        faulty.hang()
+
+        with pytest.raises(StorageUnavailable, match=r"did not answer within 0\.01 s"):
+            second.run(retrying.load("id"))
+
+
 # Cancellation, and others
 
 

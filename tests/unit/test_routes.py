@@ -294,6 +294,33 @@ async def test_a_route_for_any_method_is_decided_by_the_method_of_each_request(
     assert chosen == {"GET": False, "PUT": True}
 
 
+class BareRoute(web.AbstractRoute):
+    """A route of a router that is not aiohttp's: it has no resource and no name."""
+
+    @property
+    def name(self) -> None:
+        return None
+
+    def get_info(self) -> Any:
+        return {}
+
+    def url_for(self, *_args: str, **_kwargs: str) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("for_routes", "expected"),
+    [(None, True), ([views], True), (["/views"], False), (["views"], False), (["*"], False)],
+)
+def test_a_route_of_a_router_of_ones_own_is_known_by_its_handler(
+    *, for_routes: list[Any] | None, expected: bool
+) -> None:
+    request = make_mocked_request("GET", "/views")
+    request._match_info = web.UrlMappingMatchInfo({}, BareRoute("GET", views))
+
+    assert RouteSelector(for_routes, ())(request) is expected
+
+
 # What is refused
 
 

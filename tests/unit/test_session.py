@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aiosess import (
     MISSING,
@@ -17,7 +20,8 @@ from aiosess import (
     SessionGone,
     UnserializableValue,
 )
-from aiosess.record import Record
+from aiosess.merge import freeze, is_same
+from aiosess.record import Record, encode_value
 from aiosess.session import Intent, SessionState
 
 T = TypeVar("T")
@@ -424,6 +428,59 @@ def test_a_function_that_merges_is_not_asked_about_the_cookie() -> None:
     state.rebase(Record({}, 60.0, {}, None), 2, lambda *_: pytest.fail("asked"))
 
     assert state.cookie.max_age == 5
+
+
+KEYS = st.sampled_from("abcd")
+SCALARS = st.none() | st.booleans() | st.sampled_from([0, 1, 0.0, 1.0, "", "1"])
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=4
+)
+DATA = st.dictionaries(KEYS, VALUES)
+
+
+@settings(deadline=None, max_examples=50)
+@given(base=DATA, mine=DATA, theirs=DATA)
+def test_rebase_keeps_what_we_changed_and_takes_the_rest(
+    base: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]
+) -> None:
+    state = stored(**copy.deepcopy(base))
+    session = session_of(state)
+    for key in base.keys() - mine.keys():
+        del session[key]
+    session.update(copy.deepcopy(mine))
+    ours = {key for key in base.keys() | mine.keys() if differ(base, mine, key)}
+
+    state.rebase(record(**copy.deepcopy(theirs)), 2, "mine")
+
+    expected = {key: value for key, value in theirs.items() if key not in ours}
+    expected |= {key: value for key, value in mine.items() if key in ours}
+    assert encode_value(dict(sorted(state.data.items()))) == encode_value(
+        dict(sorted(expected.items()))
+    )
+    assert state.changes().keys() == {key for key in ours if differ(theirs, expected, key)}
+
+
+@settings(deadline=None, max_examples=50)
+@given(base=DATA, mine=DATA)
+def test_rollback_brings_back_whatever_was_read(base: dict[str, Any], mine: dict[str, Any]) -> None:
+    state = stored(**copy.deepcopy(base))
+    session = session_of(state)
+    for value in session.values():
+        if isinstance(value, list | dict):
+            value.clear()
+    session.update(mine)
+    for key in base.keys() - mine.keys():
+        del session[key]
+
+    session.rollback()
+
+    assert state.data.keys() == base.keys()
+    assert not any(differ(state.data, base, key) for key in base)
+    assert not state.is_modified
+
+
+def differ(one: dict[str, Any], other: dict[str, Any], key: str) -> bool:
+    return not is_same(freeze(one.get(key, MISSING)), other.get(key, MISSING))
 
 
 # Another id
