@@ -5,20 +5,23 @@ Memcached and the adapter for the storages of aiohttp-session join here, a line 
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from redis.asyncio import BlockingConnectionPool, Redis
+import redis
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 
 from aiosess import MemoryStorage, Storage
 from aiosess.retry import RetryingStorage, RetryPolicy
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import FakeClock, FaultyStorage, Harness, report, run_contract
 from aiosess.testing.pytest import storage_contract
-from tests.servers import RedisServer
+from tests.servers import RedisServer, free_port
 
 POLICY = RetryPolicy(retries=2, timeout=5.0)
 
@@ -96,5 +99,44 @@ async def test_redis_with_any_client(make: MakeOnRedis, redis_server: RedisServe
     harness = Harness(lambda: make(redis_server.url), unit=UNIT)
 
     results = await run_contract(harness)
+
+    assert all(result.is_kept for result in results), report(results)
+
+
+class RedisClusterServer(RedisServer):
+    """A cluster of one node that has all slots."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._command += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
+
+    def start(self) -> None:
+        """Start the process and wait until the cluster is up."""
+        super().start()
+        with redis.Redis.from_url(self.url) as node:
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+            while "cluster_state:ok" not in str(node.execute_command("CLUSTER", "INFO")):
+                time.sleep(0.05)
+
+
+@pytest.fixture
+def cluster_server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisClusterServer(tmp_path)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("client_options", [{}, {"decode_responses": True}], ids=str)
+async def test_redis_cluster(cluster_server: RedisServer, client_options: dict[str, Any]) -> None:
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[Storage]:
+        url = cluster_server.url.removesuffix("/0")
+        async with RedisCluster.from_url(url, **client_options) as client:
+            yield RedisStorage(client, prefix=prefix())
+
+    results = await run_contract(Harness(make, unit=UNIT))
 
     assert all(result.is_kept for result in results), report(results)
