@@ -34,9 +34,13 @@ _LEAST_TTL: Final = 0.001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeeperOptions:
-    """What the options say about records; *renew_grace* is in seconds."""
+    """What the options say about records; *renew_grace* is in seconds.
+
+    *is_idle_by_cookie*: each request's cookie options say how long its session may be idle.
+    """
 
     timeouts: Timeouts
+    is_idle_by_cookie: bool = False
     merge: Merge = "mine"
     renew_grace: float = 10.0
 
@@ -63,6 +67,7 @@ class Keeper:
     ) -> None:
         self._storage = storage
         self._timeouts = options.timeouts
+        self._is_idle_by_cookie = options.is_idle_by_cookie
         self._merge: Merge = options.merge
         self._grace = options.renew_grace
         self._clock = clock
@@ -208,7 +213,7 @@ class Keeper:
 
     def is_touch_due(self, state: SessionState) -> bool:
         """Ask whether this process last touched the record ``touch_after`` ago, or never."""
-        own = state.cookie.own.get("max_age")
+        own = self._own_idle(state)
         if own is not None and own < self._timeouts.idle:
             # touch_after fits the general idle timeout; this session might end before it is due.
             return True
@@ -353,8 +358,13 @@ class Keeper:
         """Return how many seconds the record may live from now; zero or less: it is over."""
         now = self._clock()
         fixed = state.cookie.expires
-        idle = state.cookie.own.get("max_age") if fixed is None else fixed.timestamp() - now
+        idle = self._own_idle(state) if fixed is None else fixed.timestamp() - now
         return self._timeouts.ttl(created_at=state.created_at, now=now, idle=idle)
+
+    def _own_idle(self, state: SessionState) -> float | None:
+        """Return this session's own idle timeout; ``None`` where the general one counts."""
+        own = state.cookie.own.get("max_age")
+        return state.cookie.max_age if own is None and self._is_idle_by_cookie else own
 
     def _is_over(self, state: SessionState) -> bool:
         return self._ttl(state) <= 0

@@ -151,6 +151,8 @@ class SessionOptions:
                 touch_after=_share(self.touch_after, idle),
             ),
             merge=self.merge,
+            is_idle_by_cookie=self.idle_timeout is None
+            and not isinstance(self.cookie, CookieOptions),
             renew_grace=seconds(self.renew_grace, name="renew_grace", zero=True),
         )
 
