@@ -14,7 +14,7 @@ from pytest_aiohttp import AiohttpClient
 
 from aiosess import SESSION, CookieOptions, Session, Storage, get_session, setup
 from aiosess.testing import FaultyStorage
-from tests.conftest import MakeOptions
+from tests.conftest import SECRET, MakeOptions
 from tests.web.conftest import Connect
 from tests.web.handlers import (
     cookies_set,
@@ -28,6 +28,7 @@ from tests.web.handlers import (
     views,
 )
 
+OLD_SECRET = "the secret of last year, which is long enough as well"
 NO_CACHE = 'no-cache="Set-Cookie"'
 
 
@@ -198,6 +199,28 @@ async def test_rolling_sets_no_cookie_for_a_session_that_is_not_kept(connect: Co
     response = await client.get("/show")
 
     assert cookies_set(response) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "secret"),
+    [({"rolling": True}, SECRET), ({"secret": [SECRET, OLD_SECRET]}, OLD_SECRET)],
+    ids=["rolling", "signed anew"],
+)
+async def test_a_cookie_is_never_sent_again_for_a_record_that_went_meanwhile(
+    connect: Connect, storage: Storage, options: dict[str, Any], secret: str
+) -> None:
+    async def look_and_lose(request: web.Request) -> web.Response:
+        await session_of(request)
+        await storage.delete("apple")
+        return web.Response()
+
+    await keep(storage, "apple")
+    client = await connect(show, look_and_lose, forgets=True, touch_after=60, **options)
+    await client.get("/show", headers=signed("apple"))
+
+    response = await client.get("/look_and_lose", headers=signed("apple", secret))
+
+    assert [header.split(";")[0] for header in cookies_set(response)] == ["sid="]
 
 
 async def test_rolling_keeps_the_id(connect: Connect) -> None:
@@ -432,7 +455,7 @@ async def test_the_handlers_own_headers_stay(connect: Connect) -> None:
 
     response = await client.get("/handler")
 
-    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers.getall("Cache-Control") == ["no-store"]
     assert response.headers["Vary"] == "Accept, Cookie"
     names = [header.partition("=")[0] for header in cookies_set(response)]
     assert sorted(names) == ["raw", "sid", "theme"]

@@ -302,6 +302,28 @@ async def test_the_options_may_be_a_function_and_auto_is_honoured_in_its_result(
     assert attributes(cookies_set(response)[0]) == expected
 
 
+async def test_the_max_age_that_a_function_returns_is_how_long_the_record_lives(
+    connect: Connect, storage: Storage
+) -> None:
+    client = await connect(put, cookie=lambda _request: CookieOptions(max_age=0.1))
+
+    session_id = await (await client.get("/put?n=1")).text()
+    await asyncio.sleep(0.2)
+
+    assert await storage.load(session_id) is None
+
+
+async def test_the_idle_timeout_wins_over_the_max_age_that_a_function_returns(
+    connect: Connect, storage: Storage
+) -> None:
+    client = await connect(put, cookie=lambda _request: CookieOptions(max_age=0.1), idle_timeout=60)
+
+    session_id = await (await client.get("/put?n=1")).text()
+    await asyncio.sleep(0.2)
+
+    assert await storage.load(session_id) is not None
+
+
 async def test_a_function_that_returns_no_options_is_a_clear_error(
     connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:

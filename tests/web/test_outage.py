@@ -187,7 +187,7 @@ async def test_the_strategys_seconds_are_waited(connect: Connect, faulty: Faulty
 
     await client.get("/kind", headers=signed("apple"))
 
-    assert 0.2 <= loop.time() - started < 2
+    assert 0.2 <= loop.time() - started < 5
 
 
 async def test_a_strategy_that_returns_no_seconds_is_a_clear_error(
@@ -433,7 +433,7 @@ async def redis_client(
     app = web.Application()
     setup(
         app,
-        SessionOptions(secret=SECRET, storage=storage, retries=request.param, timeout=0.2),
+        SessionOptions(secret=SECRET, storage=storage, retries=request.param, timeout=0.5),
     )
     app.router.add_get("/put", put)
     app.router.add_get("/kind", kind)

@@ -216,11 +216,11 @@ async def test_touch_extends_the_record_at_once(
     async def handler(request: web.Request) -> web.Response:
         return web.json_response(await (await session_of(request)).touch())
 
-    await keep(storage, "apple", ttl=0.2)
+    await keep(storage, "apple", ttl=0.5)
     client = await connect(handler, storage=faulty, forgets=True)
 
     response = await client.get("/handler", headers=signed("apple"))
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.6)
 
     assert await response.json() is True
     assert faulty.calls == ["load", "touch"]
@@ -434,6 +434,20 @@ async def test_the_old_id_leads_to_the_session_for_the_grace_period_without_the_
     assert cookies_set(response) == []
 
 
+async def test_who_comes_with_the_old_id_cannot_have_it_renewed_to_one_of_their_own(
+    connect: Connect, storage: Storage
+) -> None:
+    await keep(storage, "apple", n=1)
+    client = await connect(login, forgets=True)
+    new_id = (await (await client.get("/login", headers=signed("apple"))).json())["new"]
+
+    response = await client.get("/login", headers=signed("apple"))
+
+    assert (await response.json())["new"] == new_id
+    assert cookies_set(response) == []
+    assert await kept(storage, new_id) == {"n": 1, "user": "Bob"}
+
+
 async def test_after_the_grace_period_the_old_id_is_refused(
     connect: Connect, storage: Storage
 ) -> None:
@@ -628,6 +642,44 @@ async def test_invalidate_keeps_what_is_put_in_afterwards(
     await client.get("/handler", headers=signed("apple"))
 
     assert await kept(storage, "apple") == {"fresh": True}
+
+
+async def test_invalidate_after_a_renewal_leaves_no_record_under_either_id(
+    connect: Connect, storage: Storage
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.renew_id()
+        session.invalidate()
+        return web.Response(text=session.id)
+
+    await keep(storage, "apple", n=1)
+    client = await connect(handler, forgets=True)
+
+    response = await client.get("/handler", headers=signed("apple"))
+
+    assert await storage.load("apple") is None
+    assert await storage.load(await response.text()) is None
+    assert cookies_set(response)[0].startswith("sid=; Max-Age=0;")
+
+
+async def test_data_put_in_after_a_renewal_and_invalidate_are_all_that_is_kept(
+    connect: Connect, storage: Storage
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.renew_id()
+        session.invalidate()
+        session["fresh"] = True
+        return web.Response(text=session.id)
+
+    await keep(storage, "apple", n=1)
+    client = await connect(handler, forgets=True)
+
+    response = await client.get("/handler", headers=signed("apple"))
+
+    assert await storage.load("apple") is None
+    assert await kept(storage, await response.text()) == {"fresh": True}
 
 
 async def test_a_new_session_can_be_given_an_identity(connect: Connect, storage: Storage) -> None:

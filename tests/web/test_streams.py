@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientPayloadError, ServerDisconnectedError, WSMsgType, web
 
-from aiosess import CookieOptions, Storage, StorageUnavailable
+from aiosess import CookieOptions, SessionNotSent, Storage, StorageUnavailable
 from aiosess.testing import FaultyStorage
 from tests.web.conftest import Client, Connect
 from tests.web.handlers import cookies_set, keep, kept, session_of, show, signed, views
@@ -324,6 +324,29 @@ async def test_a_websocket_whose_session_was_destroyed_meanwhile_does_not_revive
 
     assert (first, second) == (True, False)
     assert await storage.load("apple") is None
+
+
+async def test_saving_a_new_session_when_the_headers_have_left_raises_and_keeps_nothing(
+    connect: Connect, faulty: FaultyStorage
+) -> None:
+    async def save_late(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        session = await session_of(request)
+        session["late"] = True
+        with pytest.raises(SessionNotSent):
+            await session.save()
+        session.rollback()
+        await socket.send_str("told")
+        return socket
+
+    client = await connect(save_late, storage=faulty)
+
+    async with client.ws_connect("/save_late") as socket:
+        answer = await socket.receive_str()
+
+    assert answer == "told"
+    assert faulty.calls == []
 
 
 async def test_a_websocket_that_asks_for_a_new_session_too_late_is_a_loud_error(
