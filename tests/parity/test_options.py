@@ -442,14 +442,17 @@ async def test_a_session_that_was_taken_away_keeps_its_record_by_default(
     assert (await record_of(storage, id_in(first)))["count"] == 1
 
 
-@parity("E94")
-async def test_unset_destroy_deletes_the_record(serve: Serve, storage: Storage) -> None:
+@parity("E94", differs="the record is deleted, and the browser's cookie is cleared as well")
+async def test_unset_destroy_deletes_the_record_and_clears_the_cookie(
+    serve: Serve, storage: Storage
+) -> None:
     client = await serve(take_away, unset="destroy")
     first = await client.get("/")
 
-    await client.get("/away")
+    second = await client.get("/away")
 
     assert await storage.load(id_in(first)) is None
+    assert (the_cookie(second).value, the_cookie(second).attributes["max-age"]) == ("", "0")
 
 
 @parity("E95")

@@ -30,6 +30,14 @@ module.exports = {
     return visible(request.session)
   },
 
+  // As Passport does with keepSessionInfo: all that was in the old session goes into the new one.
+  async loginKeepingAll(request) {
+    const { cookie, ...before } = request.session
+    await called(request.session, 'regenerate')
+    Object.assign(request.session, before, request.body)
+    return visible(request.session)
+  },
+
   async logout(request) {
     await called(request.session, 'destroy')
     return null

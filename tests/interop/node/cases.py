@@ -107,7 +107,9 @@ class SharedSessions:
             async def serve(**options: Any) -> URL:
                 server = await aiohttp_server(
                     aiohttp_peer(
-                        SessionOptions(secret=SECRET, name=COOKIE, storage=storage, **options)
+                        SessionOptions(
+                            **{"secret": SECRET, "name": COOKIE, "storage": storage, **options}
+                        )
                     )
                 )
                 return server.make_url("/")
@@ -259,6 +261,15 @@ class SharedSessions:
 
         assert await browser.do(python, "read") == {"exact": 2**64 + 1}
 
+    async def test_keys_that_express_keeps_for_itself_are_lost_and_nothing_else_is(
+        self, browser: Browser, node: URL, python: URL
+    ) -> None:
+        await browser.do(python, "write", **{"id": 5, "save": "me", "touch": None, "plain": 1})
+
+        await browser.do(node, "read")
+
+        assert await browser.do(python, "read") == {"plain": 1}
+
     async def test_reading_by_node_leaves_every_byte_as_python_wrote_it(
         self, browser: Browser, node: URL, python: URL, redis: Redis
     ) -> None:
@@ -338,6 +349,17 @@ class SharedSessions:
         assert await browser.do(python, "read") == {"principal": "bob"}
         browser.come_back_with(old)
         assert await browser.do(python, "read") == {}
+
+    async def test_a_login_at_node_that_takes_everything_along_holds_at_python(
+        self, browser: Browser, node: URL, python: URL
+    ) -> None:
+        await browser.do(python, "write", cart=[1])
+
+        await browser.do(node, "loginKeepingAll", principal="bob")
+        await browser.do(python, "write", seen=True)
+
+        bobs = {"cart": [1], "principal": "bob", "seen": True}
+        assert await browser.do(python, "read") == await browser.do(node, "read") == bobs
 
     async def test_a_login_at_python_holds_at_node_and_the_old_id_is_dead(
         self, browser: Browser, node: URL, python: URL
@@ -432,6 +454,23 @@ class SharedSessions:
             await request
 
         assert await redis.exists(key_of(cookie)) == 0
+
+    async def test_a_new_secret_comes_in_without_a_logout_when_both_sides_know_it_first(
+        self, browser: Browser, run_node: Callable[[dict[str, Any]], URL], serve_aiohttp: Serve
+    ) -> None:
+        new = "a newer secret that Node and Python know, and nobody else does"
+        node_before = run_node({"secret": [SECRET, new]})
+        node_after = run_node({"secret": [new, SECRET]})
+        python_after = await serve_aiohttp(secret=[new, SECRET])
+        await browser.do(node_before, "write", a=1)
+        old = browser.cookie
+
+        answers = [
+            await browser.do(peer, "read") for peer in (python_after, node_before, node_after)
+        ]
+
+        assert answers == [{"a": 1}] * 3
+        assert browser.cookie != old
 
     # Ends.
 
