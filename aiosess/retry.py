@@ -12,7 +12,7 @@ from aiosess.errors import OptionsError, StorageUnavailable
 from aiosess.storages import Storage, Stored, Version
 from aiosess.timeouts import Duration, seconds
 
-__all__ = ["RetryPolicy", "RetryingStorage", "no_wait"]
+__all__ = ["Retries", "RetryPolicy", "RetryingStorage", "no_wait"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,12 +55,41 @@ class RetryPolicy:
         return seconds(self.wait(retry), name=f"retries_strategy({retry})", zero=True)
 
 
-class RetryingStorage:
-    """Asks *storage* again, as *policy* says, when it raises StorageUnavailable.
+class Retries:
+    """Calls again, as *policy* says, what raised StorageUnavailable.
 
     A call that takes longer than the policy's timeout counts as one. No other error is tried
-    again, and a cancelled call is not either. A retried ``create`` or ``replace`` may find its
-    own earlier try: it then raises IdTaken or Conflict, and the payload that is kept tells.
+    again, and a cancelled call is not either.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        *,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._policy = policy
+        self._sleep = sleep
+        self._deadlines = _Deadlines(policy.timeout)
+
+    async def call(self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what *call* returns for these arguments."""
+        retry = 0
+        while True:
+            try:
+                return await self._deadlines.run(call(*args, **kwargs))
+            except StorageUnavailable:
+                retry += 1
+                if retry > self._policy.retries:
+                    raise
+            await self._sleep(self._policy.pause(retry))
+
+
+class RetryingStorage:
+    """Asks *storage* again, as *policy* says, when it does not answer.
+
+    A retried ``create`` or ``replace`` may find its own earlier try: it then raises IdTaken or
+    Conflict, and the payload that is kept tells.
     """
 
     def __init__(
@@ -71,9 +100,7 @@ class RetryingStorage:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._storage = storage
-        self._policy = policy
-        self._sleep = sleep
-        self._deadlines = _Deadlines(policy.timeout)
+        self._try = Retries(policy, sleep=sleep).call
 
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
         """As the storage does, with retries."""
@@ -96,17 +123,6 @@ class RetryingStorage:
     async def delete(self, session_id: str) -> bool:
         """As the storage does, with retries."""
         return await self._try(self._storage.delete, session_id)
-
-    async def _try(self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        retry = 0
-        while True:
-            try:
-                return await self._deadlines.run(call(*args, **kwargs))
-            except StorageUnavailable:
-                retry += 1
-                if retry > self._policy.retries:
-                    raise
-            await self._sleep(self._policy.pause(retry))
 
 
 class _Call:
