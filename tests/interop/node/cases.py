@@ -264,7 +264,7 @@ class SharedSessions:
     async def test_keys_that_express_keeps_for_itself_are_lost_and_nothing_else_is(
         self, browser: Browser, node: URL, python: URL
     ) -> None:
-        await browser.do(python, "write", **{"id": 5, "save": "me", "touch": None, "plain": 1})
+        await browser.do(python, "write", id=5, save="me", touch=None, plain=1)
 
         await browser.do(node, "read")
 
