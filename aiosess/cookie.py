@@ -25,7 +25,9 @@ __all__ = [
     "cookie_values",
     "is_secure",
     "is_under",
+    "keep_out_of_caches",
     "set_cookie",
+    "vary_by_cookie",
 ]
 
 _log: Final = logging.getLogger("aiosess")
@@ -147,14 +149,31 @@ def set_cookie(
         age = max(0, math.ceil(expires_at - now))
         lifetime = f"; Max-Age={age}; Expires={_http_date(expires_at)}"
     response.headers.add(hdrs.SET_COOKIE, f"{name}={value}{lifetime}{_attributes(cookie)}")
-    _keep_out_of_caches(response)
+    keep_out_of_caches(response)
 
 
 def clear_cookie(response: web.StreamResponse, name: str, cookie: SessionCookie) -> None:
     """Add the ``Set-Cookie`` header that removes the cookie from the browser."""
     lifetime = f"; Max-Age=0; Expires={_http_date(0)}"
     response.headers.add(hdrs.SET_COOKIE, f"{name}={lifetime}{_attributes(cookie)}")
-    _keep_out_of_caches(response)
+    keep_out_of_caches(response)
+
+
+def keep_out_of_caches(response: web.StreamResponse) -> None:
+    """Let no cache keep the ``Set-Cookie`` header, unless the handler has told caches what to do.
+
+    RFC 9111, section 5.2.2.4: a cache may keep the response, but not this header.
+    """
+    response.headers.setdefault(hdrs.CACHE_CONTROL, 'no-cache="Set-Cookie"')
+
+
+def vary_by_cookie(response: web.StreamResponse) -> None:
+    """Tell caches that *response* differs from browser to browser."""
+    vary = ", ".join(filter(None, response.headers.getall(hdrs.VARY, ())))
+    if not vary:
+        response.headers[hdrs.VARY] = "Cookie"
+    elif not {"*", "cookie"} & {each.strip().lower() for each in vary.split(",")}:
+        response.headers[hdrs.VARY] = f"{vary}, Cookie"
 
 
 def _key(secret: object) -> bytes:
@@ -198,11 +217,6 @@ def _attributes(cookie: SessionCookie) -> str:
     if cookie.samesite:
         parts.append(f"; SameSite={cookie.samesite.capitalize()}")
     return "".join(parts)
-
-
-def _keep_out_of_caches(response: web.StreamResponse) -> None:
-    # RFC 9111, section 5.2.2.4: a cache may keep the response, but not this header.
-    response.headers.setdefault(hdrs.CACHE_CONTROL, 'no-cache="Set-Cookie"')
 
 
 def _http_date(at: float) -> str:

@@ -9,18 +9,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from dataclasses import replace
 from typing import Any, Final, TypeAlias, TypeVar
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.http import StreamWriter
 from aiohttp.typedefs import Handler, Middleware
 
 from aiosess.attributes import CookieOptions, check_name
 from aiosess.commit import Action, CookieAction, Rules, decide, decide_cookie, ending
-from aiosess.cookie import Signed, clear_cookie, is_secure, is_under, set_cookie
+from aiosess.cookie import (
+    Signed,
+    clear_cookie,
+    is_secure,
+    is_under,
+    set_cookie,
+    vary_by_cookie,
+)
 from aiosess.errors import OptionsError, SessionGone, SessionNotSent, StorageUnavailable
 from aiosess.keeper import Keeper
 from aiosess.options import SessionOptions
 from aiosess.retry import RetryingStorage
-from aiosess.session import Intent, Session, SessionState
+from aiosess.session import SESSION, Intent, Session, SessionState
 from aiosess.storages import Closeable
 
 __all__ = ["SESSION", "get_session", "session_middleware", "setup", "setup_async"]
@@ -31,9 +38,6 @@ OptionsFactory: TypeAlias = Callable[..., SessionOptions | Awaitable[SessionOpti
 CleanupProvider: TypeAlias = Callable[[web.Application], AsyncIterator[None]]
 
 _log: Final = logging.getLogger("aiosess")
-
-SESSION: Final = web.RequestKey("aiosess.session", Session)
-"""Where the request keeps its session once it is loaded; ``del request[SESSION]`` unsets it."""
 
 _USE_SETUP: Final = "install sessions with aiosess.setup(app, options)"
 
@@ -287,7 +291,7 @@ class Visit:
             self._finish(response)
         elif self.is_asked:
             # A FileResponse writes a Vary of its own when it is prepared.
-            _vary_by_cookie(response)
+            vary_by_cookie(response)
 
     def abandon(self) -> None:
         """Keep nothing more: the handler failed, or the response that it prepared."""
@@ -413,7 +417,7 @@ class Visit:
         """Write what is due into the headers."""
         self._sent_on = response
         if self.is_asked:
-            _vary_by_cookie(response)
+            vary_by_cookie(response)
         state = self._state
         if state is None:
             return
@@ -571,14 +575,6 @@ def _rewind(request: web.Request, response: web.StreamResponse) -> None:
     elif isinstance(request.writer, StreamWriter):
         request.writer.chunked = False
         request.writer.length = None
-
-
-def _vary_by_cookie(response: web.StreamResponse) -> None:
-    vary = ", ".join(filter(None, response.headers.getall(hdrs.VARY, ())))
-    if not vary:
-        response.headers[hdrs.VARY] = "Cookie"
-    elif not {"*", "cookie"} & {each.strip().lower() for each in vary.split(",")}:
-        response.headers[hdrs.VARY] = f"{vary}, Cookie"
 
 
 def _checked(options: object) -> SessionOptions:

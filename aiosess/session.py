@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp_session
+from aiohttp import web
 
 from aiosess.attributes import SessionCookie
 from aiosess.errors import SessionGone
@@ -16,7 +17,7 @@ from aiosess.record import RESERVED_KEYS, Record, check_value, decode_value
 from aiosess.storages import Version
 from aiosess.timeouts import Duration
 
-__all__ = ["Intent", "Session", "SessionIO", "SessionState"]
+__all__ = ["SESSION", "Intent", "Session", "SessionIO", "SessionState"]
 
 T = TypeVar("T")
 
@@ -390,6 +391,10 @@ class Session(aiohttp_session.Session):
                 "the session was destroyed: to go on with an empty one, call regenerate() "
                 "in the place of destroy()"
             )
+
+
+SESSION: Final = web.RequestKey("aiosess.session", Session)
+"""Where the request keeps its session once it is loaded; ``del request[SESSION]`` unsets it."""
 
 
 def _put(target: dict[str, Any], key: str, value: Any) -> None:
