@@ -19,7 +19,7 @@ from aiosess.cookie import Signer
 from aiosess.testing import FaultyStorage
 from tests.conftest import SECRET, MakeApp, MakeOptions
 from tests.web.conftest import Connect
-from tests.web.handlers import cookies_set, keep, kind, put, show, signed, views
+from tests.web.handlers import cookies_set, keep, kept, kind, put, show, signed, views
 
 OLD_SECRET = "the secret of last year, which is long enough as well"
 
@@ -214,6 +214,19 @@ async def test_a_withheld_cookie_is_logged_once_and_nothing_is_kept(
     assert faulty.calls == []
     assert caplog.text.count("is withheld and no session kept") == 1
     assert "set proxy=True" in caplog.text
+
+
+async def test_a_known_session_is_saved_though_its_cookie_cannot_be_sent_again(
+    connect: Connect, storage: Storage
+) -> None:
+    await keep(storage, "apple", views=1)
+    client = await connect(views, cookie=CookieOptions(secure=True), rolling=True, forgets=True)
+
+    response = await client.get("/views", headers=signed("apple"))
+
+    assert await response.json() == 2
+    assert cookies_set(response) == []
+    assert await kept(storage, "apple") == {"views": 2}
 
 
 async def test_behind_a_tls_proxy_that_is_believed_it_is_not_withheld(connect: Connect) -> None:

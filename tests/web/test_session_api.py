@@ -544,6 +544,25 @@ async def test_atomic_leaves_what_else_the_handler_changed_for_the_end(
     assert await kept(storage, "apple") == {"n": 1, "mine": 1}
 
 
+async def test_atomic_after_a_renewal_works_under_the_new_id(
+    connect: Connect, storage: Storage
+) -> None:
+    async def renew_and_count(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.renew_id()
+        await increment(request)
+        return web.Response(text=session.id)
+
+    await keep(storage, "apple", n=1)
+    client = await connect(renew_and_count, forgets=True)
+
+    response = await client.get("/renew_and_count", headers=signed("apple"))
+
+    assert await response.text() != "apple"
+    assert await kept(storage, await response.text()) == {"n": 2}
+    assert len(cookies_set(response)) == 1
+
+
 async def test_atomic_on_a_record_that_went_raises_and_clears_the_cookie(
     connect: Connect, storage: Storage
 ) -> None:
