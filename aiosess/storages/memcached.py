@@ -16,7 +16,7 @@ from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, Storag
 from aiosess.storages.base import Stored, Version
 from aiosess.storages.memcached_client import MemcachedClient, Reply, Value
 
-__all__ = ["MemcachedClient", "MemcachedStorage"]
+__all__ = ["MemcachedStorage"]
 
 # What may stand in a key, and how long it may be:
 # https://github.com/memcached/memcached/blob/master/doc/protocol.txt
@@ -43,10 +43,10 @@ class _Version:
 class MemcachedStorage:
     """Keeps records on one memcached server or several, 1.4.8 or later.
 
-    *client* is a ``MemcachedClient``; it is the application's to close. *prefix* stands before
-    each session id. An id that cannot be part of a key (too long, spaces, not ASCII) is kept
-    under its SHA-256. Memcached counts in whole seconds: a record lives its ttl at the least,
-    and at the most two seconds longer.
+    *client* is a ``MemcachedClient`` of ``aiosess.storages.memcached_client``; it is the
+    application's to close. *prefix* stands before each session id. An id that cannot be part of
+    a key (too long, spaces, not ASCII) is kept under its SHA-256. Memcached counts in whole
+    seconds: a record lives its ttl at the least, and at the most two seconds longer.
 
     A memcached that is full drops the records that were not used for longest, and one that ends
     drops all: such a record is absent. A record larger than the server allows (``-I``, one
@@ -63,7 +63,7 @@ class MemcachedStorage:
     ) -> None:
         if not isinstance(client, MemcachedClient):
             raise OptionsError(
-                f"client={client!r} is not an aiosess.storages.memcached.MemcachedClient: "
+                f"client={client!r} is not an aiosess.storages.memcached_client.MemcachedClient: "
                 "use MemcachedStorage.from_url('memcached://...') to have one made"
             )
         is_legal = prefix == "" or _LEGAL.fullmatch(prefix) is not None
@@ -176,7 +176,7 @@ class MemcachedStorage:
         # One more: the second in which the record is written has partly gone already.
         seconds = math.ceil(ttl) + 1
         if seconds > _MONTH:
-            return min(math.ceil(self._clock()) + seconds, _LAST_DATE)
+            return min(int(self._clock()) + seconds, _LAST_DATE)
         return seconds
 
     async def _load(self, key: bytes) -> Value | None:

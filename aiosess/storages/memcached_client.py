@@ -187,9 +187,8 @@ class _Node:
                     )
                 if dial.login is not None:
                     await _log_in(connection, dial.login)
-            if not connection.is_open:
-                raise ConnectionResetError("memcached closed the connection at once")
-            self.connection = connection
+            # One that was closed at once says so to whoever asks; the next call connects anew.
+            self.connection = connection if connection.is_open else None
         finally:
             if self.connection is not connection:
                 connection.give_up(ConnectionResetError("memcached was not connected to"))

@@ -1,0 +1,437 @@
+"""The memcached client: ways in, and what it does when a server says something odd."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+import trustme
+
+from aiosess.errors import OptionsError, StorageError, StorageUnavailable
+from aiosess.storages.memcached import MemcachedStorage
+from aiosess.storages.memcached_client import MemcachedClient, Value
+from tests.servers import MemcachedServer, binary
+from tests.storages.real_memcached import Memcached, running
+
+GET = b"gets k\r\n"
+FOUND = b"VALUE k 0 4 7\r\ncart\r\nEND\r\n"
+FULL = b"ERROR Too many open connections\r\n"
+
+Talk: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def pretending(talk: Talk) -> AsyncIterator[MemcachedClient]:
+    """Give the client of a server that says what no memcached says when one wants it to."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await talk(reader, writer)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = MemcachedClient(f"127.0.0.1:{port}", timeout=2)
+    try:
+        yield client
+    finally:
+        await client.close()
+        server.close()
+        await server.wait_closed()
+
+
+def answering(*replies: bytes) -> Talk:
+    """Give each line the next of *replies*, the last one to all that follow."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        left = list(replies)
+        while await reader.readline():
+            writer.write(left.pop(0) if len(left) > 1 else left[0])
+
+    return talk
+
+
+# Replies, and how they arrive
+
+
+async def test_a_reply_may_come_in_any_pieces() -> None:
+    async def byte_by_byte(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        await reader.readline()
+        for byte in FOUND + b"END\r\n":
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async with pretending(byte_by_byte) as client:
+        found, missing = await asyncio.gather(client.ask(b"k", GET), client.ask(b"k", GET))
+
+    assert found == Value(b"k", b"cart", 7)
+    assert missing == b"END"
+
+
+@pytest.mark.parametrize("cut", range(1, len(FOUND)))
+async def test_a_reply_may_be_cut_anywhere(cut: int) -> None:
+    async def in_two_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(3):
+            await reader.readline()
+        writer.write(FOUND + FOUND[:cut])
+        await writer.drain()
+        await asyncio.sleep(0.005)
+        writer.write(FOUND[cut:] + FOUND)
+
+    async with pretending(in_two_pieces) as client:
+        replies = await asyncio.gather(*(client.ask(b"k", GET) for _ in range(3)))
+
+    assert replies == [Value(b"k", b"cart", 7)] * 3
+
+
+async def test_a_payload_may_look_like_a_reply() -> None:
+    payload = b"END\r\nVALUE k 0 1 1\r\nx\r\nEND\r\n"
+    reply = b"VALUE k 0 %d 7\r\n%b\r\nEND\r\n" % (len(payload), payload)
+
+    async with pretending(answering(reply)) as client:
+        found = await client.ask(b"k", GET)
+
+    assert found == Value(b"k", payload, 7)
+
+
+async def test_statistics_may_come_in_two_pieces() -> None:
+    async def in_two_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"STAT maxbytes 1\r\nSTAT item_si")
+        await writer.drain()
+        await asyncio.sleep(0.005)
+        writer.write(b"ze_max 2\r\nEND\r\n")
+
+    async with pretending(in_two_pieces) as client:
+        reply = await client.ask(b"k", b"stats settings\r\n")
+
+    assert reply == b"STAT maxbytes 1\r\nSTAT item_size_max 2"
+
+
+async def test_the_commands_of_one_tick_leave_in_one_write() -> None:
+    reads: list[bytes] = []
+
+    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            reads.append(data)
+            writer.write(b"END\r\n" * data.count(b"\r\n"))
+
+    async with pretending(note) as client:
+        await client.ask(b"k", GET)
+        await asyncio.gather(*(client.ask(b"k", GET) for _ in range(100)))
+
+    assert reads == [GET, GET * 100]
+
+
+async def test_all_who_ask_share_one_connection() -> None:
+    connections = 0
+
+    async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await answering(b"END\r\n")(reader, writer)
+
+    async with pretending(count) as client:
+        await asyncio.gather(*(client.ask(b"k", GET) for _ in range(100)))
+        await asyncio.gather(*(client.ask(b"k", GET) for _ in range(100)))
+
+    assert connections == 1
+
+
+# Whatever makes it doubtful which reply belongs to whom ends the connection
+
+
+async def test_a_record_of_another_key_is_given_to_nobody() -> None:
+    async with pretending(answering(FOUND)) as client:
+        outcomes = await asyncio.gather(
+            client.ask(b"other", b"gets other\r\n"),
+            client.ask(b"k", GET),
+            return_exceptions=True,
+        )
+
+        assert [type(outcome) for outcome in outcomes] == [ConnectionResetError] * 2
+        assert "another key" in str(outcomes[0])
+        assert await client.ask(b"k", GET) == Value(b"k", b"cart", 7)
+
+
+@pytest.mark.parametrize("said", [b"CLIENT_ERROR bad data chunk", b"ERROR", b"HTTP/1.1 400 No"])
+async def test_after_a_command_that_was_not_understood_the_connection_is_new(said: bytes) -> None:
+    connections = 0
+    talk_odd, talk_well = answering(said + b"\r\n"), answering(b"END\r\n")
+
+    async def odd_at_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await (talk_odd if connections == 1 else talk_well)(reader, writer)
+
+    async with pretending(odd_at_first) as client:
+        odd, next_in_line = await asyncio.gather(
+            client.ask(b"k", GET), client.ask(b"k", GET), return_exceptions=True
+        )
+        after = await client.ask(b"k", GET)
+
+    assert odd == said
+    assert isinstance(next_in_line, ConnectionResetError)
+    assert after == b"END"
+
+
+async def test_what_was_said_unasked_answers_nothing() -> None:
+    async def talkative(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(FOUND + b"VALUE k 0 5 9\r\nstale\r\nEND\r\n")
+        await reader.read()
+
+    async with pretending(talkative) as client:
+        first = await client.ask(b"k", GET)
+        second = await client.ask(b"k", GET)
+
+    assert first == second == Value(b"k", b"cart", 7)
+
+
+async def test_a_connection_that_ends_in_mid_reply_is_no_reply() -> None:
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(FOUND[:20])
+
+    async with pretending(half) as client:
+        outcomes = await asyncio.gather(
+            *(client.ask(b"k", GET) for _ in range(3)), return_exceptions=True
+        )
+
+    assert [type(outcome) for outcome in outcomes] == [ConnectionResetError] * 3
+
+
+async def test_a_server_that_takes_no_more_connections_is_an_outage() -> None:
+    async def full(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(FULL)
+
+    async with pretending(full) as client:
+        with pytest.raises(StorageUnavailable):
+            await MemcachedStorage(client).load("k")
+
+
+async def test_a_server_that_says_late_that_it_takes_no_more_is_an_outage() -> None:
+    async with pretending(answering(FULL)) as client:
+        with pytest.raises(StorageUnavailable, match="not ready: ERROR Too many open connections"):
+            await MemcachedStorage(client).load("k")
+
+
+async def test_a_reply_that_makes_no_sense_for_a_load_is_an_error() -> None:
+    async with pretending(answering(b"TOUCHED\r\n")) as client:
+        with pytest.raises(StorageError, match="answered with an error: TOUCHED"):
+            await MemcachedStorage(client).load("k")
+
+
+async def test_a_reply_that_makes_no_sense_for_a_touch_is_an_error() -> None:
+    async with pretending(answering(FOUND)) as client:
+        with pytest.raises(StorageError, match="answered with an error: a value"):
+            await MemcachedStorage(client, prefix="").touch("k", 60)
+
+
+async def test_where_the_limit_is_not_told_the_size_is() -> None:
+    too_large = b"SERVER_ERROR object too large for cache\r\n"
+    # The first line is the command, the second its data.
+    async with pretending(answering(b"", too_large, b"END\r\n")) as client:
+        with pytest.raises(StorageError, match=r"the record is 4 bytes, .* limit for an item"):
+            await MemcachedStorage(client).create("k", b"cart", 60)
+
+
+async def test_a_connection_that_does_not_come_about_is_an_outage() -> None:
+    async def never(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with pretending(never) as pretended:
+        (port,) = [node._port for node in pretended._nodes]
+        client = MemcachedClient(f"127.0.0.1:{port}", timeout=0.1, tls=ssl.create_default_context())
+        with pytest.raises(TimeoutError):
+            await client.ask(b"k", GET)
+
+
+async def test_closing_while_connecting_ends_the_wait() -> None:
+    async def never(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with pretending(never) as pretended:
+        (port,) = [node._port for node in pretended._nodes]
+        client = MemcachedClient(f"127.0.0.1:{port}", tls=ssl.create_default_context())
+        call = asyncio.ensure_future(client.ask(b"k", GET))
+        await asyncio.sleep(0.05)
+
+        await client.close()
+        with pytest.raises(ConnectionAbortedError, match="the client was closed"):
+            await call
+
+
+# Ways in
+
+
+@pytest.fixture
+def locked_server(tmp_path: Path) -> Iterator[Memcached]:
+    """A server that asks for a username and a password."""
+    users = tmp_path / "users"
+    users.write_text("alice:wonder/l@nd\n")
+    with running("-Y", str(users)) as server:
+        yield server
+
+
+async def test_the_password_in_the_url_opens_the_door(locked_server: Memcached) -> None:
+    url = f"memcached://alice:wonder%2Fl%40nd@127.0.0.1:{locked_server.port}"
+    async with MemcachedStorage.from_url(url) as storage:
+        await storage.create("k", b"cart", 60)
+
+        stored = await storage.load("k")
+
+    assert stored is not None
+    assert stored.payload == b"cart"
+
+
+async def test_a_wrong_password_is_an_error_and_no_outage(locked_server: Memcached) -> None:
+    url = f"memcached://alice:looking-glass@127.0.0.1:{locked_server.port}"
+    async with MemcachedStorage.from_url(url) as storage:
+        with pytest.raises(StorageError, match="refused the username or password") as refused:
+            await storage.load("k")
+
+    assert not isinstance(refused.value, StorageUnavailable)
+    assert "looking-glass" not in str(refused.value)
+
+
+async def test_no_password_where_one_is_asked_for_is_an_error(locked_server: Memcached) -> None:
+    async with MemcachedStorage.from_url(locked_server.url) as storage:
+        with pytest.raises(StorageError, match="unauthenticated"):
+            await storage.load("k")
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls_server(authority: trustme.CA, tmp_path: Path) -> Iterator[MemcachedServer]:
+    certificate = tmp_path / "certificate.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+    with running("-Z", "-o", f"ssl_chain_cert={certificate},ssl_key={certificate}") as server:
+        yield server
+
+
+async def test_tls_is_spoken(tls_server: Memcached, authority: trustme.CA) -> None:
+    tls = ssl.create_default_context()
+    authority.configure_trust(tls)
+    url = f"memcacheds://127.0.0.1:{tls_server.port}"
+    async with MemcachedStorage.from_url(url, tls=tls) as storage:
+        await storage.create("k", b"x" * 500_000, 60)
+
+        stored = await storage.load("k")
+
+    assert stored is not None
+    assert stored.payload == b"x" * 500_000
+
+
+async def test_a_certificate_of_nobody_known_is_refused(tls_server: Memcached) -> None:
+    async with MemcachedStorage.from_url(f"memcacheds://127.0.0.1:{tls_server.port}") as storage:
+        with pytest.raises(StorageUnavailable) as refused:
+            await storage.load("k")
+
+    assert isinstance(refused.value.__cause__, ssl.SSLCertVerificationError)
+
+
+@pytest.fixture
+def socket_of_memcached(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "memcached.sock"
+    command = [binary("memcached"), "-s", str(path)]
+    command += ["-u", "root" if os.geteuid() == 0 else str(os.geteuid())]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    yield path
+    process.kill()
+    process.wait()
+
+
+async def test_a_unix_socket_is_a_way_in(socket_of_memcached: Path) -> None:
+    async with MemcachedStorage.from_url(f"unix://{socket_of_memcached}") as storage:
+        await storage.create("k", b"cart", 60)
+
+        stored = await storage.load("k")
+
+    assert stored is not None
+    assert stored.payload == b"cart"
+
+
+@pytest.mark.parametrize(
+    ("url", "addresses"),
+    [
+        ("memcached://a", [("a", 11211)]),
+        ("memcached://a:1", [("a", 1)]),
+        ("memcached://b:2,a", [("a", 11211), ("b", 2)]),
+        ("memcached://[::1]", [("::1", 11211)]),
+        ("memcached://[::1]:5", [("::1", 5)]),
+        ("memcached://a/", [("a", 11211)]),
+        ("memcached://a,a", [("a", 11211)]),
+    ],
+)
+def test_a_url_names_its_nodes(url: str, addresses: list[tuple[str, int]]) -> None:
+    client = MemcachedClient.from_url(url)
+
+    assert [(node._host, node._port) for node in client._nodes] == addresses
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://a:1",
+        "memcached://",
+        "memcached:a",
+        "memcached://a/1",
+        "memcached://a?timeout=1",
+        "memcached://a:port",
+        "memcached://a:0",
+        "memcached://a:65536",
+        "memcached://a,",
+        "memcached://:11211",
+        "memcached://::1",
+        "unix://run/memcached.sock",
+    ],
+)
+def test_a_url_that_makes_no_sense_is_refused(url: str) -> None:
+    with pytest.raises(OptionsError, match="is not"):
+        MemcachedClient.from_url(url)
+
+
+def test_a_refused_url_does_not_print_the_password() -> None:
+    with pytest.raises(OptionsError) as refused:
+        MemcachedClient.from_url("memcache://alice:wonderland@a")
+
+    assert "wonderland" not in str(refused.value)
+
+
+def test_no_node_at_all_is_refused() -> None:
+    with pytest.raises(OptionsError, match="names no server"):
+        MemcachedClient()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
+    with pytest.raises(OptionsError, match="must be more than 0 seconds"):
+        MemcachedClient("a", timeout=timeout)
+
+
+def test_a_username_without_a_password_is_refused() -> None:
+    with pytest.raises(OptionsError, match="give both or none"):
+        MemcachedClient("a", username="alice")
