@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Final
 
 import tests.parity
+from tests.parity import elsewhere
 from tests.parity.cases import CASES, GROUPS, Case
 from tests.parity.features import ABSENT
 from tests.parity.marks import Answer, answers
@@ -29,7 +30,7 @@ _INTRODUCTION: Final = """\
 Every test case of express-session 1.19 (E1 to E142, C1 to C18), of nestjs-session (N) and of
 create-nestjs-middleware-module (M), and what stands only in the code of express-session (S), in our
 words; beside it, whether aiosess does the same, and the test that shows it. Where a storage has a
-part in it, the test runs over each storage.
+part in it, the test runs over each storage. Tests are named from the folder `tests`.
 
 """
 
@@ -56,7 +57,7 @@ def answered() -> dict[str, list[_Answered]]:
     """Return, for each case, the tests that answer it."""
     found: dict[str, list[_Answered]] = defaultdict(list)
     for module in _modules():
-        file = module.__name__.rpartition(".")[2]
+        file = module.__name__.removeprefix("tests.").replace(".", "/")
         for name, test in inspect.getmembers(module, inspect.isfunction):
             for answer in answers(test):
                 found[answer.number].append(_Answered(answer, f"{file}.py::{name}"))
@@ -98,6 +99,7 @@ def _modules() -> Iterator[ModuleType]:
     for module in pkgutil.iter_modules(tests.parity.__path__):
         if module.name.startswith("test_") and module.name != "test_page":
             yield importlib.import_module(f"tests.parity.{module.name}")
+    yield from elsewhere.MODULES
 
 
 if __name__ == "__main__":
