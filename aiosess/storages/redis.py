@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
 from aiosess.storages.base import Stored, Version
+from aiosess.storages.redis_line import RedisLine, is_shareable
 
 __all__ = ["RedisStorage"]
 
@@ -54,10 +55,15 @@ class RedisStorage:
     *client* is any ``redis.asyncio`` client, with ``decode_responses`` or without; it is the
     application's to close. *prefix* stands before each session id. The version of a record is
     its payload, so that a change by Express is seen as one too.
+
+    With *multiplex* all requests of the process share one connection of the client's pool, and
+    what they ask in one tick leaves in one write. Without it, and for clients that have no such
+    pool (Cluster, ``single_connection_client``, classes of one's own), each command goes by the
+    client's ``execute_command``.
     """
 
     def __init__(
-        self, client: Redis | RedisCluster, *, prefix: str = "sess:", owns_client: bool = False
+        self, client: Redis | RedisCluster, *, prefix: str = "sess:", multiplex: bool = True
     ) -> None:
         if not hasattr(client, "execute_command"):
             raise OptionsError(
@@ -66,20 +72,30 @@ class RedisStorage:
             )
         self._client: Any = client
         self._prefix = prefix
-        self._owns_client = owns_client
+        self._owns_client = False
+        self._line = RedisLine(client) if multiplex and is_shareable(client) else None
 
     @classmethod
-    def from_url(cls, url: str, *, prefix: str = "sess:", **client_options: Any) -> Self:
+    def from_url(
+        cls, url: str, *, prefix: str = "sess:", multiplex: bool = True, **client_options: Any
+    ) -> Self:
         """Connect to *url* (``redis://``, ``rediss://``, ``unix://``) when first used.
 
         *client_options* go to ``redis.asyncio.Redis.from_url``. The client is ours: ``close()``
         closes it. It does not try again by itself, beyond replacing a connection that was cut
         while idle: that is what ``SessionOptions.retries`` is for.
         """
-        options: dict[str, Any] = {"retry": Retry(NoBackoff(), 1), **client_options}
+        # The time limit is SessionOptions.timeout; a second one in the client only costs.
+        options: dict[str, Any] = {
+            "retry": Retry(NoBackoff(), 1),
+            "socket_timeout": None,
+            **client_options,
+        }
         # redis-py does not say what **kwargs may hold.
         client = Redis.from_url(url, **options)  # pyright: ignore[reportUnknownMemberType]
-        return cls(client, prefix=prefix, owns_client=True)
+        storage = cls(client, prefix=prefix, multiplex=multiplex)
+        storage._owns_client = True
+        return storage
 
     async def __aenter__(self) -> Self:
         """Return the storage itself; leaving closes it."""
@@ -96,6 +112,8 @@ class RedisStorage:
 
     async def close(self) -> None:
         """Close the client if ``from_url`` made it; one that was handed in stays open."""
+        if self._line is not None:
+            await self._line.close()
         if self._owns_client:
             await self._client.aclose()
 
@@ -142,6 +160,8 @@ class RedisStorage:
 
     async def _call(self, *command: str | bytes | int) -> Any:
         with _errors():
+            if self._line is not None:
+                return await self._line.call(*command)
             return await self._client.execute_command(*command, NEVER_DECODE=True)
 
 
