@@ -36,8 +36,9 @@ lint: $(VENV)/.check ## Ruff: format and lint
 types: $(VENV)/.check ## Mypy and pyright, both strict; every public symbol has a known type
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes aiosess > $(VENV)/types.txt \
-		|| { cat $(VENV)/types.txt; exit 1; }
+	@# Here pyright finds the package by the first Python on the PATH.
+	PATH="$(abspath $(BIN)):$$PATH" pyright --ignoreexternal --verifytypes aiosess \
+		> $(VENV)/types.txt || { cat $(VENV)/types.txt; exit 1; }
 	@grep "completeness" $(VENV)/types.txt
 
 architecture: $(VENV)/.check ## Import-linter: the ladder of ARCHITECTURE.md
