@@ -524,6 +524,19 @@ class SharedSessions:
         assert ends(browser) == pytest.approx(time.time() + 120, abs=3)
         assert 117_000 < await redis.pttl(key_in(browser)) <= 120_000
 
+    async def test_a_fixed_end_that_python_gave_one_session_is_not_moved_by_node(
+        self, browser: Browser, node: URL, python: URL
+    ) -> None:
+        end = float(int(time.time()) + 500)
+        await browser.do(python, "write", a=1)
+        await browser.do(python, "endAt", at=end)
+
+        await browser.do(node, "write", b=2)
+        await browser.do(python, "write", c=3)
+
+        assert (await browser.do(python, "cookie"))["end"] == end
+        assert await browser.do(node, "read") == {"a": 1, "b": 2, "c": 3}
+
     @pytest.mark.parametrize("is_node_first", [True, False])
     async def test_a_session_that_is_to_end_with_the_browser_does_on_both_sides(
         self,

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from http.cookies import Morsel
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import pytest
 from aiohttp import ClientSession, CookieJar, web
 from yarl import URL
 
-from aiosess import SessionOptions, get_session, setup
+from aiosess import Session, SessionOptions, get_session, setup
 from tests.servers import RedisServer, Server, binary, free_port
 
 __all__ = ["COOKIE", "SECRET", "Browser", "NodeServer", "aiohttp_peer"]
 
 COOKIE: Final = "connect.sid"
 SECRET: Final = "a secret that Node and Python know, and nobody else does"
+
+Body: TypeAlias = dict[str, Any]
 
 _FOLDER: Final = Path(__file__).parent
 
@@ -87,10 +91,6 @@ class Browser:
         morsel = self._morsel
         return None if morsel is None else morsel.value
 
-    def forget(self) -> None:
-        """Drop all cookies."""
-        self._session.cookie_jar.clear()
-
     def come_back_with(self, cookie: str) -> None:
         """Have this value in the session cookie."""
         self._session.cookie_jar.update_cookies({COOKIE: cookie}, URL("http://127.0.0.1"))
@@ -114,37 +114,75 @@ def aiohttp_peer(options: SessionOptions) -> web.Application:
 
 
 async def _act(request: web.Request) -> web.Response:
-    body = await request.json()
     session = await get_session(request)
     assert session is not None
-    result: Any = None
-    match request.match_info["action"]:
-        case "read":
-            result = dict(session)
-        case "write":
-            session.update(body)
-            result = dict(session)
-        case "remove":
-            del session[body["key"]]
-            result = dict(session)
-        case "login":
-            await session.regenerate()
-            session["principal"] = body["principal"]
-            result = dict(session)
-        case "renew":
-            await session.renew_id()
-            session["principal"] = body["principal"]
-            result = dict(session)
-        case "logout":
-            await session.destroy()
-        case "maxAge":
-            age = body["milliseconds"]
-            session.cookie.max_age = None if age is None else age / 1000
-        case "cookie":
-            age = session.cookie.max_age
-            result = {"milliseconds": None if age is None else round(age * 1000)}
-        case "id":
-            result = session.id
-        case unknown:
-            raise web.HTTPNotFound(text=unknown)
-    return web.json_response({"result": result})
+    action = _ACTIONS[request.match_info["action"]]
+    return web.json_response({"result": await action(session, await request.json())})
+
+
+async def _read(session: Session, _body: Body) -> object:
+    return dict(session)
+
+
+async def _write(session: Session, body: Body) -> object:
+    session.update(body)
+    return dict(session)
+
+
+async def _remove(session: Session, body: Body) -> object:
+    del session[body["key"]]
+    return dict(session)
+
+
+async def _login(session: Session, body: Body) -> object:
+    await session.regenerate()
+    session["principal"] = body["principal"]
+    return dict(session)
+
+
+async def _renew(session: Session, body: Body) -> object:
+    await session.renew_id()
+    session["principal"] = body["principal"]
+    return dict(session)
+
+
+async def _logout(session: Session, _body: Body) -> object:
+    await session.destroy()
+    return None
+
+
+async def _max_age(session: Session, body: Body) -> object:
+    age = body["milliseconds"]
+    session.cookie.max_age = None if age is None else age / 1000
+    return None
+
+
+async def _end_at(session: Session, body: Body) -> object:
+    session.cookie.expires = datetime.fromtimestamp(body["at"], UTC)
+    return None
+
+
+async def _cookie(session: Session, _body: Body) -> object:
+    age, end = session.cookie.max_age, session.cookie.expires
+    return {
+        "milliseconds": None if age is None else round(age * 1000),
+        "end": None if end is None else end.timestamp(),
+    }
+
+
+async def _id(session: Session, _body: Body) -> object:
+    return session.id
+
+
+_ACTIONS: Final[dict[str, Callable[[Session, Body], Awaitable[object]]]] = {
+    "read": _read,
+    "write": _write,
+    "remove": _remove,
+    "login": _login,
+    "renew": _renew,
+    "logout": _logout,
+    "maxAge": _max_age,
+    "endAt": _end_at,
+    "cookie": _cookie,
+    "id": _id,
+}
