@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from aiosess.attributes import CookieOptions, SessionCookie
-from aiosess.errors import Conflict, IdTaken, MergeConflict, RecordError, SessionGone
+from aiosess.errors import (
+    Conflict,
+    IdTaken,
+    MergeConflict,
+    RecordError,
+    SessionGone,
+    StorageUnavailable,
+)
 from aiosess.merge import Merge
 from aiosess.record import Alias, Record, decode, encode, encode_alias
 from aiosess.session import Intent, SessionState
@@ -208,6 +215,8 @@ class Keeper:
                     await self._pause(tries)
                     continue
                 state.rebase(_as_record(newest), newest.version, "mine")
+                if newest.intent is not Intent.KEEP:
+                    state.intent = newest.intent
                 return result
         raise _too_often()
 
@@ -271,10 +280,16 @@ class Keeper:
             )
         except IdTaken:
             stored = await self._storage.load(state.session_id)
-            if stored is None or stored.payload != payload:
+            if stored is None or stored.payload not in {payload, state.unconfirmed}:
                 raise
             # An earlier try got there, only its answer did not.
-            return stored.version
+            if stored.payload == payload:
+                return stored.version
+            state.version = stored.version
+            return await self._replace(state, payload)
+        except StorageUnavailable:
+            state.unconfirmed = payload
+            raise
 
     async def _replace(self, state: SessionState, payload: bytes) -> Version:
         return await self._replace_bytes(

@@ -12,9 +12,11 @@ from typing import Any, Final, TypeAlias, TypeVar
 from aiohttp import web
 from aiohttp.http import StreamWriter
 from aiohttp.typedefs import Handler, Middleware
+from aiohttp_session import AbstractStorage
 
 from aiosess.attributes import CookieOptions, check_name
-from aiosess.commit import Action, CookieAction, Rules, decide, decide_cookie, ending
+from aiosess.bridge import Bridge, NoSessions, hand_out, offer
+from aiosess.commit import Action, CookieAction, Rules, decide, decide_cookie, ending, is_login
 from aiosess.cookie import (
     Signed,
     clear_cookie,
@@ -24,6 +26,7 @@ from aiosess.cookie import (
     vary_by_cookie,
 )
 from aiosess.errors import OptionsError, SessionGone, SessionNotSent, StorageUnavailable
+from aiosess.foreign import ForeignStorage, ForeignVisit
 from aiosess.keeper import Keeper
 from aiosess.options import SessionOptions
 from aiosess.retry import RetryingStorage
@@ -45,9 +48,9 @@ _USE_SETUP: Final = "install sessions with aiosess.setup(app, options)"
 def session_middleware(options: SessionOptions) -> Middleware:
     """Return the middleware that gives requests their sessions.
 
-    Responses that the handler prepares itself (streams, WebSockets) need ``setup`` as well, or
-    ``await session.save()`` before ``prepare``. Where it is installed twice, the inner one does
-    nothing.
+    Where a handler prepares its response itself (streams, WebSockets), this alone saves the
+    changes to a session that the browser has already, but only ``setup`` can send the cookie of a
+    new one. Where it is installed twice, the inner one does nothing.
     """
     return _middleware(Sessions(_checked(options)))
 
@@ -110,7 +113,7 @@ async def get_session(request: web.Request) -> Session | None:
     visit = request.get(_VISIT, _NOT_INSTALLED)
     if visit is None:
         return None
-    if isinstance(visit, Visit):
+    if isinstance(visit, Bridge):
         return await visit.open(request)
     raise RuntimeError(
         "no session middleware is installed: "
@@ -133,9 +136,13 @@ class Sessions:
     def configure(self, options: SessionOptions) -> None:
         """Take *options*; done once."""
         self.options = options
-        self.keeper = Keeper(
-            RetryingStorage(options.storage, options.retry_policy), options.keeper_options
-        )
+        self._foreign: ForeignStorage | None = None
+        if isinstance(options.storage, AbstractStorage):
+            self._foreign = ForeignStorage(options.storage, options.retry_policy)
+        else:
+            self.keeper = Keeper(
+                RetryingStorage(options.storage, options.retry_policy), options.keeper_options
+            )
         self._cookies = {
             secure: options.cookie.resolve(is_secure=secure)
             for secure in (False, True)
@@ -176,10 +183,21 @@ class Sessions:
             raise OptionsError(f"genid returned {session_id!r}: it must return a str, not empty")
         return session_id
 
+    def visit(self, request: web.Request) -> Visit | ForeignVisit:
+        """Return what will hold the session of *request*, and let others find it there."""
+        if self._foreign is None:
+            visit: Visit | ForeignVisit = Visit(self, request)
+        else:
+            visit = ForeignVisit(self._foreign, self.options, request)
+        request[_VISIT] = visit
+        offer(request, visit)
+        return visit
+
     async def close(self) -> None:
         """Close the storage's own connections."""
-        if isinstance(self.options.storage, Closeable):
-            await self.options.storage.close()
+        storage = self.options.storage
+        if isinstance(storage, Closeable) and not isinstance(storage, AbstractStorage):
+            await storage.close()
 
     def log_once(self, message: str) -> None:
         """Log a warning the first time it is due."""
@@ -188,7 +206,7 @@ class Sessions:
             _log.warning(message)
 
 
-class Visit:
+class Visit(Bridge):
     """One request's session, from the cookie that came to the cookie that goes."""
 
     # Set on the class, so that a request which never asks for its session builds next to nothing.
@@ -204,7 +222,7 @@ class Visit:
     _is_settled = False
     _is_new_to_browser = False
 
-    is_asked = False
+    is_asked: bool = False
     """Whether anybody asked for the session."""
 
     def __init__(self, sessions: Sessions, request: web.Request) -> None:
@@ -256,7 +274,8 @@ class Visit:
             state = self._sessions.keeper.fresh(session_id, cookie)
             state.stale_id = None if signed is None else signed.session_id
         self._state = state
-        self._session = request[SESSION] = Session(state, self)
+        self._session = Session(state, self)
+        hand_out(request, self._session)
         self._request = request
 
     # Commit: decide, act, tell the browser.
@@ -329,6 +348,8 @@ class Visit:
 
     async def _act(self, state: SessionState, rules: Rules, *, is_late: bool) -> None:
         """Decide, and do to the record what was decided."""
+        if not is_late and is_login(state, self._sessions.options.renew_on):
+            await self.change_id(Intent.RENEW)
         keeper = self._sessions.keeper
         is_resigned = self._signed is not None and not self._signed.is_current
         end = ending(state, is_touch_due=keeper.is_touch_due(state), is_resigned=is_resigned)
@@ -442,7 +463,8 @@ class Visit:
             rules = Rules(save_uninitialized=True)
             await self._act(state, rules, is_late=self._sent_on is not None)
             self._is_saved = True
-        return not state.is_gone
+        # What is still new was not kept, since its cookie is withheld.
+        return not state.is_gone and not state.is_new
 
     async def reload(self) -> None:
         """Read the record again."""
@@ -493,14 +515,21 @@ class Visit:
         if state.previous is not None:
             await self.save()
         if state.is_new:
-            return change(Session(state, self))
+            return self._apply(change, state)
         try:
             return await self._sessions.keeper.atomic(
-                state, lambda newest: change(Session(newest, self))
+                state, lambda newest: self._apply(change, newest)
             )
         except SessionGone:
             self._note_gone(state)
             raise
+
+    def _apply(self, change: Callable[[Session], T], state: SessionState) -> T:
+        result = change(Session(state, self))
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(f"atomic({change!r}) returned a coroutine: give a plain function")
+        return result
 
     def _note_gone(self, state: SessionState) -> None:
         if state.is_gone:
@@ -514,6 +543,7 @@ class Visit:
 
 _VISIT: Final = web.RequestKey("aiosess.visit", object)
 _NOT_INSTALLED: Final = object()
+_NO_SESSIONS: Final = NoSessions()
 
 
 def _middleware(sessions: Sessions) -> Middleware:
@@ -523,8 +553,9 @@ def _middleware(sessions: Sessions) -> Middleware:
             return await handler(request)
         if not sessions.selects(request):
             request[_VISIT] = None
+            offer(request, _NO_SESSIONS)
             return await handler(request)
-        request[_VISIT] = visit = Visit(sessions, request)
+        visit = sessions.visit(request)
         if sessions.options.is_eager:
             await visit.open(request)
         try:
@@ -554,7 +585,7 @@ def _install(
 
 async def _on_response_prepare(request: web.Request, response: web.StreamResponse) -> None:
     visit = request.get(_VISIT)
-    if not isinstance(visit, Visit):
+    if not isinstance(visit, Visit | ForeignVisit):
         return
     try:
         await visit.prepare(response)

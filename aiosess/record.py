@@ -199,26 +199,27 @@ def _check_number(value: float, path: str) -> None:
 def _express_cookie(cookie: SessionCookie, *, now: float) -> dict[str, Any]:
     """Return the attributes as express-session's ``Cookie.data`` writes them."""
     expires_at = cookie.expires_at(now)
+    attributes = cookie if cookie.own else cookie.base
     fields: dict[str, Any] = {
         "originalMaxAge": None if expires_at is None else round((expires_at - now) * 1000),
         "expires": None if expires_at is None else _iso(expires_at),
-        "secure": cookie.secure,
-        "httpOnly": cookie.httponly,
-        "path": cookie.path,
-        "sameSite": cookie.samesite,
+        "secure": attributes.secure,
+        "httpOnly": attributes.httponly,
+        "path": attributes.path,
+        "sameSite": attributes.samesite,
     }
-    if cookie.domain is not None:
-        fields["domain"] = cookie.domain
-    if cookie.partitioned:
+    if attributes.domain is not None:
+        fields["domain"] = attributes.domain
+    if attributes.partitioned:
         fields["partitioned"] = True
-    if cookie.priority is not None:
-        fields["priority"] = cookie.priority
+    if attributes.priority is not None:
+        fields["priority"] = attributes.priority
     return fields
 
 
 def _iso(at: float) -> str:
     moment = datetime.fromtimestamp(at, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def _read(data: dict[str, Any], cookie: Meta, meta: Meta) -> Record | Alias:

@@ -45,6 +45,7 @@ class SessionState:
     - ``originals``: of each key that was handed out or set, the value as it was read.
     - ``previous``: the session as it was under the old id, after the id was changed.
     - ``stale_id``: the id that the browser came with, where it had no record that can be used.
+    - ``unconfirmed``: the payload of a creation that got no answer, and may have happened.
     - ``is_alias``: the request came with an id that was renewed a moment ago.
     - ``is_gone``: the record was destroyed or has expired since it was read.
     """
@@ -59,6 +60,7 @@ class SessionState:
     intent: Intent = Intent.KEEP
     previous: SessionState | None = None
     stale_id: str | None = None
+    unconfirmed: bytes | None = None
     is_marked: bool = False
     is_alias: bool = False
     is_gone: bool = False
@@ -172,16 +174,17 @@ class SessionState:
         self.intent = Intent.KEEP
 
     def _take(self, theirs: dict[str, Any], changes: Changes) -> None:
-        """Take their values, but keep a container that is the same: the handler may hold it."""
+        """Take their values; a container that the handler may hold is changed, not replaced."""
         for key in self.data.keys() | theirs.keys():
             if key in changes:
                 continue
             value = theirs.get(key, MISSING)
             if key in self.originals and is_same(self.originals[key], value):
                 continue
-            _put(self.data, key, value)
             if key in self.originals:
                 self.originals[key] = freeze(value)
+                value = _in_place(self.data.get(key, MISSING), value)
+            _put(self.data, key, value)
 
 
 class SessionIO(Protocol):
@@ -380,6 +383,20 @@ class Session(aiohttp_session.Session):
             self._remember(key)
         del self._mapping[key]
 
+    async def _succeed(self) -> Session:
+        """Regenerate, and return a new object for it; this one keeps what it held.
+
+        For aiohttp_session.new_session(), whose users carry data over from the old object.
+        """
+        self._check_alive()
+        held = replace(
+            self._state, data=dict(self._state.data), originals=dict(self._state.originals)
+        )
+        await self.regenerate()
+        successor = type(self)(self._state, self._io)
+        self._state, self._mapping = held, held.data
+        return successor
+
     def _remember(self, key: str) -> None:
         originals = self._state.originals
         if key not in originals:
@@ -395,6 +412,16 @@ class Session(aiohttp_session.Session):
 
 SESSION: Final = web.RequestKey("aiosess.session", Session)
 """Where the request keeps its session once it is loaded; ``del request[SESSION]`` unsets it."""
+
+
+def _in_place(held: Any, value: Any) -> Any:
+    """Return *held* with the content of *value*, where both are lists or both are dicts."""
+    kind: type = type(held)
+    if kind is not type(value) or kind not in {list, dict}:
+        return value
+    held.clear()
+    (held.extend if kind is list else held.update)(value)
+    return held
 
 
 def _put(target: dict[str, Any], key: str, value: Any) -> None:

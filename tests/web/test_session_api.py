@@ -563,6 +563,83 @@ async def test_atomic_after_a_renewal_works_under_the_new_id(
     assert len(cookies_set(response)) == 1
 
 
+async def test_a_container_in_hand_stays_part_of_the_session_after_atomic(
+    connect: Connect, storage: Storage
+) -> None:
+    def add_two(newest: Session) -> None:
+        newest["cart"].append(2)
+
+    async def handler(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        cart = session["cart"]
+        await session.atomic(add_two)
+        cart.append(3)
+        return web.json_response(session.id)
+
+    async def shop(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["cart"] = [1]
+        return web.Response()
+
+    client = await connect(handler, shop)
+    await client.get("/shop")
+
+    response = await client.get("/handler")
+
+    assert await kept(storage, await response.json()) == {"cart": [1, 2, 3]}
+
+
+async def test_atomic_refuses_a_function_that_returns_a_coroutine(connect: Connect) -> None:
+    async def change(_newest: Session) -> None: ...
+
+    async def handler(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        with pytest.raises(TypeError, match="plain function"):
+            await session.atomic(lambda newest: change(newest))
+        return web.Response()
+
+    client = await connect(handler)
+
+    response = await client.get("/handler")
+
+    assert response.status == 200
+
+
+async def test_invalidate_inside_atomic_deletes_the_record(
+    connect: Connect, storage: Storage
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.atomic(lambda newest: newest.invalidate())
+        return web.json_response(session.id)
+
+    client = await connect(handler, put)
+    await client.get("/put?n=1")
+
+    response = await client.get("/handler")
+
+    assert await storage.load(await response.json()) is None
+
+
+async def test_a_creation_that_got_no_answer_can_be_saved_again(
+    connect: Connect, faulty: FaultyStorage, storage: Storage
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["n"] = 1
+        faulty.fail(times=1, lose_answer=True)
+        with pytest.raises(StorageUnavailable):
+            await session.save()
+        session["n"] = 2
+        return web.json_response(session.id)
+
+    client = await connect(handler, storage=faulty)
+
+    response = await client.get("/handler")
+
+    assert await kept(storage, await response.json()) == {"n": 2}
+
+
 async def test_atomic_on_a_record_that_went_raises_and_clears_the_cookie(
     connect: Connect, storage: Storage
 ) -> None:
