@@ -224,7 +224,8 @@ def _iso(at: float) -> str:
 
 def _read(data: dict[str, Any], cookie: Meta, meta: Meta) -> Record | Alias:
     renewed_to, until = meta.get("renewed_to"), _instant(meta.get("until"))
-    if isinstance(renewed_to, str) and until is not None:
+    # Data beside it were written by Express, which carries our key along: a session of its own.
+    if isinstance(renewed_to, str) and until is not None and not data:
         return Alias(renewed_to, until)
     own = meta.get("own")
     return Record(

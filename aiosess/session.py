@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import aiohttp_session
 from aiohttp import web
@@ -416,7 +416,7 @@ SESSION: Final = web.RequestKey("aiosess.session", Session)
 
 def _in_place(held: Any, value: Any) -> Any:
     """Return *held* with the content of *value*, where both are lists or both are dicts."""
-    kind: type = type(held)
+    kind = cast("Any", type(held))
     if kind is not type(value) or kind not in {list, dict}:
         return value
     held.clear()

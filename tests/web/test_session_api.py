@@ -590,12 +590,15 @@ async def test_a_container_in_hand_stays_part_of_the_session_after_atomic(
 
 
 async def test_atomic_refuses_a_function_that_returns_a_coroutine(connect: Connect) -> None:
-    async def change(_newest: Session) -> None: ...
+    async def wait() -> None: ...
+
+    def change(_newest: Session) -> object:
+        return wait()
 
     async def handler(request: web.Request) -> web.Response:
         session = await session_of(request)
         with pytest.raises(TypeError, match="plain function"):
-            await session.atomic(lambda newest: change(newest))
+            await session.atomic(change)
         return web.Response()
 
     client = await connect(handler)

@@ -612,6 +612,22 @@ class SharedSessions:
         assert browser.cookie == cookie
         assert ends(browser) == pytest.approx(time.time() + 60, abs=3)
 
+    async def test_a_session_that_node_began_under_a_renewed_id_is_one_for_python(
+        self, browser: Browser, node: Callable, serve_aiohttp: Serve
+    ) -> None:
+        python = await serve_aiohttp(renew_grace=0.05)
+        await browser.do(node, "write", cart=[1])
+        old = browser.cookie
+        assert old is not None
+        await browser.do(python, "renew", principal="bob")
+        # The response with the new cookie was lost on its way.
+        browser.come_back_with(old)
+        await asyncio.sleep(0.1)
+
+        await browser.do(node, "write", principal="bob again")
+
+        assert await browser.do(python, "read") == {"principal": "bob again"}
+
     async def test_an_absolute_end_that_python_keeps_is_carried_along_by_node(
         self, browser: Browser, node: URL, serve_aiohttp: Serve, redis: Redis
     ) -> None:
