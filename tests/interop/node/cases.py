@@ -613,7 +613,7 @@ class SharedSessions:
         assert ends(browser) == pytest.approx(time.time() + 60, abs=3)
 
     async def test_a_session_that_node_began_under_a_renewed_id_is_one_for_python(
-        self, browser: Browser, node: Callable, serve_aiohttp: Serve
+        self, browser: Browser, node: URL, serve_aiohttp: Serve
     ) -> None:
         python = await serve_aiohttp(renew_grace=0.05)
         await browser.do(node, "write", cart=[1])
