@@ -1,0 +1,167 @@
+"""The application to be measured: a counter, with the sessions of one library, or with none.
+
+    python benchmarks/server.py --port 8080 --sessions aiosess --storage redis://127.0.0.1:6379/0
+
+Every answer is a short text: ``/new`` begins a session with the number 0, ``/read`` says the
+number, ``/write`` adds one and says it, ``/plain`` does not ask for its session, ``/excluded``
+gets none. Without sessions, each of them says 0. A session that is not found is an error 500, so
+that it cannot pass for a quick answer.
+"""
+
+# Each library is imported only where it is measured.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+SECRET = "a secret for the benchmarks, longer than 32 bytes"
+
+GetSession = Callable[[web.Request], Awaitable[MutableMapping[str, Any]]]
+
+
+def without_sessions(app: web.Application) -> None:
+    """Add the routes, each with the bare handler that the others are compared with."""
+
+    async def bare(_request: web.Request) -> web.Response:
+        return web.Response(text="0")
+
+    for path in ("/new", "/read", "/write", "/plain", "/excluded"):
+        app.router.add_get(path, bare)
+
+
+def with_sessions(app: web.Application, get_session: GetSession) -> None:
+    """Add the routes, each with its handler."""
+
+    async def new(request: web.Request) -> web.Response:
+        session = await get_session(request)
+        session["number"] = 0
+        return web.Response(text="0")
+
+    async def read(request: web.Request) -> web.Response:
+        session = await get_session(request)
+        return web.Response(text=str(session["number"]))
+
+    async def write(request: web.Request) -> web.Response:
+        session = await get_session(request)
+        session["number"] += 1
+        return web.Response(text=str(session["number"]))
+
+    async def plain(_request: web.Request) -> web.Response:
+        return web.Response(text="0")
+
+    app.router.add_get("/new", new)
+    app.router.add_get("/read", read)
+    app.router.add_get("/write", write)
+    app.router.add_get("/plain", plain)
+    app.router.add_get("/excluded", plain)
+
+
+def with_aiosess(app: web.Application, storage_url: str, *, is_eager: bool) -> None:
+    """Install aiosess as its documentation says."""
+    import aiosess
+
+    options = aiosess.SessionOptions(
+        secret=SECRET,
+        storage=_aiosess_storage(storage_url),
+        load="eager" if is_eager else None,
+        exclude=["/excluded"],
+    )
+    aiosess.setup(app, options)
+    with_sessions(app, aiosess.get_session)  # type: ignore[arg-type]
+
+
+def with_aiohttp_session(app: web.Application, storage_url: str) -> None:
+    """Install aiohttp-session as its documentation says."""
+    import aiohttp_session
+
+    aiohttp_session.setup(app, _aiohttp_session_storage(storage_url))
+    with_sessions(app, aiohttp_session.get_session)
+
+
+def _aiosess_storage(url: str) -> Any:
+    match urlsplit(url).scheme:
+        case "memory":
+            from aiosess import MemoryStorage
+
+            return MemoryStorage()
+        case "redis":
+            from aiosess.storages.redis import RedisStorage
+
+            return RedisStorage.from_url(url)
+        case "memcached":
+            from aiosess.storages.memcached import (  # type: ignore[import-not-found,unused-ignore]
+                MemcachedStorage,
+            )
+
+            return MemcachedStorage.from_url(url)
+        case other:
+            raise SystemExit(f"aiosess has no storage for {other!r}")
+
+
+def _aiohttp_session_storage(url: str) -> Any:
+    parts = urlsplit(url)
+    match parts.scheme:
+        case "redis":
+            from aiohttp_session.redis_storage import RedisStorage
+            from redis.asyncio import Redis
+
+            # By default, the 101st request at once is an error.
+            return RedisStorage(Redis.from_url(url, max_connections=1024))
+        case "memcached":
+            import aiomcache
+            from aiohttp_session.memcached_storage import MemcachedStorage
+
+            assert parts.hostname is not None
+            assert parts.port is not None
+            return MemcachedStorage(aiomcache.Client(parts.hostname, parts.port))
+        case "cookie":
+            from aiohttp_session.cookie_storage import EncryptedCookieStorage
+
+            return EncryptedCookieStorage(SECRET.encode()[:32])
+        case other:
+            raise SystemExit(f"aiohttp-session has no storage for {other!r}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
+    parser.add_argument(
+        "--sessions", choices=("none", "aiosess", "aiohttp-session"), default="aiosess"
+    )
+    parser.add_argument(
+        "--storage",
+        default="memory:",
+        metavar="URL",
+        help="memory:, redis://..., memcached://... or cookie: (encrypted, aiohttp-session only)",
+    )
+    parser.add_argument("--eager", action="store_true", help="load before the handler runs")
+    arguments = parser.parse_args()
+
+    # That MemoryStorage is for one process is known here.
+    logging.getLogger("aiosess").setLevel(logging.ERROR)
+    app = web.Application()
+    match arguments.sessions:
+        case "aiosess":
+            with_aiosess(app, arguments.storage, is_eager=arguments.eager)
+        case "aiohttp-session":
+            with_aiohttp_session(app, arguments.storage)
+        case _:
+            without_sessions(app)
+    loop = None
+    if arguments.loop == "uvloop":
+        import uvloop
+
+        loop = uvloop.new_event_loop()
+    web.run_app(app, host="127.0.0.1", port=arguments.port, access_log=None, print=None, loop=loop)
+
+
+if __name__ == "__main__":
+    main()
