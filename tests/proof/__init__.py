@@ -1,0 +1,1 @@
+"""Counts what is lost, revived or shared when many requests use one session at once."""

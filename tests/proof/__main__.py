@@ -1,0 +1,180 @@
+"""Prints the table of the proof: ``python -m tests.proof`` (``--small`` for a quick one)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from redis.asyncio import Redis
+
+from tests.proof import lines
+from tests.proof.app import REPEATING_IDS
+from tests.servers import MemcachedServer, RedisServer, Server, free_port
+
+PROCESSES = 4
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many requests and rounds a line takes."""
+
+    requests: int
+    rounds: int
+    creations: int
+
+
+FULL = Size(requests=1000, rounds=500, creations=100_000)
+SMALL = Size(requests=200, rounds=40, creations=2000)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table; *wanted* ``None``: shown for comparison, nothing is asked of it."""
+
+    what: str
+    backend: str
+    found: int
+    wanted: int | None = 0
+
+    @property
+    def is_right(self) -> bool:
+        """Ask whether it is what it must be."""
+        return self.wanted is None or self.found == self.wanted
+
+
+async def prove(size: Size) -> list[Line]:
+    """Run every line on every back-end."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        redis = RedisServer(Path(folder))
+        memcached = MemcachedServer()
+        for server in (redis, memcached):
+            server.start()
+            stack.callback(server.stop)
+        found: list[Line] = []
+        for backend, url, processes in (
+            ("memory", "memory", 1),
+            ("Redis", redis.url, PROCESSES),
+            ("memcached", f"memcached://127.0.0.1:{memcached.port}", PROCESSES),
+        ):
+            found += await on_backend(backend, url, processes, size)
+        found.append(await theirs(redis.url, size))
+        found += await commands(redis.url)
+        return found
+
+
+async def on_backend(backend: str, url: str, processes: int, size: Size) -> list[Line]:
+    """Run the lines on one back-end."""
+    found: list[Line] = []
+    with servers(url, processes) as ports:
+        async with client() as http:
+            browser = lines.Browser(http, ports)
+            lost = await lines.keys_lost(browser, size.requests)
+            found.append(Line(f"keys lost of {size.requests} set at once", backend, lost))
+            lost = await lines.increments_lost(browser, size.requests)
+            found.append(Line(f"increments lost of {size.requests}", backend, lost))
+            revived, reissued = await lines.logout_races(browser, size.rounds)
+            found.append(Line(f"sessions revived in {size.rounds} log-outs", backend, revived))
+            found.append(Line(f"cookies re-issued in {size.rounds} log-outs", backend, reissued))
+            out, lost = await lines.renewals(browser, size.rounds)
+            found.append(Line(f"requests logged out in {size.rounds} renewals", backend, out))
+            found.append(Line(f"changes lost in {size.rounds} renewals", backend, lost))
+    with servers(url, processes, "--repeating") as ports:
+        async with client() as http:
+            browser = lines.Browser(http, ports)
+            shared, kept = await lines.ids_shared(browser, size.creations)
+            what = f"sessions created with {REPEATING_IDS} ids that repeat"
+            found.append(Line(what, backend, kept, wanted=None))
+            found.append(Line(f"sessions shared in {size.creations} creations", backend, shared))
+    return found
+
+
+async def theirs(url: str, size: Size) -> Line:
+    """Run the first line with aiohttp-session."""
+    with servers(url, PROCESSES, "--theirs") as ports:
+        async with client() as http:
+            lost = await lines.keys_lost(lines.Browser(http, ports), size.requests)
+    what = f"keys lost of {size.requests} set at once"
+    return Line(what, "aiohttp-session, Redis", lost, wanted=None)
+
+
+async def commands(url: str) -> list[Line]:
+    """Count, at the server, what one save without conflict sends."""
+    with servers(url, 1) as ports:
+        async with client() as http, Redis.from_url(url) as redis, redis.monitor() as monitor:
+            browser = lines.Browser(http, ports)
+            cookie = await browser.start()
+            for key in ("warm", "up"):
+                await browser.get(f"/put?key={key}", cookie)
+            await redis.ping()
+            await _until(monitor, "PING")
+            await browser.get("/put?key=counted", cookie)
+            await redis.ping()
+            sent = await _until(monitor, "PING")
+    reads = sum(command.startswith("GET") for command in sent)
+    return [
+        Line("commands for a read", "Redis", reads, wanted=1),
+        Line("commands for a save without conflict", "Redis", len(sent) - reads, wanted=1),
+    ]
+
+
+async def _until(monitor: object, last: str) -> list[str]:
+    sent: list[str] = []
+    async for seen in monitor.listen():  # type: ignore[attr-defined]
+        if seen["client_type"] == "lua":
+            continue
+        if seen["command"].startswith(last):
+            return sent
+        sent.append(seen["command"])
+    return sent
+
+
+@contextlib.contextmanager
+def servers(url: str, processes: int, *flags: str) -> Iterator[Sequence[int]]:
+    """Start the application in *processes* processes; yield their ports."""
+    with contextlib.ExitStack() as stack:
+        ports = [free_port() for _ in range(processes)]
+        for port in ports:
+            command = [sys.executable, "-m", "tests.proof.app", "--backend", url]
+            server = Server([*command, "--port", str(port), *flags], port)
+            server.start()
+            stack.callback(server.stop)
+        yield ports
+
+
+def client() -> aiohttp.ClientSession:
+    """Return a client that keeps no cookies and opens as many connections as it needs."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=300),
+    )
+
+
+def print_table(found: Sequence[Line]) -> None:
+    """Print *found* as a Markdown table."""
+    print("| what is counted | where | must be | is |")
+    print("| --- | --- | --- | --- |")
+    for line in found:
+        wanted = "" if line.wanted is None else line.wanted
+        print(f"| {line.what} | {line.backend} | {wanted} | {line.found} |")
+
+
+def main() -> int:
+    """Print the table; fail where a line is not what it must be."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--small", action="store_true", help="fewer requests and rounds")
+    size = SMALL if parser.parse_args().small else FULL
+    found = asyncio.run(prove(size))
+    print_table(found)
+    return 0 if all(line.is_right for line in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

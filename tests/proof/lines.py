@@ -1,0 +1,122 @@
+"""One function a line of the proof: drives the servers, returns what it counted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import aiohttp
+
+
+class Browser:
+    """Sends requests to the processes in turn, with the cookies that it is told to send."""
+
+    def __init__(self, http: aiohttp.ClientSession, ports: Sequence[int]) -> None:
+        self._http = http
+        self._ports = ports
+
+    async def get(self, path: str, cookie: str | None = None) -> tuple[int, Any, str | None]:
+        """Return the status, the JSON answer, and the cookie that was set (``""``: cleared)."""
+        url = f"http://127.0.0.1:{random.choice(self._ports)}{path}"
+        headers = {} if cookie is None else {"Cookie": cookie}
+        async with self._http.get(url, headers=headers) as response:
+            is_json = response.content_type == "application/json"
+            answer = await response.json() if is_json else await response.read()
+            return response.status, answer, _set_cookie(response)
+
+    async def start(self, path: str = "/put?key=base") -> str:
+        """Return the cookie of a new session."""
+        _, _, cookie = await self.get(path)
+        if not cookie:
+            raise RuntimeError(f"{path} set no cookie")
+        return cookie
+
+
+async def keys_lost(browser: Browser, requests: int) -> int:
+    """Each of many requests at once sets a key of its own: how many keys are missing after."""
+    cookie = await browser.start()
+    await asyncio.gather(*(browser.get(f"/put?key=k{n}", cookie) for n in range(requests)))
+    _, data, _ = await browser.get("/show", cookie)
+    return sum(f"k{n}" not in data for n in range(requests))
+
+
+async def increments_lost(browser: Browser, requests: int) -> int:
+    """Many atomic increments at once: how many are missing after."""
+    cookie = await browser.start()
+    await asyncio.gather(*(browser.get("/add", cookie) for _ in range(requests)))
+    _, data, _ = await browser.get("/show", cookie)
+    return requests - int(data["count"])
+
+
+async def logout_races(browser: Browser, rounds: int) -> tuple[int, int]:
+    """A slow request against a log-out: sessions that came back, cookies that were re-issued."""
+    outcomes = await _rounds(rounds, lambda: _logout_race(browser))
+    return sum(revived for revived, _ in outcomes), sum(reissued for _, reissued in outcomes)
+
+
+async def _logout_race(browser: Browser) -> tuple[bool, bool]:
+    cookie = await browser.start()
+    slow = asyncio.ensure_future(browser.get("/put?key=late&ms=20", cookie))
+    await asyncio.sleep(random.uniform(0, 0.03))
+    _, ended, _ = await browser.get("/logout", cookie)
+    _, answer, set_cookie = await slow
+    _, data, _ = await browser.get("/show", cookie)
+    # A slow request that found the session gone may begin a new one, under an id of its own.
+    came_after = answer["at"] > ended["at"]
+    return bool(data), came_after and set_cookie == cookie
+
+
+async def renewals(browser: Browser, rounds: int, in_flight: int = 8) -> tuple[int, int]:
+    """Requests in flight while the id is renewed: how many were logged out, changes lost."""
+    outcomes = await _rounds(rounds, lambda: _renewal(browser, in_flight))
+    return sum(out for out, _ in outcomes), sum(lost for _, lost in outcomes)
+
+
+async def _renewal(browser: Browser, in_flight: int) -> tuple[int, int]:
+    cookie = await browser.start()
+
+    async def request(number: int) -> bool:
+        await asyncio.sleep(random.uniform(0, 0.02))
+        _, answer, _ = await browser.get(f"/put?key=k{number}&ms=10", cookie)
+        return isinstance(answer, dict) and bool(answer["known"])
+
+    others = [asyncio.ensure_future(request(number)) for number in range(in_flight)]
+    await asyncio.sleep(random.uniform(0, 0.02))
+    _, _, renewed = await browser.get("/login", cookie)
+    known = await asyncio.gather(*others)
+    _, data, _ = await browser.get("/show", renewed)
+    wanted = ["base", "user", *(f"k{number}" for number in range(in_flight))]
+    return known.count(False), sum(key not in data for key in wanted)
+
+
+async def ids_shared(browser: Browser, requests: int) -> tuple[int, int]:
+    """Many sessions created with ids that repeat: how many share an id, how many there are."""
+    owners: list[str] = []
+
+    async def create() -> None:
+        status, _, cookie = await browser.get("/put?key=base")
+        if status == 200 and cookie:
+            owners.append(cookie)
+
+    await _rounds(requests, create, at_once=64)
+    return len(owners) - len(set(owners)), len(owners)
+
+
+async def _rounds(count: int, once: Any, at_once: int = 8) -> list[Any]:
+    limit = asyncio.Semaphore(at_once)
+
+    async def limited() -> Any:
+        async with limit:
+            return await once()
+
+    return await asyncio.gather(*(limited() for _ in range(count)))
+
+
+def _set_cookie(response: aiohttp.ClientResponse) -> str | None:
+    header = response.headers.get("Set-Cookie")
+    if header is None:
+        return None
+    pair = header.partition(";")[0]
+    return "" if pair.endswith("=") else pair
