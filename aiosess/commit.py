@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from aiosess.merge import MISSING
 from aiosess.session import Intent, SessionState
 
-__all__ = ["Action", "CookieAction", "Ending", "Rules", "decide", "decide_cookie", "ending"]
+__all__ = [
+    "Action",
+    "CookieAction",
+    "Ending",
+    "Rules",
+    "decide",
+    "decide_cookie",
+    "ending",
+    "is_login",
+]
 
 
 class Action(enum.Enum):
@@ -71,6 +82,22 @@ def ending(state: SessionState, *, is_touch_due: bool, is_resigned: bool) -> End
         is_empty=not state.data,
         is_touch_due=is_touch_due,
         is_resigned=is_resigned,
+    )
+
+
+def is_login(state: SessionState, keys: Collection[str]) -> bool:
+    """Ask whether one of *keys*, which say whose session it is, was given another value.
+
+    The id that was known before must not lead to what is behind the login. False where it has
+    changed already, and where there was none. Raise UnserializableValue for what cannot be written.
+    """
+    if state.version is None or state.intent is not Intent.KEEP:
+        return False
+    if state.originals.keys().isdisjoint(keys):
+        return False
+    return any(
+        key in keys and value is not MISSING and value is not None
+        for key, (_, value) in state.changes().items()
     )
 
 

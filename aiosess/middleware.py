@@ -348,8 +348,7 @@ class Visit(Bridge):
 
     async def _act(self, state: SessionState, rules: Rules, *, is_late: bool) -> None:
         """Decide, and do to the record what was decided."""
-        if not is_late and is_login(state, self._sessions.options.renew_on):
-            await self.change_id(Intent.RENEW)
+        await self._renew_at_login(state, is_late=is_late)
         keeper = self._sessions.keeper
         is_resigned = self._signed is not None and not self._signed.is_current
         end = ending(state, is_touch_due=keeper.is_touch_due(state), is_resigned=is_resigned)
@@ -387,6 +386,14 @@ class Visit(Bridge):
         )
         if due is not CookieAction.LEAVE:
             self._cookie_due = due
+
+    async def _renew_at_login(self, state: SessionState, *, is_late: bool) -> None:
+        if not is_login(state, self._sessions.options.renew_on):
+            return
+        if is_late:
+            _log.warning("a login in a streamed response keeps the session id: the headers left")
+            return
+        await self.change_id(Intent.RENEW)
 
     async def _keep_under_new_id(self, state: SessionState) -> bool:
         is_kept = True

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Final, Literal, TypeAlias, cast
 
 from aiohttp import web
+from aiohttp_session import AbstractStorage
 
 from aiosess.attributes import CookieOptions, check_name
 from aiosess.commit import Rules
@@ -28,6 +29,13 @@ IdFactory: TypeAlias = Callable[[web.Request], str | Awaitable[str]]
 
 # A touch this early costs the busiest session nothing and the idle one a twentieth of its time.
 _TOUCH_AFTER: Final = "5%"
+# What a storage of aiohttp-session decides for itself, or cannot do.
+_NOT_FOREIGN: Final = frozenset(
+    {
+        *("name", "cookie", "genid", "idle_timeout", "absolute_timeout"),
+        *("touch_after", "merge", "renew_grace"),
+    }
+)
 
 
 def random_id(_request: web.Request) -> str:
@@ -44,7 +52,9 @@ class SessionOptions:
 
     - ``secret``: signs the cookie; a ``str``, ``bytes``, or several: the first signs, all are
       accepted, and a cookie that an older one signed is signed anew on the next response.
-    - ``storage``: where the records are kept.
+      TypeError without one, but for a storage of aiohttp-session: its cookies are its own.
+    - ``storage``: where the records are kept; also any storage that was made for
+      aiohttp-session (an ``AbstractStorage``), which does less.
     - ``name``: of the cookie.
     - ``cookie``: its attributes, or a function of the request, sync or async, that returns them.
     - ``genid``: a function of the request, sync or async, that returns a new session id. An id
@@ -69,12 +79,14 @@ class SessionOptions:
     - ``merge``: who wins when two requests changed the same key: ``"mine"`` (the later one),
       ``"theirs"``, ``"raise"``, or a function of key, base, mine and theirs.
     - ``renew_grace``: how long the old id leads to the session after ``renew_id()``.
+    - ``renew_on``: the keys that say who is logged in; the id is renewed when one of them is
+      given another value. By default the key of aiohttp-security.
     - ``load``: ``"lazy"`` when the handler asks, ``"eager"`` before it runs; ``None``: eager
       when ``retries`` is set.
     """
 
-    secret: Secret | Sequence[Secret] = field(repr=False)
-    storage: Storage = field(default_factory=MemoryStorage)
+    secret: Secret | Sequence[Secret] | None = field(default=None, repr=False)
+    storage: Storage | AbstractStorage = field(default_factory=MemoryStorage)
     name: str = "sid"
     cookie: CookieOptions | CookieFactory = field(default_factory=CookieOptions)
     genid: IdFactory = random_id
@@ -93,6 +105,7 @@ class SessionOptions:
     touch_after: Duration | str = _TOUCH_AFTER
     merge: Merge = "mine"
     renew_grace: Duration = 10.0
+    renew_on: Collection[str] = ("AIOHTTP_SECURITY",)
     load: Literal["lazy", "eager"] | None = None
 
     # What the options above amount to, built from them and so checked with them.
@@ -103,8 +116,11 @@ class SessionOptions:
     rules: Rules = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._set("signer", Signer(self.secret))
+        is_foreign = isinstance(self.storage, AbstractStorage)
+        self._set("signer", self._built_signer(is_foreign=is_foreign))
         _check_storage(self.storage)
+        if is_foreign:
+            self._check_foreign()
         _check_cookie(self.cookie)
         check_name(self.name, self.cookie if isinstance(self.cookie, CookieOptions) else None)
         _check_callable(self.genid, "genid", "takes the request and returns a str")
@@ -115,7 +131,8 @@ class SessionOptions:
         _check_one_of(self.load, "load", ("lazy", "eager", None))
         if not callable(self.merge):
             _check_one_of(self.merge, "merge", ("mine", "theirs", "raise"), " or a function")
-        self._set("routes", RouteSelector(self.for_routes, self.exclude))
+        self._set("renew_on", _checked_keys(self.renew_on))
+        self._set("routes", RouteSelector(self.for_routes, self.exclude, with_static=is_foreign))
         self._set("retry_policy", self._built_retry_policy())
         self._set("keeper_options", self._built_keeper_options())
         self._set(
@@ -133,6 +150,26 @@ class SessionOptions:
         if self.load is None:
             return self.retries is not None
         return self.load == "eager"
+
+    def _built_signer(self, *, is_foreign: bool) -> Signer:
+        if is_foreign:
+            # A storage of aiohttp-session writes its own cookies: nothing is signed.
+            return Signer(secrets.token_bytes(32))
+        if self.secret is None:
+            raise TypeError(
+                "SessionOptions needs secret=...: it signs the cookie, so that nobody else can"
+            )
+        return Signer(self.secret)
+
+    def _check_foreign(self) -> None:
+        for each in fields(self):
+            given = getattr(self, each.name, each.default)
+            if each.name in _NOT_FOREIGN and given not in (each.default, CookieOptions()):
+                raise OptionsError(
+                    f"{each.name}={given!r} has no effect on {type(self.storage).__name__}: a "
+                    "storage of aiohttp-session has its own cookie and ids, and one timeout, its "
+                    "max_age"
+                )
 
     def _built_retry_policy(self) -> RetryPolicy:
         return RetryPolicy(
@@ -168,7 +205,7 @@ class SessionOptions:
 
 def _check_storage(storage: object) -> None:
     # A class has the five verbs as well.
-    if isinstance(storage, type) or not isinstance(storage, Storage):
+    if isinstance(storage, type) or not isinstance(storage, Storage | AbstractStorage):
         raise OptionsError(
             f"storage={storage!r} is not a storage: give MemoryStorage(), "
             "RedisStorage.from_url('redis://...') or an object with the five verbs"
@@ -180,6 +217,15 @@ def _check_cookie(cookie: object) -> None:
         raise OptionsError(
             f"cookie={cookie!r} must be CookieOptions(...) or a function of the request"
         )
+
+
+def _checked_keys(keys: object) -> frozenset[str]:
+    if isinstance(keys, str) or not isinstance(keys, Iterable):
+        raise OptionsError(f"renew_on={keys!r} must be a list of keys: renew_on=[{keys!r}]")
+    checked = frozenset(cast("Iterable[object]", keys))
+    if not all(isinstance(key, str) for key in checked):
+        raise OptionsError(f"renew_on={keys!r} must be a list of str")
+    return cast("frozenset[str]", checked)
 
 
 def _check_callable(value: object, name: str, way_out: str) -> None:

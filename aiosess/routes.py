@@ -42,13 +42,18 @@ RouteEntry: TypeAlias = (
 class RouteSelector:
     """Asks whether the route that a request matched gets a session.
 
-    *for_routes* ``None`` means every route but static ones; *exclude* wins over it. Raise
-    OptionsError for an entry that cannot be one.
+    *for_routes* ``None`` means every route but static ones, and those too *with_static*;
+    *exclude* wins over it. Raise OptionsError for an entry that cannot be one.
     """
 
     def __init__(
-        self, for_routes: Iterable[RouteEntry] | None, exclude: Iterable[RouteEntry]
+        self,
+        for_routes: Iterable[RouteEntry] | None,
+        exclude: Iterable[RouteEntry],
+        *,
+        with_static: bool = False,
     ) -> None:
+        self._with_static = with_static
         self._included = None if for_routes is None else _entries(for_routes, "for_routes")
         self._excluded = _entries(exclude, "exclude")
         self._decisions: dict[web.AbstractRoute, bool] = {}
@@ -83,7 +88,7 @@ class RouteSelector:
         if any(entry.matches(route, method) for entry in self._excluded):
             return False
         if self._included is None:
-            return not isinstance(route.resource, web.StaticResource)
+            return self._with_static or not isinstance(route.resource, web.StaticResource)
         return any(entry.matches(route, method) for entry in self._included)
 
     def _asks_for_methods(self) -> bool:

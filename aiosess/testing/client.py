@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 from aiohttp.test_utils import TestClient, make_mocked_request
+from aiohttp_session import AbstractStorage
 
 from aiosess.attributes import CookieOptions
 from aiosess.commit import Action, Rules, decide, ending
-from aiosess.errors import SessionGone
+from aiosess.errors import OptionsError, SessionGone
 from aiosess.keeper import Keeper
 from aiosess.options import SessionOptions
 from aiosess.session import Intent, Session, SessionState
@@ -112,6 +113,11 @@ class _Visit:
 
     @classmethod
     async def open(cls, browser: _Browser, options: SessionOptions) -> _Visit:
+        if isinstance(options.storage, AbstractStorage):
+            raise OptionsError(
+                f"session_for cannot reach into {options.storage!r}: a storage of aiohttp-session "
+                "finds a session by a request only"
+            )
         keeper = Keeper(options.storage, options.keeper_options)
         cookie = await _cookie(browser, options)
         session_id = browser.session_id()
