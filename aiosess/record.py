@@ -32,6 +32,8 @@ COOKIE_KEY: Final = "cookie"
 RESERVED_KEY: Final = "__aiosess"
 RESERVED_KEYS: Final = frozenset({COOKIE_KEY, RESERVED_KEY})
 
+# Deeper than anybody's data, and well within what Python can walk down.
+_DEEPEST: Final = 200
 _SCALARS: Final = frozenset({str, bool, type(None)})
 # Python reads and writes integers of up to 4300 digits.
 _MOST_BITS: Final = 14_000
@@ -123,6 +125,9 @@ def decode(payload: bytes) -> Record | Alias:
     if not isinstance(content, dict):
         raise RecordError(f"JSON, but {type(content).__name__} and not an object")
     data = cast("dict[str, Any]", content)
+    # Only a payload with many brackets can be deep, so that most need no look.
+    if payload.count(b"[") + payload.count(b"{") > _DEEPEST and not _is_within(data, _DEEPEST):
+        raise RecordError(f"nested more than {_DEEPEST} deep")
     cookie = data.pop(COOKIE_KEY, None)
     if not isinstance(cookie, dict):
         raise RecordError("an object without a cookie")
@@ -154,15 +159,16 @@ def check_value(value: object, path: str) -> None:
 
     Tuples come back as lists; nothing else changes its type. *path* names the value.
     """
-    try:
-        _check(value, path)
-    except RecursionError:
+    _check(value, path, _DEEPEST - 1)
+
+
+def _check(value: object, path: str, levels: int) -> None:
+    if levels < 0:
+        name = path.partition("]")[0] + "]"
         raise UnserializableValue(
-            f"{path} holds itself, or is nested too deep: store plain data", path=path
-        ) from None
-
-
-def _check(value: object, path: str) -> None:
+            f"{name} holds itself, or is nested more than {_DEEPEST} deep: store plain data",
+            path=name,
+        )
     if type(value) in _SCALARS or isinstance(value, str):
         return
     if isinstance(value, int | float):
@@ -174,16 +180,26 @@ def _check(value: object, path: str) -> None:
                     f"{path} has the key {key!r}: JSON has only str keys, use {str(key)!r}",
                     path=path,
                 )
-            _check(item, f"{path}[{key!r}]")
+            _check(item, f"{path}[{key!r}]", levels - 1)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(cast("list[object]", value)):
-            _check(item, f"{path}[{index}]")
+            _check(item, f"{path}[{index}]", levels - 1)
     else:
         raise UnserializableValue(
             f"{path} is of type {type(value).__name__}, which a session cannot keep: "
             "store str, int, float, bool, None, lists or dicts of them",
             path=path,
         )
+
+
+def _is_within(value: object, levels: int) -> bool:
+    if isinstance(value, dict):
+        items = list(cast("dict[str, object]", value).values())
+    elif isinstance(value, list):
+        items = cast("list[object]", value)
+    else:
+        return True
+    return levels > 0 and all(_is_within(item, levels - 1) for item in items)
 
 
 def _check_number(value: float, path: str) -> None:

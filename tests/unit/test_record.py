@@ -383,3 +383,32 @@ def test_kinds_of_str_and_int_are_kept_as_plain_ones(value: Any, plain: object) 
     check_value(value, "session['key']")
 
     assert decode_value(encode_value(value)) == (value if plain is None else plain)
+
+
+def nested(levels: int) -> list[Any]:
+    """Return lists in lists, *levels* deep."""
+    value: list[Any] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+def test_what_is_nested_as_deep_as_it_may_be_can_be_written_and_read() -> None:
+    value = nested(199)
+
+    check_value(value, "session['deep']")
+
+    assert decode_value(encode_value(value)) == value
+    assert isinstance(decode(encode_value({"cookie": {}, "deep": value})), Record)
+
+
+def test_what_is_nested_deeper_is_refused_by_name() -> None:
+    with pytest.raises(UnserializableValue, match=r"^session\['deep'\] .* 200 deep") as error:
+        check_value(nested(250), "session['deep']")
+
+    assert error.value.path == "session['deep']"
+
+
+def test_a_record_that_is_nested_deeper_counts_as_none() -> None:
+    with pytest.raises(RecordError, match="200 deep"):
+        decode(encode_value({"cookie": {}, "deep": nested(250)}))
