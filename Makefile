@@ -9,7 +9,7 @@ UV_INSTALL = .ci/uv $(VENV) pip install --quiet --python $(BIN)/python \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types architecture spelling coverage matrix servers \
+.PHONY: help run test check format lint types architecture spelling coverage proof matrix servers \
 	constraints build clean
 
 help: ## List these targets
@@ -50,6 +50,9 @@ spelling: $(VENV)/.check ## Codespell
 coverage: $(VENV)/.test servers ## Run all tests and report the branches that none of them takes
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
+proof: $(VENV)/.test servers ## Count what is lost, revived or shared when many use one session at once
+	$(BIN)/python -m tests.proof $(ARGS)
+
 matrix: ## Run all tests on Python 3.11, 3.12 and 3.13, where they are found
 	@failed=; \
 	for version in 3.11 3.12 3.13; do \
@@ -68,13 +71,14 @@ matrix: ## Run all tests on Python 3.11, 3.12 and 3.13, where they are found
 	if [ -n "$$failed" ]; then echo "Failed on Python$$failed"; exit 1; fi
 
 # They are only installed; the tests start their own on free ports.
-servers: ## Install redis-server and memcached where they are missing (apt-get; root or sudo)
+servers: ## Install redis-server, memcached and Node where they are missing (apt-get; root or sudo)
 	@missing=; \
-	for server in redis-server memcached; do \
+	for server in redis-server memcached npm; do \
 		command -v $$server > /dev/null || missing="$$missing $$server"; \
 	done; \
+	command -v node > /dev/null || missing="$$missing nodejs"; \
 	if [ -n "$$missing" ] && ! .ci/apt-install $$missing; then \
-		echo "Without$$missing, the tests that need it are skipped." >&2; \
+		echo "Without$$missing, the tests that need them are skipped." >&2; \
 		test -z "$$CI"; \
 	fi
 
