@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from typing import Final, NoReturn
+from dataclasses import replace
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from aiohttp import web
 from aiohttp_session import SESSION_KEY, STORAGE_KEY
 
+from aiosess.attributes import SessionCookie
 from aiosess.errors import SessionError
-from aiosess.session import SESSION, Session
+from aiosess.session import SESSION, Intent, Session, SessionState
 
 __all__ = ["Bridge", "NoSessions", "hand_out", "offer"]
+
+StateT = TypeVar("StateT", bound=SessionState)
 
 # aiohttp warns of a key that is a str, once a process; these two are not ours to choose.
 _warned_of: Final = [STORAGE_KEY, SESSION_KEY]
 
 
-class Bridge:
+class Bridge(Generic[StateT]):
     """Stands where aiohttp_session expects the request's storage.
 
     So ``aiohttp_session.get_session(request)`` and ``new_session(request)`` return our sessions,
@@ -26,9 +30,18 @@ class Bridge:
 
     _request: web.Request
     _session: Session | None
+    _state: StateT | None
 
     async def open(self, request: web.Request) -> Session | None:
         """Return the session; ``None`` where there can be none."""
+        raise NotImplementedError
+
+    async def change_id(self, intent: Intent) -> None:
+        """Take a new id."""
+        raise NotImplementedError
+
+    def session_of(self, state: StateT) -> Session:
+        """Return what handlers hold of *state*."""
         raise NotImplementedError
 
     async def load_session(self, request: web.Request) -> Session:
@@ -47,8 +60,21 @@ class Bridge:
         The object that was handed out before keeps what it held, for those who carry it over.
         """
         session = await self.load_session(self._request)
-        # It belongs to the session, and is not for handlers.
-        self._session = await session._succeed()  # noqa: SLF001
+        held = self._state
+        if held is None:
+            return session
+        self._state = state = replace(
+            held,
+            data=dict(held.data),
+            originals=dict(held.originals),
+            cookie=SessionCookie(held.cookie.base, dict(held.cookie.own)),
+        )
+        try:
+            await self.change_id(Intent.REGENERATE)
+        except BaseException:
+            self._state = held
+            raise
+        self._session = self.session_of(state)
         hand_out(self._request, self._session)
         return self._session
 
@@ -68,7 +94,7 @@ class NoSessions:
         raise RuntimeError("this route gets no session: see for_routes and exclude in the options")
 
 
-def offer(request: web.Request, storage: Bridge | NoSessions) -> None:
+def offer(request: web.Request, storage: Bridge[Any] | NoSessions) -> None:
     """Let aiohttp_session find *storage* in *request*."""
     if _warned_of:
         _silence(request)

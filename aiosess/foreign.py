@@ -175,7 +175,7 @@ class ForeignState(SessionState):
         """Ask whether there is something to write."""
         return (
             self.is_marked
-            or self.loaded._changed  # noqa: SLF001 - aiohttp_session's middleware asks so too
+            or _read(self.loaded, "changed")
             or self.cookie.own != self.original_own
             or bool(self.changes())
         )
@@ -244,10 +244,8 @@ class ForeignSession(Session):
     _state: ForeignState
 
     def __init__(self, state: ForeignState, io: ForeignVisit) -> None:
-        is_marked = state.is_marked
-        self._state = state
         super().__init__(state, io)
-        state.is_marked = is_marked
+        self._state = state
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -290,14 +288,10 @@ class ForeignSession(Session):
         if age != self._state.cookie.base.max_age:
             own["max_age"] = age
 
-    # aiohttp_session's own name for what its middleware asks.
-    @property
-    def _changed(self) -> bool:
-        return self._state.is_modified
-
-    @_changed.setter
-    def _changed(self, value: bool) -> None:
-        self._state.is_marked = value
+    def changed(self) -> None:
+        """Have the session written even though nothing seems to have changed."""
+        super().changed()
+        self._changed = True
 
     def __getitem__(self, key: str) -> Any:
         value = self._mapping[key]
@@ -309,22 +303,23 @@ class ForeignSession(Session):
         self._check_alive()
         self._remember(key)
         self._mapping[key] = value
-        self._state.is_marked = True
+        self.changed()
 
     def __delitem__(self, key: str) -> None:
         self._check_alive()
         self._remember(key)
         self._mapping.pop(key)
-        self._state.is_marked = True
+        self.changed()
 
     def _remember(self, key: str) -> None:
         self._state.originals.setdefault(key, self._mapping.get(key, MISSING))
 
 
-class ForeignVisit(Bridge):
+class ForeignVisit(Bridge[ForeignState]):
     """One request's session in such a storage: what Visit is for ours."""
 
-    _session: ForeignSession | None = None
+    _session: Session | None = None
+    _state: ForeignState | None = None
     _lock: asyncio.Lock | None = None
     _due: web.StreamResponse | None = None
     _sent_on: web.StreamResponse | None = None
@@ -374,8 +369,13 @@ class ForeignVisit(Bridge):
             self._without_storage(error)
             return
         self._request = request
-        self._session = ForeignSession(self._state_of(loaded), self)
+        self._state = self._state_of(loaded)
+        self._session = self.session_of(self._state)
         hand_out(request, self._session)
+
+    def session_of(self, state: ForeignState) -> Session:
+        """Return what handlers hold of *state*."""
+        return ForeignSession(state, self)
 
     def _state_of(self, loaded: aiohttp_session.Session) -> ForeignState:
         cookie = SessionCookie(self._storage.cookie_options())
@@ -383,7 +383,8 @@ class ForeignVisit(Bridge):
             "",
             cookie,
             getattr(loaded, "began_at", loaded.created),
-            data=loaded._mapping,  # noqa: SLF001 - one mapping, for the storage's own class as well
+            # One mapping, also for what the storage's own class does with it.
+            data=_read(loaded, "mapping"),
             version=None if loaded.new else True,
             loaded=loaded,
         )
@@ -438,11 +439,10 @@ class ForeignVisit(Bridge):
 
     async def _settle(self, *, is_late: bool = False) -> None:
         self._is_settled = True
-        session = self._session
-        if session is None:
+        state = self._state
+        if state is None:
             return
-        state = session._state  # noqa: SLF001 - the two belong together
-        if self._request.get(SESSION) is not session:
+        if self._request.get(SESSION) is not self._session:
             if self._options.unset == "keep":
                 return
             state.intent = Intent.DESTROY
@@ -621,9 +621,14 @@ class ForeignVisit(Bridge):
         )
 
     def _opened(self) -> ForeignState:
-        if self._session is None:
+        if self._state is None:
             raise RuntimeError("the session was not opened")
-        return self._session._state  # noqa: SLF001 - the two belong together
+        return self._state
+
+
+def _read(loaded: aiohttp_session.Session, name: str) -> Any:
+    """Return what aiohttp_session's own middleware and storages read."""
+    return getattr(loaded, f"_{name}")
 
 
 def _write(loaded: aiohttp_session.Session, **members: object) -> None:
@@ -654,7 +659,12 @@ def _is_same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+        mine: dict[Any, Any] = one
+        theirs: dict[Any, Any] = other
+        return mine.keys() == theirs.keys() and all(
+            _is_same(value, theirs[key]) for key, value in mine.items()
+        )
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_is_same, one, other))
+        some, others = cast("list[Any]", one), cast("list[Any]", other)
+        return len(some) == len(others) and all(map(_is_same, some, others))
     return bool(one == other)

@@ -206,7 +206,7 @@ class Sessions:
             _log.warning(message)
 
 
-class Visit(Bridge):
+class Visit(Bridge[SessionState]):
     """One request's session, from the cookie that came to the cookie that goes."""
 
     # Set on the class, so that a request which never asks for its session builds next to nothing.
@@ -274,9 +274,13 @@ class Visit(Bridge):
             state = self._sessions.keeper.fresh(session_id, cookie)
             state.stale_id = None if signed is None else signed.session_id
         self._state = state
-        self._session = Session(state, self)
+        self._session = self.session_of(state)
         hand_out(request, self._session)
         self._request = request
+
+    def session_of(self, state: SessionState) -> Session:
+        """Return what handlers hold of *state*."""
+        return Session(state, self)
 
     # Commit: decide, act, tell the browser.
 

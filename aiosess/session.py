@@ -383,20 +383,6 @@ class Session(aiohttp_session.Session):
             self._remember(key)
         del self._mapping[key]
 
-    async def _succeed(self) -> Session:
-        """Regenerate, and return a new object for it; this one keeps what it held.
-
-        For aiohttp_session.new_session(), whose users carry data over from the old object.
-        """
-        self._check_alive()
-        held = replace(
-            self._state, data=dict(self._state.data), originals=dict(self._state.originals)
-        )
-        await self.regenerate()
-        successor = type(self)(self._state, self._io)
-        self._state, self._mapping = held, held.data
-        return successor
-
     def _remember(self, key: str) -> None:
         originals = self._state.originals
         if key not in originals:
