@@ -13,7 +13,7 @@ import copy
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
@@ -659,8 +659,7 @@ def _is_same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
-        mine: dict[Any, Any] = one
-        theirs: dict[Any, Any] = other
+        mine, theirs = cast("Mapping[Any, Any]", one), cast("Mapping[Any, Any]", other)
         return mine.keys() == theirs.keys() and all(
             _is_same(value, theirs[key]) for key, value in mine.items()
         )

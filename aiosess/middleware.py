@@ -184,14 +184,10 @@ class Sessions:
         return session_id
 
     def visit(self, request: web.Request) -> Visit | ForeignVisit:
-        """Return what will hold the session of *request*, and let others find it there."""
+        """Return what will hold the session of *request*."""
         if self._foreign is None:
-            visit: Visit | ForeignVisit = Visit(self, request)
-        else:
-            visit = ForeignVisit(self._foreign, self.options, request)
-        request[_VISIT] = visit
-        offer(request, visit)
-        return visit
+            return Visit(self, request)
+        return ForeignVisit(self._foreign, self.options, request)
 
     async def close(self) -> None:
         """Close the storage's own connections."""
@@ -566,7 +562,8 @@ def _middleware(sessions: Sessions) -> Middleware:
             request[_VISIT] = None
             offer(request, _NO_SESSIONS)
             return await handler(request)
-        visit = sessions.visit(request)
+        request[_VISIT] = visit = sessions.visit(request)
+        offer(request, visit)
         if sessions.options.is_eager:
             await visit.open(request)
         try:
