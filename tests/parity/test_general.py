@@ -63,7 +63,7 @@ async def test_of_two_middlewares_the_inner_one_does_nothing(
 @parity("E3", differs="the options refuse to be built, so that no request ever meets the mistake")
 def test_options_without_a_secret_cannot_be_built() -> None:
     with pytest.raises(TypeError, match="secret"):
-        SessionOptions()  # type: ignore[call-arg]
+        SessionOptions()
     with pytest.raises(OptionsError, match="secret"):
         SessionOptions(secret="")
 
