@@ -163,8 +163,7 @@ async def test_a_record_lives_its_ttl_and_less_than_three_seconds_more(
 ) -> None:
     await storage.create(ID, b"cart", ttl)
 
-    # One second may have gone since.
-    assert ttl - 1 < server.seconds_left(f"{prefix}{ID}") < ttl + 3
+    assert ttl <= server.seconds_left(f"{prefix}{ID}") < ttl + 3
 
 
 @pytest.mark.parametrize("ttl", [0.001, 60, 31 * DAY])
@@ -175,7 +174,7 @@ async def test_touch_sets_the_same_end(
 
     await storage.touch(ID, ttl)
 
-    assert ttl - 1 < server.seconds_left(f"{prefix}{ID}") < ttl + 3
+    assert ttl <= server.seconds_left(f"{prefix}{ID}") < ttl + 3
 
 
 @pytest.mark.parametrize("ttl", [0.001, 60, 31 * DAY])
@@ -186,7 +185,7 @@ async def test_replace_sets_the_same_end(
 
     await storage.replace(ID, b"bigger cart", ttl, expected=version)
 
-    assert ttl - 1 < server.seconds_left(f"{prefix}{ID}") < ttl + 3
+    assert ttl <= server.seconds_left(f"{prefix}{ID}") < ttl + 3
 
 
 async def test_a_time_above_thirty_days_is_counted_from_the_clock(
@@ -367,18 +366,6 @@ async def test_a_server_that_hangs_is_given_up_after_the_timeout(own_server: Mem
         assert await kept(storage) == b"cart"
 
 
-async def test_a_server_that_is_slow_but_speaks_is_not_given_up(own_server: Memcached) -> None:
-    async with MemcachedStorage.from_url(own_server.url, timeout=0.2) as storage:
-        await storage.create(ID, b"cart", 60)
-        connections = own_server.statistic("total_connections")
-
-        end = time.monotonic() + 0.7
-        while time.monotonic() < end:
-            await storage.load(ID)
-
-    assert own_server.statistic("total_connections") - connections == 1
-
-
 # Calls that are cancelled
 
 
@@ -453,24 +440,44 @@ async def test_a_big_record_and_small_ones_at_once_stay_apart(storage: Memcached
     assert found == [big, b"cart"] * 20
 
 
+async def jam(server: Memcached, storage: MemcachedStorage) -> list[asyncio.Future[object]]:
+    """Ask a server that reads nothing to keep so much that no more can be written."""
+    await storage.load(ID)
+    server.pause()
+    calls: list[asyncio.Future[object]] = [
+        asyncio.ensure_future(storage.create(f"{number}", b"x" * 500_000, 60))
+        for number in range(20)
+    ]
+    await asyncio.sleep(0.05)
+    return calls
+
+
 async def test_what_cannot_be_written_yet_is_written_later(
     own_server: Memcached, own_storage: MemcachedStorage
 ) -> None:
-    await own_storage.load(ID)
-    own_server.pause()
-    payload = b"x" * 500_000
-    calls = [
-        asyncio.ensure_future(own_storage.create(f"{number}", payload, 60)) for number in range(20)
-    ]
-    await asyncio.sleep(0.05)
+    calls = await jam(own_server, own_storage)
     late = asyncio.ensure_future(own_storage.create("late", b"cart", 60))
     await asyncio.sleep(0.05)
 
     own_server.resume()
     await asyncio.gather(*calls, late)
 
-    assert await kept(own_storage, "19") == payload
+    assert await kept(own_storage, "19") == b"x" * 500_000
     assert await kept(own_storage, "late") == b"cart"
+
+
+async def test_a_call_that_is_cancelled_before_it_could_be_written_is_never_sent(
+    own_server: Memcached, own_storage: MemcachedStorage
+) -> None:
+    calls = await jam(own_server, own_storage)
+    late = asyncio.ensure_future(own_storage.create("late", b"cart", 60))
+    await asyncio.sleep(0.05)
+
+    late.cancel()
+    own_server.resume()
+    await asyncio.gather(*calls)
+
+    assert await own_storage.load("late") is None
 
 
 # Several servers
@@ -556,19 +563,6 @@ def test_something_else_than_a_client_is_refused_with_the_way_out() -> None:
 
     with pytest.raises(OptionsError, match=r"use MemcachedStorage\.from_url"):
         MemcachedStorage(client)
-
-
-async def test_a_client_that_was_handed_in_stays_open(own_server: Memcached) -> None:
-    client = MemcachedClient(f"127.0.0.1:{own_server.port}")
-    async with MemcachedStorage(client) as storage:
-        await storage.create(ID, b"cart", 60)
-    connections = own_server.statistic("total_connections")
-
-    await MemcachedStorage(client).load(ID)
-    await client.close()
-
-    # Only the one that asks for the statistic is new.
-    assert own_server.statistic("total_connections") - connections == 1
 
 
 async def test_closing_ends_the_connection_and_the_calls_on_it(

@@ -29,7 +29,7 @@ Talk: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitab
 
 
 @asynccontextmanager
-async def pretending(talk: Talk) -> AsyncIterator[MemcachedClient]:
+async def pretending(talk: Talk, *, patience: float = 2) -> AsyncIterator[MemcachedClient]:
     """Give the client of a server that says what no memcached says when one wants it to."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -42,7 +42,7 @@ async def pretending(talk: Talk) -> AsyncIterator[MemcachedClient]:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    client = MemcachedClient(f"127.0.0.1:{port}", timeout=2)
+    client = MemcachedClient(f"127.0.0.1:{port}", timeout=patience)
     try:
         yield client
     finally:
@@ -136,19 +136,50 @@ async def test_the_commands_of_one_tick_leave_in_one_write() -> None:
     assert reads == [GET, GET * 100]
 
 
+class Doorman:
+    """Counts the connections, and answers each line with END after *pause* seconds."""
+
+    def __init__(self, pause: float = 0) -> None:
+        self.connections = 0
+        self._pause = pause
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        while await reader.readline():
+            await asyncio.sleep(self._pause)
+            writer.write(b"END\r\n")
+
+
 async def test_all_who_ask_share_one_connection() -> None:
-    connections = 0
+    doorman = Doorman()
 
-    async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        await answering(b"END\r\n")(reader, writer)
-
-    async with pretending(count) as client:
+    async with pretending(doorman) as client:
         await asyncio.gather(*(client.ask(b"k", GET) for _ in range(100)))
         await asyncio.gather(*(client.ask(b"k", GET) for _ in range(100)))
 
-    assert connections == 1
+    assert doorman.connections == 1
+
+
+async def test_a_client_that_was_handed_in_stays_open() -> None:
+    doorman = Doorman()
+
+    async with pretending(doorman) as client:
+        async with MemcachedStorage(client) as storage:
+            await storage.load("k")
+        await MemcachedStorage(client).load("k")
+
+    assert doorman.connections == 1
+
+
+async def test_a_server_that_is_slow_but_speaks_is_not_given_up() -> None:
+    doorman = Doorman(pause=0.1)
+
+    async with pretending(doorman, patience=0.3) as client:
+        # The last reply comes after three times the timeout.
+        replies = await asyncio.gather(*(client.ask(b"k", GET) for _ in range(9)))
+
+    assert replies == [b"END"] * 9
+    assert doorman.connections == 1
 
 
 # Whatever makes it doubtful which reply belongs to whom ends the connection
