@@ -444,7 +444,8 @@ def main() -> None:
         )
     labels = {each.name: each.label for pair in pairs for each in pair}
     if not any(results.values()):
-        raise SystemExit("nothing was measured")
+        print("nothing was measured")
+        return
     text = report.markdown(results, labels, about)
     print(text)
     print(f"({time.monotonic() - begun:.0f} seconds)")
