@@ -63,6 +63,7 @@ class ForeignStorage:
     def __init__(self, given: aiohttp_session.AbstractStorage, policy: RetryPolicy) -> None:
         self.given = given
         self.name = type(given).__name__
+        self.cookie = _cookie_options(given)
         self._retries = Retries(policy)
         self._has_warned = False
         self._kept_in_cookie = any(
@@ -94,22 +95,6 @@ class ForeignStorage:
     def is_kept_in_cookie(self) -> bool:
         """Ask whether the data travel in the cookie, as far as is known."""
         return self._kept_in_cookie
-
-    def cookie_options(self) -> CookieOptions:
-        """Return the attributes of the storage's cookies."""
-        given = self.given.cookie_params
-        try:
-            return CookieOptions(
-                path=given.get("path") or "/",
-                domain=given.get("domain"),
-                max_age=self.given.max_age,
-                httponly=bool(given.get("httponly")),
-                secure=bool(given.get("secure")),
-                samesite=cast("Any", given.get("samesite") or False),
-            )
-        except OptionsError:
-            # Browsers may refuse such a cookie; the storage sends it all the same.
-            return CookieOptions(samesite=False, secure=False)
 
     async def _load(self, request: web.Request) -> aiohttp_session.Session:
         try:
@@ -326,6 +311,8 @@ class ForeignVisit(Bridge[ForeignState]):
     _is_opened = False
     _is_settled = False
     _is_abandoned = False
+    # The browser's cookie does not lead to what was saved.
+    _is_elsewhere = False
 
     is_asked = False
     """Whether anybody asked for the session."""
@@ -378,7 +365,7 @@ class ForeignVisit(Bridge[ForeignState]):
         return ForeignSession(state, self)
 
     def _state_of(self, loaded: aiohttp_session.Session) -> ForeignState:
-        cookie = SessionCookie(self._storage.cookie_options())
+        cookie = SessionCookie(self._storage.cookie)
         state = ForeignState(
             "",
             cookie,
@@ -493,6 +480,7 @@ class ForeignVisit(Bridge[ForeignState]):
         )
         self._due = await self._storage.save(self._request, loaded)
         _write(loaded, changed=False)
+        self._is_elsewhere = self._is_elsewhere or loaded.new or self._storage.is_kept_in_cookie()
         if loaded.new:
             self._learn_identity(loaded, self._due)
         state.saved(version=True)
@@ -570,7 +558,7 @@ class ForeignVisit(Bridge[ForeignState]):
         state.rollback()
         if state.is_new:
             raise SessionGone("the session is new: there is no record to read yet")
-        if self._due is not None:
+        if self._is_elsewhere:
             raise SessionError(
                 f"{self._storage.name} finds a session by the browser's cookie only, and this "
                 "request has made another: reload() works from the next request on"
@@ -590,8 +578,11 @@ class ForeignVisit(Bridge[ForeignState]):
     async def touch(self) -> bool:
         """Write all of it again: nothing less extends its life."""
         state = self._opened()
-        if not state.is_new and state.data:
-            await self._save(state)
+        if state.is_new or not state.data:
+            return True
+        if self._sent_on is not None:
+            self._check_can_be_late(state, Action.TOUCH)
+        await self._save(state)
         return True
 
     async def destroy(self) -> None:
@@ -624,6 +615,22 @@ class ForeignVisit(Bridge[ForeignState]):
         if self._state is None:
             raise RuntimeError("the session was not opened")
         return self._state
+
+
+def _cookie_options(storage: aiohttp_session.AbstractStorage) -> CookieOptions:
+    given = storage.cookie_params
+    try:
+        return CookieOptions(
+            path=given.get("path") or "/",
+            domain=given.get("domain"),
+            max_age=storage.max_age,
+            httponly=bool(given.get("httponly")),
+            secure=bool(given.get("secure")),
+            samesite=cast("Any", given.get("samesite") or False),
+        )
+    except OptionsError:
+        # Browsers may refuse such a cookie; the storage sends it all the same.
+        return CookieOptions(samesite=False, secure=False)
 
 
 def _read(loaded: aiohttp_session.Session, name: str) -> Any:

@@ -1,0 +1,28 @@
+"""Stands in for aiohttp_session.redis_storage: records in Redis, their keys in the cookie."""
+
+from __future__ import annotations
+
+from aiohttp_session.redis_storage import RedisStorage as _RedisStorage
+from redis.asyncio import Redis
+
+from aiosess.compat.keyed import KeyedRecords
+
+__all__ = ["RedisStorage"]
+
+
+class RedisStorage(KeyedRecords, _RedisStorage):
+    """Keeps records in Redis, for a client with ``decode_responses`` or without.
+
+    Without *max_age*, as in aiohttp-session, a record stays until its session is ended.
+    """
+
+    _redis: Redis
+
+    async def _get(self, key: str) -> str | bytes | None:
+        return await self._redis.get(key)
+
+    async def _set(self, key: str, value: str, max_age: int | None) -> None:
+        await self._redis.set(key, value, ex=max_age)
+
+    async def _delete(self, key: str) -> None:
+        await self._redis.delete(key)
