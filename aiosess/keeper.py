@@ -35,6 +35,7 @@ _log: Final = logging.getLogger("aiosess")
 
 _MOST_MERGES: Final = 100
 _MOST_RENEWALS: Final = 3
+_QUICK_TRIES: Final = 5
 _LONGEST_PAUSE: Final = 0.05
 _LEAST_TTL: Final = 0.001
 
@@ -211,8 +212,7 @@ class Keeper:
                     if newest.is_modified:
                         self._saved(newest, await self._replace(newest, self._encode(newest)))
                 except Conflict as conflict:
-                    stored = conflict.current
-                    await self._pause(tries)
+                    stored = await self._newest(state, conflict, tries)
                     continue
                 state.rebase(_as_record(newest), newest.version, "mine")
                 if newest.intent is not Intent.KEEP:
@@ -242,8 +242,7 @@ class Keeper:
                 try:
                     version = await self._replace(state, self._encode(state))
                 except Conflict as conflict:
-                    current = conflict.current
-                    await self._pause(tries)
+                    current = await self._newest(state, conflict, tries)
                     continue
                 self._saved(state, version)
                 return True
@@ -254,7 +253,7 @@ class Keeper:
         alias = encode_alias(Alias(state.session_id, self._clock() + self._grace))
         ttl = max(self._ttl(state), self._grace, _LEAST_TTL)
         seen = previous.version
-        for tries in range(_MOST_MERGES):
+        for _ in range(_MOST_MERGES):
             try:
                 await self._replace_bytes(previous.session_id, alias, ttl, expected=seen)
             except Conflict as conflict:
@@ -270,7 +269,6 @@ class Keeper:
             state.rebase(theirs, state.version, self._merge)
             state.version = await self._replace(state, self._encode(state))
             seen = current.version
-            await self._pause(tries)
         raise _too_often()
 
     async def _create(self, state: SessionState, payload: bytes) -> Version:
@@ -361,6 +359,7 @@ class Keeper:
         state.session_id = found.session_id
 
     def _encode(self, state: SessionState) -> bytes:
+        state.writing()
         return encode(
             state.data,
             state.cookie,
@@ -388,9 +387,14 @@ class Keeper:
         state.saved(version)
         self._touched.add(state.session_id)
 
-    async def _pause(self, tries: int) -> None:
-        # Jitter parts processes that keep meeting each other.
-        await self._sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.001 * 2**tries)))  # noqa: S311
+    async def _newest(self, state: SessionState, conflict: Conflict, tries: int) -> Stored | None:
+        """Return what is kept now, after *tries* that others were quicker than."""
+        if tries < _QUICK_TRIES:
+            return conflict.current
+        # Jitter parts processes that keep meeting each other; what the conflict told is old then.
+        most = min(_LONGEST_PAUSE, 0.001 * 2 ** (tries - _QUICK_TRIES))
+        await self._sleep(random.uniform(0, most))  # noqa: S311
+        return await self._storage.load(state.session_id)
 
 
 class _Touched:

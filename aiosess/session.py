@@ -43,6 +43,8 @@ class SessionState:
 
     - ``version``: of the record as it was read or written last; ``None``: there is none yet.
     - ``originals``: of each key that was handed out or set, the value as it was read.
+    - ``written``, ``written_own``: the same keys, and the cookie's own attributes, as they were
+      when the payload that is under way, or was last, was made.
     - ``previous``: the session as it was under the old id, after the id was changed.
     - ``stale_id``: the id that the browser came with, where it had no record that can be used.
     - ``unconfirmed``: the payload of a creation that got no answer, and may have happened.
@@ -57,6 +59,8 @@ class SessionState:
     version: Version | None = None
     originals: dict[str, Original] = field(default_factory=dict[str, Original])
     original_own: dict[str, Any] = field(default_factory=dict[str, Any])
+    written: dict[str, Original] = field(default_factory=dict[str, Original])
+    written_own: dict[str, Any] = field(default_factory=dict[str, Any])
     intent: Intent = Intent.KEEP
     previous: SessionState | None = None
     stale_id: str | None = None
@@ -89,16 +93,23 @@ class SessionState:
                 changes[key] = (original, value)
         return changes
 
+    def writing(self) -> None:
+        """Take note of what is about to be written: what changes from here on is not in it."""
+        self.written = {key: freeze(self.data.get(key, MISSING)) for key in self.originals}
+        self.written_own = dict(self.cookie.own)
+
     def saved(self, version: Version) -> None:
-        """Take note that all of it was written: from here on, changes count anew."""
+        """Take note that it was written: changes since ``writing()`` are still to be saved."""
         self.version = version
         self.is_marked = False
-        self.original_own = dict(self.cookie.own)
+        self.original_own = self.written_own
+        originals = {**self.originals, **self.written}
         # The handler may still hold a container and change it after an explicit save().
         self.originals = {
-            key: freeze(self.data[key])
+            key: originals[key]
             for key in self.originals
             if is_container(self.data.get(key))
+            or not is_same(originals[key], self.data.get(key, MISSING))
         }
 
     def rebase(self, record: Record, version: Version, merge: Merge) -> None:
@@ -136,9 +147,10 @@ class SessionState:
                 data=dict(self.data),
                 # What is changed inside a container under the new id can then be rolled back.
                 originals={
-                    **{key: freeze(value) for key, value in self.data.items()},
-                    **self.originals,
-                },
+                    key: self.originals[key] if key in self.originals else freeze(value)
+                    for key, value in self.data.items()
+                }
+                | self.originals,
             )
         self.session_id = session_id
         self.version = None
@@ -150,7 +162,7 @@ class SessionState:
         self.cookie.own.clear()
         self.original_own = {}
         self.created_at = now
-        self.is_alias = self.is_marked = False
+        self.is_alias = self.is_marked = self.is_gone = False
 
     def rollback(self) -> None:
         """Forget what this request did: data, cookie, id and intent are as they were read."""

@@ -11,9 +11,10 @@ import pytest
 from aiohttp import web
 
 from aiosess import MemoryStorage, SessionOptions, Storage, setup
+from aiosess.storages.memcached import MemcachedStorage
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import FakeClock
-from tests.servers import RedisServer
+from tests.servers import MemcachedServer, RedisServer
 
 SECRET = "a secret of the tests that is long enough to be quiet"
 
@@ -31,6 +32,14 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def memcached_server() -> Iterator[MemcachedServer]:
+    server = MemcachedServer()
+    server.start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def own_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     """A server of this test alone, to be stopped and paused."""
@@ -40,15 +49,27 @@ def own_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "memcached"])
 async def storage(request: pytest.FixtureRequest) -> AsyncIterator[Storage]:
     """Each storage in turn, empty."""
     if request.param == "memory":
         yield MemoryStorage()
         return
+    if request.param == "memcached":
+        server = request.getfixturevalue("memcached_server")
+        async with MemcachedStorage.from_url(server.url, prefix=f"{uuid.uuid4()}:") as memcached:
+            yield memcached
+        return
     server = request.getfixturevalue("redis_server")
     async with RedisStorage.from_url(server.url, prefix=f"{uuid.uuid4()}:") as redis:
         yield redis
+
+
+@pytest.fixture
+def until_expired(storage: Storage) -> float:
+    """How many seconds to wait until a record with a ttl of 0.1 s is gone for certain."""
+    # memcached counts in whole seconds, and rounds up.
+    return 3.2 if isinstance(storage, MemcachedStorage) else 0.2
 
 
 class MakeOptions(Protocol):

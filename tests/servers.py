@@ -64,6 +64,9 @@ class Server:
     def pause(self) -> None:
         """Let the process hang: connections are accepted, nothing is answered."""
         self._signal(signal.SIGSTOP)
+        if self._process is not None:
+            # The signal is on its way only; until it arrives, the server still answers.
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let it go on."""
@@ -98,3 +101,8 @@ class MemcachedServer(Server):
         command = [binary("memcached"), "-l", "127.0.0.1", "-p", str(port), "-U", "0"]
         command += ["-u", "root" if os.geteuid() == 0 else str(os.geteuid())]
         super().__init__(command, port)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"memcached://127.0.0.1:{self.port}"

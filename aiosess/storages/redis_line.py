@@ -15,13 +15,14 @@ from collections import deque
 from typing import Any, Final, TypeAlias, TypeGuard
 
 from redis import exceptions
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import (
     Connection,
     SSLConnection,
     UnixDomainSocketConnection,
 )
 from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.credentials import StreamingCredentialProvider
 
 __all__ = ["RedisLine", "is_shareable"]
 
@@ -37,9 +38,11 @@ else:
 
 # So many calls may wait for answers; one more is refused, so that an outage does not fill memory.
 _MOST_WAITING: Final = 10_000
-# A connection that has owed an answer for so many seconds is given up.
+# A connection that has owed an answer for so many seconds is given up, unless the client has a
+# socket_timeout of its own; so is one that is not made in that time.
 _PATIENCE: Final = 5.0
-
+# A connection that nobody used for so many seconds may have been cut by the server meanwhile.
+_IDLE: Final = 0.05
 
 # Connections that are known to read and write as redis-py's do; one of the application's own
 # class may not.
@@ -56,177 +59,250 @@ _SHAREABLE: Final = frozenset(
 
 def is_shareable(client: Redis | RedisCluster) -> TypeGuard[Redis]:
     """Ask whether *client* has connections that can be shared, and hiredis is there."""
+    if _pack is None or not isinstance(client, Redis) or client.single_connection_client:
+        return False
+    pool = client.connection_pool
     return (
-        _pack is not None
-        and isinstance(client, Redis)
-        and "execute_command" not in _overridden(client)
-        and not client.single_connection_client
-        and client.connection_pool.connection_class in _SHAREABLE
+        "execute_command" not in _overridden(client)
+        and isinstance(pool, ConnectionPool)
+        and pool.connection_class in _SHAREABLE
+        # Its new tokens reach a connection only when that comes back to the pool.
+        and not isinstance(
+            pool.connection_kwargs.get("credential_provider"), StreamingCredentialProvider
+        )
     )
-
-
-class _StaleConnection(exceptions.ConnectionError):
-    """A connection that had worked was lost before it answered the first call after a pause."""
 
 
 class RedisLine:
     """Sends the commands of many tasks over one connection of *client*'s pool.
 
-    A call may be cancelled at any time: its answer is read and thrown away, and nobody gets
-    another's. When the connection is lost, every call that waits fails with redis-py's
-    ConnectionError, and the next one connects anew.
+    A call may be cancelled at any time: if it was not sent yet, it never is; if it was, its
+    answer is read and thrown away. Nobody gets another's. When the connection is lost, every
+    call that waits fails with an error of redis-py, and the next one connects anew.
     """
 
     def __init__(self, client: Redis) -> None:
         self._pool: Any = client.connection_pool
-        self._connection: _Connection | None = None
-        self._outbox: list[tuple[bytes, asyncio.Future[Any]]] = []
-        self._waiting: deque[asyncio.Future[Any]] = deque()
-        self._sender: asyncio.Task[None] | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._moved_at = 0.0
-        self._has_answered = False
-        self._is_used = False
+        self._wire: _Wire | None = None
 
     async def call(self, *command: str | bytes | int) -> Any:
         """Send *command* and return its answer, strings as bytes; raise redis-py's errors."""
         try:
-            return await self._ask(command)
-        except _StaleConnection:
+            return await self._open().ask(command)
+        except _CutWhileIdleError:
             # The server had cut the connection while nobody used it: that is no outage yet.
-            return await self._ask(command)
-
-    async def _ask(self, command: tuple[str | bytes | int, ...]) -> Any:
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._forget(loop)
-        if self._waiting and loop.time() - self._moved_at > _PATIENCE:
-            await self._fail(exceptions.TimeoutError("the connection owes an answer for too long"))
-        if len(self._outbox) + len(self._waiting) >= _MOST_WAITING:
-            raise exceptions.ConnectionError(f"{_MOST_WAITING} calls are waiting for answers")
-        answer: asyncio.Future[Any] = loop.create_future()
-        self._outbox.append((_pack(command), answer))
-        if self._sender is None:
-            # The task begins in the next tick; what others ask until then goes along.
-            self._sender = loop.create_task(self._send())
-        return await answer
+            return await self._open().ask(command)
 
     async def close(self) -> None:
         """Give the connection back; calls that wait fail."""
-        await self._fail(exceptions.ConnectionError("the storage was closed"))
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            await wire.close()
+
+    def _open(self) -> _Wire:
+        wire = self._wire
+        if wire is None or wire.is_over or wire.loop is not asyncio.get_running_loop():
+            wire = self._wire = _Wire(self._pool, before=wire)
+        return wire
+
+
+class _CutWhileIdleError(exceptions.ConnectionError):
+    """The connection was lost in a pause, or with the first call after it unanswered."""
+
+
+class _Wire:
+    """One connection, from the first call until it is lost; then another takes its place.
+
+    Whatever still runs after the end finds nothing to send and nobody to answer here.
+    """
+
+    def __init__(self, pool: Any, *, before: _Wire | None) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.is_over = False
+        self._pool = pool
+        self._before = before
+        self._patience: float = pool.connection_kwargs.get("socket_timeout") or _PATIENCE
+        self._connection: _Connection | None = None
+        self._outbox: dict[asyncio.Future[Any], bytes] = {}
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._sender: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._ender: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        # When an answer came, or the first call after a pause.
+        self._moved_at = 0.0
+        self._may_be_cut = False
+
+    async def ask(self, command: tuple[str | bytes | int, ...]) -> Any:
+        if len(self._outbox) + len(self._waiting) >= _MOST_WAITING:
+            raise exceptions.ConnectionError(f"{_MOST_WAITING} calls are waiting for answers")
+        answer: asyncio.Future[Any] = self.loop.create_future()
+        self._outbox[answer] = _pack(command)
+        if self._sender is None:
+            self._start()
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._outbox.pop(answer, None)
+            raise
+
+    async def close(self) -> None:
+        if self.loop is asyncio.get_running_loop():
+            self._may_be_cut = False
+            await self._end(exceptions.ConnectionError("the storage was closed"))
+        elif self.loop.is_closed():
+            await self._give_back()
+
+    def _start(self) -> None:
+        now = self.loop.time()
+        if not self._waiting:
+            self._may_be_cut = self._connection is not None and now - self._moved_at > _IDLE
+            self._moved_at = now
+        if self._timer is None:
+            self._timer = self.loop.call_at(now + self._patience, self._watch)
+        # The task begins in the next tick, whatever the loop's task factory says; what others ask
+        # until then goes along.
+        self._sender = asyncio.Task(self._send(), loop=self.loop)
 
     async def _send(self) -> None:
         try:
-            connection = await self._connected()
+            connection = self._connection
+            if connection is None:
+                connection = await self._connect()
+            elif self._may_be_cut:
+                # In this tick the loop learns of what came in the pause, and so of an end.
+                await asyncio.sleep(0)
             while self._outbox:
-                batch, self._outbox = self._outbox, []
-                live = [(command, answer) for command, answer in batch if not answer.done()]
-                if not self._waiting:
-                    self._moved_at = asyncio.get_running_loop().time()
-                    self._has_answered = False
-                self._waiting.extend(answer for _, answer in live)
-                if self._waiting and self._reader is None:
-                    self._reader = asyncio.create_task(self._read(connection))
-                commands = b"".join(command for command, _ in live)
-                await connection.send_packed_command(commands, check_health=False)
+                if not self._waiting and await _is_cut(connection):
+                    raise _CutWhileIdleError("the connection was cut while it was idle")
+                # redis-py would connect anew, in the middle of what others wait for.
+                if not connection.is_connected:
+                    raise exceptions.ConnectionError("the connection was lost")
+                await self._send_batch(connection)
+            self._sender = None
         except BaseException as error:
             # Whatever it was, no call may wait for ever.
-            if self._sender is asyncio.current_task():
-                await self._fail(error)
+            await self._end(error)
             if not isinstance(error, Exception):
                 raise
-        else:
-            self._sender = None
+
+    async def _connect(self) -> _Connection:
+        before, self._before = self._before, None
+        if before is not None and before.loop.is_closed():
+            await before.close()
+        self._connection = await self._pool.get_connection()
+        self._moved_at = self.loop.time()
+        return self._connection
+
+    async def _send_batch(self, connection: _Connection) -> None:
+        batch, self._outbox = self._outbox, {}
+        live = [(command, answer) for answer, command in batch.items() if not answer.done()]
+        if not live:
+            return
+        self._waiting.extend(answer for _, answer in live)
+        if self._reader is None:
+            self._reader = asyncio.Task(self._read(connection), loop=self.loop)
+        commands = b"".join(command for command, _ in live)
+        await connection.send_packed_command(commands, check_health=False)
 
     async def _read(self, connection: _Connection) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while self._waiting:
                 value, error = await _response(connection)
-                self._moved_at = loop.time()
-                self._has_answered = self._is_used = True
                 answer = self._waiting.popleft()
+                self._moved_at = self.loop.time()
+                self._may_be_cut = False
                 if answer.done():
                     continue
                 if error is None:
                     answer.set_result(value)
                 else:
                     answer.set_exception(error)
+            self._reader = None
         except BaseException as error:
-            # Once given up for another, this reader has no say any more.
-            if self._reader is asyncio.current_task():
-                await self._fail(error)
+            await self._end(error)
             if not isinstance(error, Exception):
                 raise
-        else:
-            self._reader = None
 
-    async def _connected(self) -> _Connection:
-        connection = self._connection
-        if connection is not None and not self._waiting and await _is_stale(connection):
-            await self._drop()
-        if self._connection is None:
-            self._connection = await self._pool.get_connection()
-            self._is_used = False
-        return self._connection
+    def _watch(self) -> None:
+        """Give the connection up when it has owed an answer for too long."""
+        self._timer = None
+        if not self._waiting and self._sender is None:
+            return
+        due_at = self._moved_at + (self._patience if self._waiting else _PATIENCE)
+        if self.loop.time() < due_at:
+            self._timer = self.loop.call_at(due_at, self._watch)
+            return
+        late = exceptions.TimeoutError("the connection owes an answer for too long")
+        self._ender = asyncio.Task(self._end(late), loop=self.loop)
 
-    async def _fail(self, error: BaseException) -> None:
-        """Fail every call that waits, and give the connection up."""
-        told = error if isinstance(error, exceptions.RedisError | OSError) else _lost(error)
-        is_stale = self._is_used and not self._has_answered
-        if is_stale and isinstance(told, exceptions.ConnectionError):
-            told = _StaleConnection(str(told))
-        answers = [*self._waiting, *(answer for _, answer in self._outbox)]
-        self._waiting.clear()
-        self._outbox.clear()
-        current = asyncio.current_task()
-        for task in (self._sender, self._reader):
-            if task is not None and task is not current:
-                task.cancel()
-        self._sender = self._reader = None
-        for answer in answers:
+    async def _end(self, error: BaseException) -> None:
+        """Fail every call that waits, and give the connection back."""
+        if self.is_over:
+            return
+        self.is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        told = self._told(error)
+        for answer in (*self._waiting, *self._outbox):
             if not answer.done():
                 answer.set_exception(told)
-        await self._drop()
+        self._waiting.clear()
+        self._outbox.clear()
+        try:
+            # Before the connection can be another's, nothing of ours may touch it any more.
+            await _stop(self._sender, self._reader)
+        finally:
+            await self._give_back()
 
-    async def _drop(self) -> None:
+    def _told(self, error: BaseException) -> BaseException:
+        if self._may_be_cut and type(error) is exceptions.ConnectionError:
+            return _CutWhileIdleError(str(error))
+        if isinstance(error, exceptions.RedisError | OSError):
+            return error
+        lost = exceptions.ConnectionError(f"the connection was lost: {type(error).__name__}")
+        lost.__cause__ = error
+        return lost
+
+    async def _give_back(self) -> None:
         connection, self._connection = self._connection, None
-        self._is_used = False
-        if connection is not None:
-            with contextlib.suppress(exceptions.RedisError, OSError):
-                await connection.disconnect(nowait=True)
+        if connection is None:
+            return
+        # RuntimeError: the connection's event loop is closed. KeyError: the pool was reset.
+        with contextlib.suppress(exceptions.RedisError, OSError, RuntimeError):
+            await connection.disconnect(nowait=True)
+        with contextlib.suppress(exceptions.RedisError, OSError, RuntimeError, KeyError):
             await self._pool.release(connection)
-
-    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start anew in another event loop; what the last one left behind cannot be awaited."""
-        self._loop = loop
-        self._connection = self._sender = self._reader = None
-        self._outbox = []
-        self._waiting = deque()
 
 
 async def _response(connection: _Connection) -> tuple[Any, exceptions.ResponseError | None]:
     try:
-        # The time limit is the caller's: a pause between two answers is no error here.
+        # Who watches over the time is _watch(): a time limit for each answer would cost more.
         answer: Any = await connection.read_response(disable_decoding=True, timeout=math.inf)
     except exceptions.ResponseError as error:
         return None, error
     return answer, None
 
 
-async def _is_stale(connection: _Connection) -> bool:
+async def _is_cut(connection: _Connection) -> bool:
     """Ask whether the server closed the connection, or sent what nobody asked for."""
     try:
-        return not connection.is_connected or bool(await connection.can_read())
+        if hasattr(connection, "can_read"):
+            return bool(await connection.can_read())
+        # Before redis-py 8.
+        return bool(await connection.can_read_destructive())
     except (exceptions.RedisError, OSError):
         return True
 
 
-def _lost(error: BaseException) -> exceptions.ConnectionError:
-    lost = exceptions.ConnectionError(f"the connection was lost: {type(error).__name__}")
-    lost.__cause__ = error
-    return lost
+async def _stop(*tasks: asyncio.Task[None] | None) -> None:
+    """Cancel *tasks* but for the current one, and wait until they are done."""
+    current = asyncio.current_task()
+    others = [task for task in tasks if task is not None and task is not current]
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others)
 
 
 def _overridden(client: Redis) -> set[str]:

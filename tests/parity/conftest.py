@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient
 from aiohttp.typedefs import Handler, Middleware
 from pytest_aiohttp import AiohttpClient
 
-from aiosess import Storage, middleware, session_middleware, setup
+from aiosess import Storage, session_middleware, sessions, setup
 from aiosess.keeper import Keeper
 from aiosess.testing import FakeClock, FaultyStorage
 from tests.conftest import MakeOptions
@@ -31,7 +31,7 @@ def watched(storage: Storage) -> FaultyStorage:
 def session_clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     """The clock of the sessions, to be moved; the storages keep their own."""
     clock = FakeClock(float(int(time.time())))
-    monkeypatch.setattr(middleware, "Keeper", functools.partial(Keeper, clock=clock))
+    monkeypatch.setattr(sessions, "Keeper", functools.partial(Keeper, clock=clock))
     return clock
 
 

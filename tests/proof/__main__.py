@@ -61,7 +61,7 @@ async def prove(size: Size) -> list[Line]:
         for backend, url, processes in (
             ("memory", "memory", 1),
             ("Redis", redis.url, PROCESSES),
-            ("memcached", f"memcached://127.0.0.1:{memcached.port}", PROCESSES),
+            ("memcached", memcached.url, PROCESSES),
         ):
             found += await on_backend(backend, url, processes, size)
         found.append(await theirs(redis.url, size))

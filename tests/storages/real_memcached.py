@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from collections.abc import Iterator
@@ -17,10 +16,6 @@ class Memcached(MemcachedServer):
     def __init__(self, *options: str) -> None:
         super().__init__()
         self._command += options
-
-    @property
-    def url(self) -> str:
-        return f"memcached://127.0.0.1:{self.port}"
 
     def ask(self, command: str) -> str:
         """Send one command over a connection of its own, and return the whole reply."""
@@ -38,12 +33,6 @@ class Memcached(MemcachedServer):
         found = re.search(rf"STAT {name} (\d+)", self.ask("stats"))
         assert found is not None
         return int(found[1])
-
-    def pause(self) -> None:
-        super().pause()
-        assert self._process is not None
-        # The signal is on its way only; until it arrives, memcached still answers.
-        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def kill(self) -> None:
         """End at once, even while it is paused."""

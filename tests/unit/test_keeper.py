@@ -1008,3 +1008,46 @@ async def test_every_record_that_is_written_differs_from_the_one_before(bench: B
     assert after is not None
     assert before.payload != after.payload
     assert decode(before.payload) == decode(after.payload)
+
+
+class Crowded(FaultyStorage):
+    """Lets somebody else write before each of the first *rivals* calls of ``replace``."""
+
+    def __init__(self, storage: Storage, rivals: int) -> None:
+        super().__init__(storage)
+        self._rivals = rivals
+
+    async def replace(
+        self, session_id: str, payload: bytes, ttl: float, *, expected: Version
+    ) -> Version:
+        if self._rivals > 0:
+            self._rivals -= 1
+            await self.intrude(session_id)
+        return await super().replace(session_id, payload, ttl, expected=expected)
+
+    async def intrude(self, session_id: str = "id") -> None:
+        kept = await self.storage.load(session_id)
+        assert kept is not None
+        await self.storage.replace(session_id, kept.payload, 60, expected=kept.version)
+
+
+async def test_after_a_pause_the_save_goes_on_from_what_is_kept_by_then(bench: Bench) -> None:
+    await bench.keep(n=1)
+    crowded = Crowded(bench.memory, rivals=8)
+
+    async def somebody_writes_in_each_pause(_seconds: float) -> None:
+        await crowded.intrude()
+
+    keeper = Keeper(
+        crowded,
+        KeeperOptions(timeouts=Timeouts(idle=IDLE)),
+        clock=bench.clock,
+        sleep=somebody_writes_in_each_pause,
+    )
+    state = await keeper.load("id", COOKIE)
+    assert state is not None
+    change(state, mine=2)
+
+    assert await keeper.replace(state) is True
+
+    assert await bench.kept() == {"n": 1, "mine": 2}

@@ -316,12 +316,12 @@ async def test_the_options_may_be_a_function_and_auto_is_honoured_in_its_result(
 
 
 async def test_the_max_age_that_a_function_returns_is_how_long_the_record_lives(
-    connect: Connect, storage: Storage
+    connect: Connect, storage: Storage, until_expired: float
 ) -> None:
     client = await connect(put, cookie=lambda _request: CookieOptions(max_age=0.1))
 
     session_id = await (await client.get("/put?n=1")).text()
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(until_expired)
 
     assert await storage.load(session_id) is None
 

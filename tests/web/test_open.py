@@ -236,10 +236,12 @@ async def test_a_genid_that_returns_no_str_is_a_clear_error(
     assert f"genid returned {answer!r}" in caplog.text
 
 
-async def test_an_expired_session_begins_anew_under_another_id(connect: Connect) -> None:
-    client = await connect(put, show, idle_timeout=0.05)
+async def test_an_expired_session_begins_anew_under_another_id(
+    connect: Connect, until_expired: float
+) -> None:
+    client = await connect(put, show, idle_timeout=0.1)
     first_id = await (await client.get("/put?fruit=apple")).text()
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(until_expired)
 
     found = await (await client.get("/show")).json()
 

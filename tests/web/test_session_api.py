@@ -863,7 +863,7 @@ async def test_max_age_of_one_session_makes_its_cookie_persistent_for_good(
 
 
 async def test_max_age_of_one_session_is_how_long_its_record_lives(
-    connect: Connect, storage: Storage
+    connect: Connect, storage: Storage, until_expired: float
 ) -> None:
     async def handler(request: web.Request) -> web.Response:
         session = await session_of(request)
@@ -874,7 +874,7 @@ async def test_max_age_of_one_session_is_how_long_its_record_lives(
     client = await connect(handler)
 
     session_id = await (await client.get("/handler")).text()
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(until_expired)
 
     assert await storage.load(session_id) is None
 

@@ -1,0 +1,101 @@
+"""The sessions of one application: its options, ready to use by each request."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Final
+
+from aiohttp import web
+from aiohttp_session import AbstractStorage
+
+from aiosess.attributes import CookieOptions, check_name
+from aiosess.cookie import is_secure
+from aiosess.errors import OptionsError
+from aiosess.foreign import ForeignStorage
+from aiosess.keeper import Keeper
+from aiosess.options import SessionOptions
+from aiosess.retry import RetryingStorage
+from aiosess.storages import Closeable
+
+__all__ = ["Sessions"]
+
+_log: Final = logging.getLogger("aiosess")
+
+
+class Sessions:
+    """The sessions of one application: its options, ready to use."""
+
+    options: SessionOptions
+    keeper: Keeper
+    """Of a storage of ours; without meaning beside ``foreign``."""
+
+    foreign: ForeignStorage | None = None
+    """A storage made for aiohttp-session, where that was given."""
+
+    def __init__(self, options: SessionOptions | None = None) -> None:
+        self._is_checked = False
+        self._reasons_logged: set[str] = set()
+        if options is not None:
+            self.configure(options)
+
+    def configure(self, options: SessionOptions) -> None:
+        """Take *options*; done once."""
+        self.options = options
+        if isinstance(options.storage, AbstractStorage):
+            self.foreign = ForeignStorage(options.storage, options.retry_policy)
+        else:
+            self.keeper = Keeper(
+                RetryingStorage(options.storage, options.retry_policy), options.keeper_options
+            )
+        self._cookies = {
+            secure: options.cookie.resolve(is_secure=secure)
+            for secure in (False, True)
+            if isinstance(options.cookie, CookieOptions)
+        }
+
+    def selects(self, request: web.Request) -> bool:
+        """Ask whether the route of *request* gets a session."""
+        if not self._is_checked:
+            self.check_routes(request.app)
+        return self.options.routes(request)
+
+    def check_routes(self, app: web.Application) -> None:
+        """Raise OptionsError for a route in the options that *app* does not have."""
+        self.options.routes.check(app)
+        self._is_checked = True
+
+    async def cookie_for(self, request: web.Request) -> CookieOptions:
+        """Return the cookie's attributes for *request*, each ``"auto"`` settled."""
+        secure = is_secure(request, proxy=self.options.proxy)
+        if self._cookies:
+            return self._cookies[secure]
+        given = self.options.cookie
+        cookie = given(request) if callable(given) else given
+        if inspect.isawaitable(cookie):
+            cookie = await cookie
+        if not isinstance(cookie, CookieOptions):
+            raise OptionsError(f"the cookie function returned {cookie!r}, not CookieOptions")
+        check_name(self.options.name, cookie)
+        return cookie.resolve(is_secure=secure)
+
+    async def new_id(self, request: web.Request) -> str:
+        """Return a new session id from ``genid``."""
+        session_id = self.options.genid(request)
+        if inspect.isawaitable(session_id):
+            session_id = await session_id
+        if not isinstance(session_id, str) or not session_id:
+            raise OptionsError(f"genid returned {session_id!r}: it must return a str, not empty")
+        return session_id
+
+    async def close(self) -> None:
+        """Close the storage's own connections."""
+        storage = self.options.storage
+        if isinstance(storage, Closeable) and not isinstance(storage, AbstractStorage):
+            await storage.close()
+
+    def log_once(self, message: str) -> None:
+        """Log a warning the first time it is due."""
+        if message not in self._reasons_logged:
+            self._reasons_logged.add(message)
+            _log.warning(message)

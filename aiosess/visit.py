@@ -1,0 +1,373 @@
+"""One request's session: opened from the cookie that came, committed to the one that goes."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from aiohttp import web
+
+from aiosess.bridge import Bridge, hand_out
+from aiosess.commit import Action, CookieAction, Rules, decide, decide_cookie, ending, is_login
+from aiosess.cookie import Signed, clear_cookie, is_secure, is_under, set_cookie, vary_by_cookie
+from aiosess.errors import SessionGone, SessionNotSent, StorageUnavailable
+from aiosess.session import SESSION, Intent, Session, SessionState
+from aiosess.sessions import Sessions
+
+__all__ = ["Visit"]
+
+T = TypeVar("T")
+
+_log: Final = logging.getLogger("aiosess")
+
+_USE_SETUP: Final = "install sessions with aiosess.setup(app, options)"
+
+
+class Visit(Bridge[SessionState]):
+    """One request's session, from the cookie that came to the cookie that goes."""
+
+    # Set on the class, so that a request which never asks for its session builds next to nothing.
+    _session: Session | None = None
+    _state: SessionState | None = None
+    _signed: Signed | None = None
+    _waiters: list[asyncio.Future[None]] | None = None
+    _cookie_due = CookieAction.LEAVE
+    _sent_on: web.StreamResponse | None = None
+    _is_abandoned = False
+    _is_opened = False
+    _is_saved = False
+    _is_settled = False
+    _is_new_to_browser = False
+
+    is_asked: bool = False
+    """Whether anybody asked for the session."""
+
+    def __init__(self, sessions: Sessions, request: web.Request) -> None:
+        self._sessions = sessions
+        self._request = request
+
+    # Open: cookie, id, record, session.
+
+    async def open(self, request: web.Request) -> Session | None:
+        """Return the session, loading it the first time; ``None`` where there can be none."""
+        self.is_asked = True
+        while not self._is_opened:
+            if self._waiters is None:
+                await self._open_first(request)
+            else:
+                # Another task of this request is at it.
+                waiter = asyncio.get_running_loop().create_future()
+                self._waiters.append(waiter)
+                await waiter
+        return self._session
+
+    async def _open_first(self, request: web.Request) -> None:
+        waiters: list[asyncio.Future[None]] = []
+        self._waiters = waiters
+        try:
+            await self._open(request)
+            self._is_opened = True
+        finally:
+            self._waiters = None
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def _open(self, request: web.Request) -> None:
+        options = self._sessions.options
+        cookie = await self._sessions.cookie_for(request)
+        if cookie.path != "/" and not is_under(request.rel_url.raw_path, cookie.path):
+            return
+        self._signed = signed = options.signer.read(request, options.name)
+        state = None
+        if signed is not None:
+            try:
+                state = await self._sessions.keeper.load(signed.session_id, cookie)
+            except StorageUnavailable as error:
+                self._without_storage(error)
+                return
+        if state is None:
+            session_id = await self._sessions.new_id(request)
+            state = self._sessions.keeper.fresh(session_id, cookie)
+            state.stale_id = None if signed is None else signed.session_id
+        self._state = state
+        self._session = self.session_of(state)
+        hand_out(request, self._session)
+        self._request = request
+
+    def session_of(self, state: SessionState) -> Session:
+        """Return what handlers hold of *state*."""
+        return Session(state, self)
+
+    # Commit: decide, act, tell the browser.
+
+    async def commit(self, response: web.StreamResponse) -> None:
+        """Keep what the handler did, then write the cookie into *response*.
+
+        Where the handler prepared *response* itself, only the record can still be changed.
+        Raise HTTPInternalServerError as ``retries`` says, SessionNotSent where it is too late.
+        """
+        if response.prepared:
+            await self._commit_late()
+            return
+        if not self._is_abandoned:
+            try:
+                await self._settle()
+            except StorageUnavailable as error:
+                self._without_storage(error)
+        self._finish(response)
+
+    async def prepare(self, response: web.StreamResponse) -> None:
+        """Do the same for a response whose headers are about to leave."""
+        if not self._is_settled:
+            try:
+                await self._settle()
+            except StorageUnavailable as error:
+                self._without_storage(error)
+                if self._state is not None and self._state.is_new:
+                    # The browser will not learn its id: there is nothing to keep later.
+                    self._state.is_gone = True
+        if self._sent_on is not response:
+            self._finish(response)
+        elif self.is_asked:
+            # A FileResponse writes a Vary of its own when it is prepared.
+            vary_by_cookie(response)
+
+    def abandon(self) -> None:
+        """Keep nothing more: the handler failed, or the response that it prepared."""
+        self._is_settled = self._is_abandoned = True
+
+    async def _commit_late(self) -> None:
+        """Keep what a stream or WebSocket did after its headers had left."""
+        try:
+            await self._settle(is_late=True)
+        except StorageUnavailable as error:
+            if self._sessions.options.retries is not None:
+                # It is too late for an answer with status 500.
+                raise
+            self._without_storage(error)
+        if self._is_new_to_browser and self._sent_on is None:
+            raise SessionNotSent(
+                "the session was saved, but the response was prepared without its cookie: "
+                + _USE_SETUP
+            )
+
+    async def _settle(self, *, is_late: bool = False) -> None:
+        self._is_settled = True
+        state = self._state
+        if state is None or state.is_gone:
+            return
+        if self._request.get(SESSION) is not self._session:
+            if self._sessions.options.unset == "keep":
+                return
+            state.intent = Intent.DESTROY
+        rules = self._sessions.options.rules
+        if self._is_saved:
+            # What the handler saved itself is not written a second time.
+            rules = replace(rules, resave=False)
+        await self._act(state, rules, is_late=is_late)
+
+    async def _act(self, state: SessionState, rules: Rules, *, is_late: bool) -> None:
+        """Decide, and do to the record what was decided."""
+        await self._renew_at_login(state, is_late=is_late)
+        keeper = self._sessions.keeper
+        is_resigned = self._signed is not None and not self._signed.is_current
+        end = ending(state, is_touch_due=keeper.is_touch_due(state), is_resigned=is_resigned)
+        action = decide(end, rules)
+        is_cookie_changed = state.cookie.own != state.original_own
+        is_kept = True
+        match action:
+            case Action.NOTHING:
+                pass
+            case Action.CREATE | Action.RENEW:
+                if self._is_withheld(state):
+                    return
+                if is_late:
+                    raise SessionNotSent(
+                        "the session changed when the headers had left, so that its cookie cannot "
+                        f"be sent: await session.save() before prepare(), and {_USE_SETUP}"
+                    )
+                is_kept = await self._keep_under_new_id(state)
+            case Action.REPLACE:
+                is_kept = await keeper.replace(state)
+            case Action.TOUCH:
+                is_kept = await keeper.touch(state)
+            case Action.DELETE:
+                await self._delete(state)
+        if not is_kept:
+            self._is_interrupted()
+            return
+        due = decide_cookie(
+            action,
+            end,
+            rules,
+            # Attributes that the handler set count only once the browser has them.
+            is_persistent=is_cookie_changed or state.cookie.expires_at(keeper.now()) is not None,
+            is_alias=state.is_alias,
+        )
+        if due is not CookieAction.LEAVE:
+            self._cookie_due = due
+
+    async def _renew_at_login(self, state: SessionState, *, is_late: bool) -> None:
+        if not is_login(state, self._sessions.options.renew_on):
+            return
+        if is_late:
+            _log.warning("a login in a streamed response keeps the session id: the headers left")
+            return
+        await self.change_id(Intent.RENEW)
+
+    async def _keep_under_new_id(self, state: SessionState) -> bool:
+        is_kept = True
+        if state.intent is Intent.RENEW and state.previous is not None:
+            is_kept = await self._sessions.keeper.renew(state, state.previous)
+        else:
+            await self._sessions.keeper.create(state)
+        state.intent = Intent.KEEP
+        self._is_new_to_browser = is_kept
+        return is_kept
+
+    async def _delete(self, state: SessionState) -> None:
+        await self._sessions.keeper.delete(state)
+        if state.intent is Intent.EMPTY:
+            # An id whose record was deleted is never used again.
+            state.session_id = await self._sessions.new_id(self._request)
+            state.intent = Intent.KEEP
+
+    def _is_interrupted(self) -> None:
+        _log.warning("a session ended while a request was using it: its changes were dropped")
+        self._cookie_due = CookieAction.CLEAR
+
+    def _is_withheld(self, state: SessionState) -> bool:
+        """Ask whether a browser would refuse the cookie; the log says why, once."""
+        name = self._sessions.options.name
+        if not state.cookie.secure and name.lower().startswith(("__host-", "__secure-")):
+            self._sessions.log_once(
+                f"the cookie {name!r} is withheld and no session kept: its name needs a secure "
+                "connection, and this one is not; behind a TLS proxy, set proxy=True"
+            )
+            return True
+        if state.cookie.secure and not is_secure(self._request, proxy=self._sessions.options.proxy):
+            self._sessions.log_once(
+                f"the cookie {name!r} is withheld and no session kept: it is secure, and the "
+                "connection is not; behind a TLS proxy, set proxy=True, and for plain HTTP "
+                "CookieOptions(secure='auto')"
+            )
+            return True
+        return False
+
+    def _without_storage(self, error: StorageUnavailable) -> None:
+        if self._sessions.options.retries is None:
+            _log.warning("the request goes on without its session: %s", error)
+            return
+        _log.error("the request is refused without its session: %s", error)
+        raise web.HTTPInternalServerError(text="The session storage does not answer.") from error
+
+    def _finish(self, response: web.StreamResponse) -> None:
+        """Write what is due into the headers."""
+        self._sent_on = response
+        if self.is_asked:
+            vary_by_cookie(response)
+        state = self._state
+        if state is None:
+            return
+        name = self._sessions.options.name
+        match self._cookie_due:
+            case CookieAction.LEAVE:
+                pass
+            case CookieAction.SET if not self._is_withheld(state):
+                value = self._sessions.options.signer.sign(state.session_id)
+                set_cookie(response, name, value, state.cookie, now=self._sessions.keeper.now())
+            case CookieAction.SET:
+                pass
+            case CookieAction.CLEAR:
+                clear_cookie(response, name, state.cookie)
+
+    # What the session can have done at once.
+
+    async def save(self) -> bool:
+        """Write what was changed; False when the record is gone."""
+        state = self._opened()
+        if not state.is_gone:
+            rules = Rules(save_uninitialized=True)
+            await self._act(state, rules, is_late=self._sent_on is not None)
+            self._is_saved = True
+        # What is still new was not kept, since its cookie is withheld.
+        return not state.is_gone and not state.is_new
+
+    async def reload(self) -> None:
+        """Read the record again."""
+        state = self._opened()
+        state.rollback()
+        try:
+            await self._sessions.keeper.reload(state)
+        except SessionGone:
+            self._note_gone(state)
+            raise
+
+    async def touch(self) -> bool:
+        """Extend the record's life; False when it is gone."""
+        state = self._opened()
+        if state.is_new or state.is_gone:
+            return not state.is_gone
+        is_kept = await self._sessions.keeper.touch(state)
+        if not is_kept:
+            self._is_interrupted()
+        return is_kept
+
+    async def destroy(self) -> None:
+        """Delete the record now, and the cookie with the response."""
+        state = self._opened()
+        await self._sessions.keeper.delete(state)
+        state.intent = Intent.DESTROY
+        if self._signed is not None or self._is_new_to_browser:
+            self._cookie_due = CookieAction.CLEAR
+
+    async def change_id(self, intent: Intent) -> None:
+        """Take a new id, with the data (RENEW) or without (REGENERATE)."""
+        state = self._opened()
+        if self._sent_on is not None:
+            raise SessionNotSent("the id cannot change any more: the headers have left")
+        if intent is Intent.RENEW and (state.is_new or state.is_alias):
+            # Nobody knows this id yet; or it is new, and not for who comes with the old one.
+            return
+        state.leave_for(await self._sessions.new_id(self._request))
+        if intent is Intent.REGENERATE:
+            state.start_over(self._sessions.keeper.now())
+        state.intent = intent
+
+    async def atomic(self, change: Callable[[Session], T]) -> T:
+        """Apply *change* to the newest data, and write it."""
+        if inspect.iscoroutinefunction(change):
+            raise TypeError(f"atomic({change!r}): give a plain function, it may be called again")
+        state = self._opened()
+        if state.previous is not None:
+            await self.save()
+        if state.is_new:
+            return self._apply(change, state)
+        try:
+            return await self._sessions.keeper.atomic(
+                state, lambda newest: self._apply(change, newest)
+            )
+        except SessionGone:
+            self._note_gone(state)
+            raise
+
+    def _apply(self, change: Callable[[Session], T], state: SessionState) -> T:
+        result = change(Session(state, self))
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(f"atomic({change!r}) returned a coroutine: give a plain function")
+        return result
+
+    def _note_gone(self, state: SessionState) -> None:
+        if state.is_gone:
+            self._is_interrupted()
+
+    def _opened(self) -> SessionState:
+        if self._state is None:
+            raise RuntimeError("the session was not opened")
+        return self._state
