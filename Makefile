@@ -9,12 +9,12 @@ UV_INSTALL = .ci/uv $(VENV) pip install --quiet --python $(BIN)/python \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types architecture spelling coverage proof matrix servers \
+.PHONY: help run test check format lint types architecture spelling coverage proof bench bench-peers bench-micro wrk matrix servers \
 	constraints build clean
 
 help: ## List these targets
 	@echo "make TARGET, where TARGET is one of:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
 		| awk -F'|' '{ printf "  %-13s %s\n", $$1, $$2 }'
 
 run: $(VENV)/.run ## Serve the in-memory example on http://127.0.0.1:8080/ (PORT=...)
@@ -53,6 +53,19 @@ coverage: $(VENV)/.test servers ## Run all tests and report the branches that no
 proof: $(VENV)/.test servers ## Count what is lost, revived or shared when many use one session at once
 	$(BIN)/python -m tests.proof $(ARGS)
 
+bench: $(VENV)/.bench servers wrk ## Requests per second beside the bare handler and aiohttp-session
+	$(BIN)/python benchmarks/bench.py --write benchmarks $(ARGS)
+
+bench-peers: $(VENV)/.peers servers wrk ## The same with Express, fastify and starsessions
+	npm install --prefix benchmarks/peers --no-fund --no-audit --no-package-lock --silent
+	$(BIN)/python benchmarks/bench.py --peers --write benchmarks $(ARGS)
+
+bench-micro: $(VENV)/.bench ## The parts of a request, each by itself
+	$(BIN)/python benchmarks/micro.py $(ARGS)
+
+wrk:
+	@command -v wrk > /dev/null || .ci/apt-install wrk
+
 matrix: ## Run all tests on Python 3.11, 3.12 and 3.13, where they are found
 	@failed=; \
 	for version in 3.11 3.12 3.13; do \
@@ -84,7 +97,7 @@ servers: ## Install redis-server, memcached and Node where they are missing (apt
 
 constraints: $(VENV)/.uv ## Pin the newest versions of all that is used here, in constraints.txt
 	.ci/uv $(VENV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
-		--group test --group check --group build --custom-compile-command "make constraints" \
+		--group test --group check --group build --group bench --group peers --custom-compile-command "make constraints" \
 		--output-file constraints.txt pyproject.toml
 
 build: $(VENV)/.test ## Build the wheel and the sdist into dist/
@@ -113,6 +126,14 @@ $(VENV)/.run: $(VENV)/.uv pyproject.toml
 
 $(VENV)/.test: $(VENV)/.uv pyproject.toml
 	$(UV_INSTALL) --editable ".[all]" --group test
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(UV_INSTALL) --group bench
+	@touch $@
+
+$(VENV)/.peers: $(VENV)/.bench
+	$(UV_INSTALL) --group peers
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.test
