@@ -555,14 +555,14 @@ class ForeignVisit(Bridge[ForeignState]):
     async def reload(self) -> None:
         """Read the record again."""
         state = self._opened()
-        state.rollback()
-        if state.is_new:
-            raise SessionGone("the session is new: there is no record to read yet")
         if self._is_elsewhere:
             raise SessionError(
                 f"{self._storage.name} finds a session by the browser's cookie only, and this "
                 "request has made another: reload() works from the next request on"
             )
+        state.rollback()
+        if state.is_new:
+            raise SessionGone("the session is new: there is no record to read yet")
         loaded = await self._storage.load(self._request)
         if loaded.new:
             raise SessionGone("the record was destroyed or has expired meanwhile")

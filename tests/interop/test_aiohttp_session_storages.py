@@ -926,6 +926,66 @@ async def test_reload_reads_the_record_again(serve: Serve, foreign: AbstractStor
     assert await response.json() == {"a": "2"}
 
 
+async def test_a_session_that_was_saved_in_this_request_can_be_reloaded(
+    serve: Serve, foreign: AbstractStorage
+) -> None:
+    async def ask(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["b"] = "2"
+        await session.save()
+        session["b"] = "not saved"
+        await session.reload()
+        return web.json_response(dict(session))
+
+    client = await serve(foreign, put, ask)
+    await client.get("/put?a=1")
+
+    response = await client.get("/ask")
+
+    assert await response.json() == {"a": "1", "b": "2"}
+
+
+async def test_touching_a_new_session_does_nothing(
+    serve: Serve, foreign: AbstractStorage, database: Database
+) -> None:
+    async def touch(request: web.Request) -> web.Response:
+        return web.json_response(await (await session_of(request)).touch())
+
+    client = await serve(foreign, touch)
+
+    response = await client.get("/touch")
+
+    assert await response.json() is True
+    assert database.rows == {}
+
+
+async def test_a_handler_that_fails_keeps_nothing(
+    serve: Serve, foreign: AbstractStorage, database: Database
+) -> None:
+    async def fail(request: web.Request) -> web.Response:
+        (await session_of(request))["a"] = 1
+        raise LookupError("a mistake")
+
+    client = await serve(foreign, fail)
+
+    response = await client.get("/fail")
+
+    assert response.status == 500
+    assert database.rows == {}
+
+
+async def test_cookie_attributes_that_browsers_refuse_are_sent_all_the_same(
+    serve: Serve, database: Database
+) -> None:
+    storage = DocumentStorage(database, samesite="None", secure=False, max_age=60)
+    client = await serve(storage, put)
+
+    response = await client.get("/put?a=1")
+
+    assert response.cookies[COOKIE]["samesite"] == "None"
+    assert response.cookies[COOKIE]["max-age"] == "60"
+
+
 async def test_a_new_session_cannot_be_reloaded(serve: Serve, foreign: AbstractStorage) -> None:
     async def ask(request: web.Request) -> web.Response:
         session = await session_of(request)
@@ -1120,6 +1180,100 @@ async def test_a_login_renews_the_id(serve: Serve, foreign: AbstractStorage) -> 
 
     assert cookie_of(client) != before
     assert await (await client.get("/data")).json() == {"cart": "full", "AIOHTTP_SECURITY": "ann"}
+
+
+# Where the data are in the cookie.
+
+
+async def test_in_a_cookie_there_is_no_id_to_renew(serve: Serve) -> None:
+    async def renew(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.renew_id()
+        with pytest.raises(SessionError, match="keeps the data in the cookie makes none"):
+            _ = session.id
+        return web.json_response(dict(session))
+
+    client = await serve(SimpleCookieStorage(), put, renew)
+    await client.get("/put?a=1")
+
+    response = await client.get("/renew")
+
+    assert await response.json() == {"a": "1"}
+    assert hdrs.SET_COOKIE not in response.headers
+
+
+async def test_in_a_cookie_too_a_session_can_be_regenerated(serve: Serve) -> None:
+    async def begin(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.regenerate()
+        session["b"] = 2
+        return web.Response()
+
+    client = await serve(SimpleCookieStorage(), put, begin, data)
+    await client.get("/put?a=1")
+    await client.get("/begin")
+
+    response = await client.get("/data")
+
+    assert await response.json() == {"b": 2}
+
+
+async def test_a_storage_of_ones_own_that_keeps_data_in_the_cookie_is_found_out(
+    serve: Serve,
+) -> None:
+    class Plain(AbstractStorage):
+        async def load_session(self, request: web.Request) -> aiohttp_session.Session:
+            cookie = self.load_cookie(request)
+            if cookie is None:
+                return await self.new_session()
+            return aiohttp_session.Session(None, data={"session": {"a": cookie}}, new=False)
+
+        async def save_session(
+            self,
+            _request: web.Request,
+            response: web.StreamResponse,
+            session: aiohttp_session.Session,
+        ) -> None:
+            self.save_cookie(response, session.get("a", ""))
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        session = await session_of(request)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with pytest.raises(SessionNotSent):
+            await session.touch()
+        session["a"] = "2"
+        with pytest.raises(SessionNotSent):
+            await session.save()
+        session.rollback()
+        return response
+
+    client = await serve(Plain(), put, stream, data)
+    await client.get("/put?a=1")
+    response = await client.get("/stream")
+
+    assert await response.text() == ""
+    assert await (await client.get("/data")).json() == {"a": "1"}
+
+
+async def test_in_a_cookie_what_was_saved_cannot_be_read_again_in_the_same_request(
+    serve: Serve,
+) -> None:
+    async def ask(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.reload()
+        session["a"] = "2"
+        await session.save()
+        with pytest.raises(SessionError, match="from the next request on"):
+            await session.reload()
+        return web.json_response(dict(session))
+
+    client = await serve(SimpleCookieStorage(), put, ask)
+    await client.get("/put?a=1")
+
+    response = await client.get("/ask")
+
+    assert await response.json() == {"a": "2"}
 
 
 # What it cannot do.
