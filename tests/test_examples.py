@@ -41,6 +41,8 @@ def example(request: pytest.FixtureRequest) -> Iterator[Example]:
     name = request.param
     if name in {"redis_storage", "async_config"}:
         example = Example(name, REDIS_URL=request.getfixturevalue("redis_server").url)
+    elif name == "memcached_storage":
+        example = Example(name, MEMCACHED_URL=request.getfixturevalue("memcached_server").url)
     else:
         example = Example(name)
     example.start()
@@ -60,6 +62,7 @@ async def text(browser: aiohttp.ClientSession, url: str) -> str:
         ("in_memory", "/views"),
         ("redis_storage", "/"),
         ("redis_storage", "/views"),
+        ("memcached_storage", "/"),
         ("async_config", "/views"),
     ],
     indirect=["example"],
@@ -75,8 +78,10 @@ async def test_views_are_counted_for_each_browser(
     assert (counts, other_count) == (["1", "2", "3"], "1")
 
 
-@pytest.mark.parametrize("example", ["redis_storage", "async_config"], indirect=True)
-async def test_redis_goes_on_counting_after_the_process_was_restarted(
+@pytest.mark.parametrize(
+    "example", ["redis_storage", "async_config", "memcached_storage"], indirect=True
+)
+async def test_a_back_end_goes_on_counting_after_the_process_was_restarted(
     example: Example, browser: aiohttp.ClientSession
 ) -> None:
     before = [await text(browser, f"{example.url}/views") for _ in range(2)]
