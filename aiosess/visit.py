@@ -35,6 +35,7 @@ class Visit(Bridge[SessionState]):
     _state: SessionState | None = None
     _signed: Signed | None = None
     _waiters: list[asyncio.Future[None]] | None = None
+    _turn: asyncio.Lock | None = None
     _cookie_due = CookieAction.LEAVE
     _sent_on: web.StreamResponse | None = None
     _is_abandoned = False
@@ -169,7 +170,14 @@ class Visit(Bridge[SessionState]):
         if self._is_saved:
             # What the handler saved itself is not written a second time.
             rules = replace(rules, resave=False)
-        await self._act(state, rules, is_late=is_late)
+        async with self._in_turn():
+            await self._act(state, rules, is_late=is_late)
+
+    def _in_turn(self) -> asyncio.Lock:
+        """Let one task of this request at a time have its say about the record."""
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+        return self._turn
 
     async def _act(self, state: SessionState, rules: Rules, *, is_late: bool) -> None:
         """Decide, and do to the record what was decided."""
@@ -291,22 +299,24 @@ class Visit(Bridge[SessionState]):
     async def save(self) -> bool:
         """Write what was changed; False when the record is gone."""
         state = self._opened()
-        if not state.is_gone:
-            rules = Rules(save_uninitialized=True)
-            await self._act(state, rules, is_late=self._sent_on is not None)
-            self._is_saved = True
+        async with self._in_turn():
+            if not state.is_gone:
+                rules = Rules(save_uninitialized=True)
+                await self._act(state, rules, is_late=self._sent_on is not None)
+                self._is_saved = True
         # What is still new was not kept, since its cookie is withheld.
         return not state.is_gone and not state.is_new
 
     async def reload(self) -> None:
         """Read the record again."""
         state = self._opened()
-        state.rollback()
-        try:
-            await self._sessions.keeper.reload(state)
-        except SessionGone:
-            self._note_gone(state)
-            raise
+        async with self._in_turn():
+            state.rollback()
+            try:
+                await self._sessions.keeper.reload(state)
+            except SessionGone:
+                self._note_gone(state)
+                raise
 
     async def touch(self) -> bool:
         """Extend the record's life; False when it is gone."""
@@ -321,8 +331,9 @@ class Visit(Bridge[SessionState]):
     async def destroy(self) -> None:
         """Delete the record now, and the cookie with the response."""
         state = self._opened()
-        await self._sessions.keeper.delete(state)
-        state.intent = Intent.DESTROY
+        async with self._in_turn():
+            await self._sessions.keeper.delete(state)
+            state.intent = Intent.DESTROY
         if self._signed is not None or self._is_new_to_browser:
             self._cookie_due = CookieAction.CLEAR
 
@@ -348,13 +359,14 @@ class Visit(Bridge[SessionState]):
             await self.save()
         if state.is_new:
             return self._apply(change, state)
-        try:
-            return await self._sessions.keeper.atomic(
-                state, lambda newest: self._apply(change, newest)
-            )
-        except SessionGone:
-            self._note_gone(state)
-            raise
+        async with self._in_turn():
+            try:
+                return await self._sessions.keeper.atomic(
+                    state, lambda newest: self._apply(change, newest)
+                )
+            except SessionGone:
+                self._note_gone(state)
+                raise
 
     def _apply(self, change: Callable[[Session], T], state: SessionState) -> T:
         result = change(Session(state, self))

@@ -283,6 +283,7 @@ def test_after_saving_nothing_is_modified() -> None:
     session["count"] = 2
     session.max_age = 60
     session.changed()
+    state.writing()
 
     state.saved(2)
 
@@ -294,11 +295,54 @@ def test_a_container_that_is_changed_after_saving_is_noticed() -> None:
     state = stored(cart=[])
     cart = session_of(state)["cart"]
     cart.append(1)
+    state.writing()
     state.saved(2)
 
     cart.append(2)
 
     assert state.changes() == {"cart": (b"[1]", [1, 2])}
+
+
+def test_what_changes_while_the_record_is_written_is_still_to_be_saved() -> None:
+    state = stored(cart=[], count=1, gone=1)
+    session = session_of(state)
+    cart = session["cart"]
+    session["count"] = 2
+    session.cookie.path = "/shop"
+    state.writing()
+    cart.append(1)
+    session["count"], session["new"] = 3, 1
+    del session["gone"]
+    session.max_age = 60
+
+    state.saved(2)
+
+    assert state.changes() == {
+        "cart": (b"[]", [1]),
+        "count": (2, 3),
+        "new": (MISSING, 1),
+        "gone": (1, MISSING),
+    }
+    assert state.original_own == {"path": "/shop"}
+
+
+def test_a_session_that_starts_over_is_not_gone_any_more() -> None:
+    state = stored(count=1)
+    state.is_gone = True
+
+    state.start_over(0)
+
+    assert not state.is_gone
+
+
+def test_an_id_can_change_though_a_value_cannot_be_kept() -> None:
+    state = stored(count=1)
+    session_of(state)["bad"] = [object()]
+
+    state.leave_for("another")
+
+    with pytest.raises(UnserializableValue, match=r"session\['bad'\]\[0\] is of type object"):
+        state.changes()
 
 
 # Rebase

@@ -1,0 +1,135 @@
+"""Several tasks of one handler on one session: nothing is lost, nothing comes back to life."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from aiosess import Session, SessionGone, Storage
+from tests.web.conftest import Connect
+from tests.web.handlers import cookies_set, keep, kept, session_of, show, signed
+
+
+async def test_what_is_changed_while_a_save_is_under_way_is_kept(
+    connect: Connect, storage: Storage
+) -> None:
+    async def change_meanwhile(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        cart = session["cart"]
+        cart.append("early")
+        saving = asyncio.create_task(session.save())
+        await asyncio.sleep(0)
+        cart.append("late")
+        session["fruit"] = "pear"
+        await saving
+        return web.Response()
+
+    await keep(storage, "apple", cart=[])
+    client = await connect(change_meanwhile, forgets=True)
+
+    await client.get("/change_meanwhile", headers=signed("apple"))
+
+    assert await kept(storage, "apple") == {"cart": ["early", "late"], "fruit": "pear"}
+
+
+async def test_tasks_of_a_websocket_that_save_at_once_each_keep_their_changes(
+    connect: Connect, storage: Storage
+) -> None:
+    async def count(session: Session, task: str) -> None:
+        for number in range(10):
+            session[f"{task}{number}"] = number
+            await session.save()
+
+    async def socket(request: web.Request) -> web.WebSocketResponse:
+        session = await session_of(request)
+        response = web.WebSocketResponse()
+        await response.prepare(request)
+        await asyncio.gather(count(session, "a"), count(session, "b"), count(session, "c"))
+        return response
+
+    await keep(storage, "apple")
+    client = await connect(socket, forgets=True)
+
+    async with client.ws_connect("/socket", headers=signed("apple")) as connection:
+        await connection.receive()
+    data = await kept(storage, "apple")
+
+    assert data == {f"{task}{number}": number for task in "abc" for number in range(10)}
+
+
+async def test_two_tasks_may_save_a_new_session_at_once(connect: Connect) -> None:
+    async def save_twice(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["n"] = 1
+        return web.json_response(await asyncio.gather(session.save(), session.save()))
+
+    client = await connect(save_twice, show)
+
+    answers = await (await client.get("/save_twice")).json()
+    found = await (await client.get("/show")).json()
+
+    assert answers == [True, True]
+    assert found["data"] == {"n": 1}
+
+
+async def test_a_session_that_is_destroyed_while_it_is_saved_is_over(
+    connect: Connect, storage: Storage
+) -> None:
+    async def destroy_meanwhile(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["n"] = 1
+        saving = asyncio.create_task(session.save())
+        await asyncio.sleep(0)
+        await session.destroy()
+        await saving
+        return web.Response(text=session.id)
+
+    client = await connect(destroy_meanwhile)
+
+    response = await client.get("/destroy_meanwhile")
+
+    assert await storage.load(await response.text()) is None
+    assert not any(cookie.startswith("sid=s") for cookie in cookies_set(response))
+
+
+async def test_a_counter_is_right_when_tasks_of_one_handler_count_at_once(
+    connect: Connect, storage: Storage
+) -> None:
+    def one_more(session: Session) -> None:
+        session["count"] = session.get("count", 0) + 1
+
+    async def count(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await asyncio.gather(*(session.atomic(one_more) for _ in range(10)))
+        return web.json_response(session["count"])
+
+    await keep(storage, "apple")
+    client = await connect(count, forgets=True)
+
+    answer = await (await client.get("/count", headers=signed("apple"))).json()
+
+    assert answer == 10
+    assert await kept(storage, "apple") == {"count": 10}
+
+
+async def test_who_finds_the_record_gone_can_start_over(connect: Connect, storage: Storage) -> None:
+    async def start_over(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await storage.delete(session.id)
+        try:
+            await session.reload()
+        except SessionGone:
+            await session.regenerate()
+        session["begun"] = "anew"
+        return web.Response(text=session.id)
+
+    await keep(storage, "apple", n=1)
+    client = await connect(start_over, forgets=True)
+
+    response = await client.get("/start_over", headers=signed("apple"))
+    session_id = await response.text()
+
+    assert await kept(storage, session_id) == {"begun": "anew"}
+    assert cookies_set(response)[0].startswith(f"sid=s%3A{session_id}.")
+    assert await storage.load("apple") is None
