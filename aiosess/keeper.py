@@ -267,7 +267,11 @@ class Keeper:
                 # Somebody else renewed it at the same time: each keeps a session of its own.
                 return True
             state.rebase(theirs, state.version, self._merge)
-            state.version = await self._replace(state, self._encode(state))
+            try:
+                state.version = await self._replace(state, self._encode(state))
+            except Conflict:
+                # The new record has expired already: nobody else knows its id.
+                return False
             seen = current.version
         raise _too_often()
 
