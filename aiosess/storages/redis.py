@@ -42,6 +42,8 @@ _NO_ANSWER: Final = (
     exceptions.ClusterDownError,
     exceptions.TryAgainError,
     exceptions.RedisClusterException,
+    # What is no RESP ends the connection; the next one may speak it.
+    exceptions.InvalidResponse,
     OSError,
 )
 # redis-py counts these among the connection errors, yet trying again does not mend them.
@@ -57,9 +59,11 @@ class RedisStorage:
     its payload, so that a change by Express is seen as one too.
 
     With *multiplex* all requests of the process share one connection of the client's pool, and
-    what they ask in one tick leaves in one write. Without it, and for clients that have no such
-    pool (Cluster, ``single_connection_client``, classes of one's own), each command goes by the
-    client's ``execute_command``.
+    what they ask in one tick leaves in one write. A connection that owes an answer for longer
+    than the client's ``socket_timeout`` (without one: 5 s) is replaced. Without *multiplex*, and
+    for clients that have no such connections (Cluster, ``single_connection_client``, a streaming
+    credential provider, classes of one's own), each command goes by the client's
+    ``execute_command``.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ _MOST_WAITING: Final = 10_000
 # socket_timeout of its own; so is one that is not made in that time.
 _PATIENCE: Final = 5.0
 # A connection that nobody used for so many seconds may have been cut by the server meanwhile.
-_IDLE: Final = 0.05
+_IDLE: Final = 0.01
 
 # Connections that are known to read and write as redis-py's do; one of the application's own
 # class may not.
