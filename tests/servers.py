@@ -78,12 +78,12 @@ class Server:
 
 
 class RedisServer(Server):
-    """A redis-server that keeps nothing on disk."""
+    """A redis-server that keeps nothing on disk; *options* are those of its command line."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         port = free_port()
         command = [binary("redis-server"), "--port", str(port), "--bind", "127.0.0.1"]
-        command += ["--save", "", "--appendonly", "no", "--dir", str(folder)]
+        command += ["--save", "", "--appendonly", "no", "--dir", str(folder), *options]
         super().__init__(command, port)
 
     @property

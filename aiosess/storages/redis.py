@@ -71,7 +71,8 @@ class RedisStorage:
     ) -> None:
         if not hasattr(client, "execute_command"):
             raise OptionsError(
-                f"client={client!r} is not a redis.asyncio client: "
+                # Not its value: a URL may hold a password.
+                f"client is of type {type(client).__name__}, which is no redis.asyncio client: "
                 "use RedisStorage.from_url('redis://...') to have one made"
             )
         self._client: Any = client
@@ -184,10 +185,14 @@ def _errors() -> Generator[None]:
     except _NO_ANSWER as error:
         raise StorageUnavailable(f"redis did not answer: {type(error).__name__}") from error
     except exceptions.ResponseError as error:
+        # Redis repeats the arguments of a command that it does not know: session id and payload.
+        said, has_arguments, _ = str(error).partition(", with args beginning with")
+        if has_arguments:
+            raise StorageError(f"redis answered with an error: {said}") from None
         # Before Redis 7, an error inside a script stands somewhere in the message.
-        if any(word in str(error) for word in _NOT_NOW):
-            raise StorageUnavailable(f"redis is not ready: {error}") from error
-        raise StorageError(f"redis answered with an error: {error}") from error
+        if any(word in said for word in _NOT_NOW):
+            raise StorageUnavailable(f"redis is not ready: {said}") from error
+        raise StorageError(f"redis answered with an error: {said}") from error
 
 
 def _as_bytes(answer: str | bytes | None) -> bytes | None:

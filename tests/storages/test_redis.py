@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -384,6 +385,25 @@ async def test_a_user_without_the_right_is_an_error_that_is_not_retried(
     assert session_id not in str(error.value)
 
 
+async def test_a_server_that_does_not_know_a_command_is_not_quoted_with_its_arguments(
+    tmp_path: Path, session_id: str
+) -> None:
+    server = RedisServer(tmp_path, "--rename-command", "EVALSHA", "")
+    server.start()
+
+    try:
+        async with RedisStorage.from_url(server.url) as storage:
+            await storage.create(session_id, b"cart", 60)
+            with pytest.raises(StorageError) as error:
+                await storage.replace(session_id, b"more", 60, expected=b"cart")
+    finally:
+        server.stop()
+
+    told = "".join(traceback.format_exception(error.value))
+    assert "unknown command 'EVALSHA'" in told
+    assert session_id not in told
+
+
 @pytest.mark.parametrize("verb", ["load", "replace"])
 async def test_a_key_of_another_type_is_an_error_that_is_not_retried(
     redis: RedisStorage, client: Redis, verb: str, session_id: str
@@ -489,5 +509,7 @@ async def test_nothing_is_connected_before_the_first_call() -> None:
 
 
 async def test_a_url_is_no_client() -> None:
-    with pytest.raises(OptionsError, match=r"use RedisStorage\.from_url"):
-        RedisStorage("redis://127.0.0.1")  # type: ignore[arg-type]
+    with pytest.raises(OptionsError, match=r"use RedisStorage\.from_url") as caught:
+        RedisStorage("redis://:password@127.0.0.1")  # type: ignore[arg-type]
+
+    assert "password" not in str(caught.value)
