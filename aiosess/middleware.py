@@ -172,7 +172,10 @@ def _rewind(request: web.Request, response: web.StreamResponse) -> None:
 
 def _checked(options: object) -> SessionOptions:
     if not isinstance(options, SessionOptions):
-        raise OptionsError(f"options={options!r} must be SessionOptions(secret=...)")
+        # Not its value: a dict of options holds the secret.
+        raise OptionsError(
+            f"options of type {type(options).__name__} must be SessionOptions(secret=...)"
+        )
     return options
 
 

@@ -206,8 +206,10 @@ class SessionOptions:
 def _check_storage(storage: object) -> None:
     # A class has the five verbs as well.
     if isinstance(storage, type) or not isinstance(storage, Storage | AbstractStorage):
+        # Not the value of a str: a URL may hold a password.
+        shown = "a str" if isinstance(storage, str) else repr(storage)
         raise OptionsError(
-            f"storage={storage!r} is not a storage: give MemoryStorage(), "
+            f"storage={shown} is not a storage: give MemoryStorage(), "
             "RedisStorage.from_url('redis://...') or an object with the five verbs"
         )
 

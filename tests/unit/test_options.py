@@ -85,7 +85,7 @@ def test_options_are_given_by_name() -> None:
         ({"secret": []}, "secret must be a str, bytes or a list of them with at least one"),
         ({"secret": ""}, "secret is empty: give at least 32 random bytes"),
         ({"storage": None}, "storage=None is not a storage: give MemoryStorage(), "),
-        ({"storage": "redis://localhost"}, "RedisStorage.from_url('redis://...')"),
+        ({"storage": "redis://:password@localhost"}, "storage=a str is not a storage: give "),
         ({"storage": MemoryStorage}, "is not a storage: give MemoryStorage(), "),
         ({"name": ""}, "name='' cannot be a cookie's name: use letters, digits"),
         ({"name": "a;b"}, "name='a;b' cannot be a cookie's name: use letters, digits"),

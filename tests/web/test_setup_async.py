@@ -172,8 +172,10 @@ async def test_a_factory_that_returns_no_options_is_a_clear_error(
 ) -> None:
     setup_async(app, use_factory=lambda: made)
 
-    with pytest.raises(OptionsError, match="must be SessionOptions"):
+    with pytest.raises(OptionsError, match="must be SessionOptions") as caught:
         await start(app)
+
+    assert SECRET not in str(caught.value)
 
 
 async def test_a_factory_that_cannot_be_called_is_refused_at_once(app: web.Application) -> None:
