@@ -112,7 +112,8 @@ class Visit(Bridge[SessionState]):
         Where the handler prepared *response* itself, only the record can still be changed.
         Raise HTTPInternalServerError as ``retries`` says, SessionNotSent where it is too late.
         """
-        if response.prepared:
+        if response.prepared or (self._sent_on is not None and self._sent_on.prepared):
+            # In the second case an error was raised, or another response returned, after a stream.
             await self._commit_late()
             return
         if not self._is_abandoned:

@@ -147,6 +147,38 @@ async def test_a_late_change_of_a_new_session_is_a_loud_error(
     assert "await session.save() before prepare()" in caplog.text
 
 
+async def test_a_late_change_before_a_raised_http_error_is_a_loud_error_too(
+    connect: Connect, faulty: FaultyStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stream_then_raise(request: web.Request) -> web.StreamResponse:
+        await stream_then_change(request)
+        raise web.HTTPBadRequest
+
+    client = await connect(stream_then_raise, storage=faulty)
+
+    answer = await raw(client, "/stream_then_raise")
+
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b"Set-Cookie" not in answer
+    assert faulty.calls == []
+    assert "SessionNotSent" in caplog.text
+
+
+async def test_a_late_change_of_a_known_session_before_a_raised_http_error_is_kept(
+    connect: Connect, storage: Storage
+) -> None:
+    async def stream_then_raise(request: web.Request) -> web.StreamResponse:
+        await stream_then_change(request)
+        raise web.HTTPBadRequest
+
+    await keep(storage, "apple")
+    client = await connect(stream_then_raise)
+
+    await raw(client, "/stream_then_raise", signed("apple"))
+
+    assert await kept(storage, "apple") == {"late": True}
+
+
 async def test_changes_before_and_after_the_headers_are_both_kept(
     connect: Connect, storage: Storage
 ) -> None:
