@@ -285,10 +285,10 @@ async def _response(connection: _Connection) -> tuple[Any, exceptions.ResponseEr
 
 
 async def _is_cut(connection: _Connection) -> bool:
-    """Ask whether the server closed the connection, or sent what nobody asked for."""
+    """Ask whether the server closed the connection, is about to, or sent what nobody asked for."""
     try:
         if hasattr(connection, "can_read"):
-            return bool(await connection.can_read())
+            return connection.should_reconnect() or bool(await connection.can_read())
         # Before redis-py 8.
         return bool(await connection.can_read_destructive())
     except (exceptions.RedisError, OSError):

@@ -1,0 +1,505 @@
+"""The shared connection to Redis when something goes wrong: nobody gets another's answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from redis.asyncio import Redis, Sentinel
+from redis.exceptions import ResponseError
+
+from aiosess import StorageUnavailable
+from aiosess.retry import RetryingStorage, RetryPolicy
+from aiosess.storages import redis_line
+from aiosess.storages.redis import RedisStorage
+from tests.faults.odd_redis import Conversation, bulk, odd_redis
+from tests.servers import RedisServer, Server, binary, free_port
+
+LIMIT: Final = 0.1
+PATIENCE: Final = 0.3
+LONGER_THAN_A_TICK: Final = 0.05
+
+
+@pytest.fixture
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_line, "_PATIENCE", PATIENCE)
+
+
+@pytest.fixture
+def place_for_ten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_line, "_MOST_WAITING", 10)
+
+
+async def payload(storage: RedisStorage | RetryingStorage, session_id: str) -> bytes | None:
+    stored = await storage.load(session_id)
+    return None if stored is None else stored.payload
+
+
+async def outcomes(storage: RedisStorage | RetryingStorage, ids: list[str]) -> list[Any]:
+    """Load *ids* at once, and return each payload, or what was raised, by its type."""
+    results = await asyncio.gather(*(payload(storage, i) for i in ids), return_exceptions=True)
+    return [type(each) if isinstance(each, BaseException) else each for each in results]
+
+
+def until_asked(storage: RedisStorage, session_id: str) -> asyncio.Task[bytes | None]:
+    return asyncio.create_task(payload(storage, session_id))
+
+
+# Lost in the middle.
+
+
+async def test_a_connection_cut_in_mid_reply_fails_all_who_wait_and_is_replaced() -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        if client.number == 1:
+            for _ in range(3):
+                await client.command()
+            client.say(bulk(b"sess:a")[:-4])
+            await client.flush()
+            return
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        lost = await outcomes(storage, ["a", "b", "c"])
+        then = await outcomes(storage, ["b", "c"])
+
+    assert lost == [StorageUnavailable] * 3
+    assert then == [b"sess:b", b"sess:c"]
+
+
+async def test_who_was_answered_before_the_cut_has_the_answer_and_nothing_is_sent_again() -> None:
+    commands: list[bytes] = []
+
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        commands.extend([(await client.command())[1] for _ in range(4)])
+        client.say(bulk(commands[0]) + bulk(commands[1]) + b"$6\r\nse")
+        await client.flush()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        results = await outcomes(storage, ["a", "b", "c", "d"])
+
+    assert results == [b"sess:a", b"sess:b", StorageUnavailable, StorageUnavailable]
+    assert commands == [b"sess:a", b"sess:b", b"sess:c", b"sess:d"]
+
+
+async def test_an_answer_that_comes_byte_by_byte_is_whole_in_the_end() -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        while True:
+            for byte in bulk((await client.command())[1]):
+                client.say(bytes([byte]))
+                await client.flush()
+                await asyncio.sleep(0)
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        results = await outcomes(storage, ["a", "b", "c"])
+
+    assert results == [b"sess:a", b"sess:b", b"sess:c"]
+
+
+@pytest.mark.parametrize("multiplex", [True, False])
+async def test_a_server_that_speaks_another_protocol_is_unavailable(multiplex: bool) -> None:  # noqa: FBT001
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        await client.command()
+        client.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await client.command()
+
+    async with (
+        odd_redis(talk) as url,
+        RedisStorage.from_url(url, multiplex=multiplex) as storage,
+    ):
+        results = await outcomes(storage, ["a", "b", "c"])
+
+    assert results == [StorageUnavailable] * 3
+
+
+async def test_a_server_that_closes_after_accepting_is_unavailable() -> None:
+    async def talk(client: Conversation) -> None:
+        client.close()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        results = await outcomes(storage, ["a", "b"])
+
+    assert results == [StorageUnavailable] * 2
+
+
+async def test_what_nobody_asked_for_is_given_to_nobody() -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        client.say(bulk((await client.command())[1]) + bulk(b"another's"))
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        results = [await payload(storage, session_id) for session_id in ["a", "b", "c"]]
+
+    assert results == [b"sess:a", b"sess:b", b"sess:c"]
+
+
+# Cut while nobody used it.
+
+
+async def test_a_connection_cut_while_idle_is_replaced_without_an_error(
+    redis_server: RedisServer,
+) -> None:
+    async with (
+        RedisStorage.from_url(redis_server.url, client_name="cut-while-idle") as storage,
+        Redis.from_url(redis_server.url) as client,
+    ):
+        await storage.create("idle", b"cart", 60)
+        [line] = [c for c in await client.client_list() if c["name"] == "cut-while-idle"]
+        await client.client_kill_filter(_id=line["id"])
+
+        results = await outcomes(storage, ["idle"] * 3)
+
+    assert results == [b"cart"] * 3
+
+
+async def test_what_is_lost_with_the_first_call_after_a_pause_is_sent_again_once() -> None:
+    commands: list[tuple[int, bytes]] = []
+
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        if client.number == 1:
+            client.say(bulk((await client.command())[1]))
+        commands.append((client.number, (await client.command())[1]))
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        first = await payload(storage, "a")
+        await asyncio.sleep(LONGER_THAN_A_TICK)
+        then = await outcomes(storage, ["b"])
+
+    assert first == b"sess:a"
+    assert then == [StorageUnavailable]
+    assert commands == [(1, b"sess:b"), (2, b"sess:b")]
+
+
+async def test_nothing_is_sent_again_once_something_was_answered_since_the_pause() -> None:
+    commands: list[tuple[int, bytes]] = []
+
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        client.say(bulk((await client.command())[1]))
+        commands.append((client.number, (await client.command())[1]))
+        client.say(bulk(commands[-1][1]))
+        commands.append((client.number, (await client.command())[1]))
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        await storage.load("a")
+        await asyncio.sleep(LONGER_THAN_A_TICK)
+        results = await outcomes(storage, ["b", "c"])
+
+    assert results == [b"sess:b", StorageUnavailable]
+    assert commands == [(1, b"sess:b"), (1, b"sess:c")]
+
+
+async def test_nothing_is_sent_again_where_there_was_no_pause() -> None:
+    commands: list[tuple[int, bytes]] = []
+
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        client.say(bulk((await client.command())[1]))
+        commands.append((client.number, (await client.command())[1]))
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        await storage.load("a")
+        results = await outcomes(storage, ["b"])
+
+    assert results == [StorageUnavailable]
+    assert commands == [(1, b"sess:b")]
+
+
+# No answer.
+
+
+async def test_a_connection_that_owes_an_answer_for_too_long_is_replaced(
+    little_patience: None,
+) -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        if client.number == 1:
+            while True:
+                await client.command()
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        started = time.monotonic()
+        late = await outcomes(storage, ["a", "b"])
+        took = time.monotonic() - started
+        then = await outcomes(storage, ["a", "b"])
+
+    assert late == [StorageUnavailable] * 2
+    assert PATIENCE <= took < 5 * PATIENCE
+    assert then == [b"sess:a", b"sess:b"]
+
+
+async def test_a_connection_that_is_not_made_in_time_is_given_up(little_patience: None) -> None:
+    async def talk(client: Conversation) -> None:
+        if client.number == 1:
+            while True:
+                await client.command()
+        await client.greet()
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        late = await outcomes(storage, ["a", "b"])
+        then = await outcomes(storage, ["a", "b"])
+
+    assert late == [StorageUnavailable] * 2
+    assert then == [b"sess:a", b"sess:b"]
+
+
+async def test_a_connection_that_answers_slowly_but_steadily_is_kept(little_patience: None) -> None:
+    numbers: set[int] = set()
+
+    async def talk(client: Conversation) -> None:
+        numbers.add(client.number)
+        await client.greet()
+        while True:
+            command = await client.command()
+            await asyncio.sleep(PATIENCE / 2)
+            client.say(bulk(command[1]))
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        results = await outcomes(storage, ["a", "b", "c", "d"])
+
+    assert results == [b"sess:a", b"sess:b", b"sess:c", b"sess:d"]
+    assert numbers == {1}
+
+
+async def test_the_clients_socket_timeout_is_how_long_an_answer_may_take() -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        while True:
+            await client.command()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url, socket_timeout=LIMIT) as storage:
+        started = time.monotonic()
+        results = await outcomes(storage, ["a"])
+        took = time.monotonic() - started
+
+    assert results == [StorageUnavailable]
+    assert LIMIT <= took < 10 * LIMIT
+
+
+async def test_a_paused_server_is_waited_for_within_the_limits_and_used_again_when_it_goes_on(
+    own_redis_server: RedisServer, little_patience: None
+) -> None:
+    async with RedisStorage.from_url(own_redis_server.url) as storage:
+        impatient = RetryingStorage(storage, RetryPolicy(timeout=LIMIT))
+        await storage.create("there", b"cart", 60)
+        own_redis_server.pause()
+        given_up = [await outcomes(impatient, ["there"] * 5) for _ in range(8)]
+        own_redis_server.resume()
+
+        then = await outcomes(storage, ["there"] * 5)
+
+    assert given_up == [[StorageUnavailable] * 5] * 8
+    assert then == [b"cart"] * 5
+
+
+# What an outage may cost.
+
+
+async def test_one_call_too_many_is_refused_at_once(
+    own_redis_server: RedisServer, place_for_ten: None
+) -> None:
+    async with RedisStorage.from_url(own_redis_server.url) as storage:
+        await storage.create("there", b"cart", 60)
+        own_redis_server.pause()
+        waiting = [until_asked(storage, "there") for _ in range(10)]
+        await asyncio.sleep(0)
+
+        with pytest.raises(StorageUnavailable) as refused:
+            await asyncio.wait_for(storage.load("there"), LIMIT)
+
+        own_redis_server.resume()
+        assert "10 calls are waiting" in str(refused.value.__cause__)
+        assert await asyncio.gather(*waiting) == [b"cart"] * 10
+
+
+async def test_calls_given_up_before_they_were_sent_leave_nothing_behind(
+    place_for_ten: None,
+) -> None:
+    answer = asyncio.Event()
+
+    async def talk(client: Conversation) -> None:
+        await answer.wait()
+        await client.greet()
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        impatient = RetryingStorage(storage, RetryPolicy(timeout=0.02))
+        given_up = [await outcomes(impatient, ["a"] * 10) for _ in range(3)]
+        waiting = asyncio.create_task(outcomes(storage, ["b"] * 10))
+        await asyncio.sleep(0)
+        answer.set()
+
+        results = await waiting
+
+    assert given_up == [[StorageUnavailable] * 10] * 3
+    assert results == [b"sess:b"] * 10
+
+
+async def test_calls_given_up_after_they_were_sent_wait_for_their_answers_and_are_forgotten_then(
+    place_for_ten: None,
+) -> None:
+    answer = asyncio.Event()
+
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        await client.command()
+        await answer.wait()
+        client.say(bulk(b"sess:a"))
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        impatient = RetryingStorage(storage, RetryPolicy(timeout=0.02))
+        given_up = await outcomes(impatient, ["a"] * 10)
+        refused = await outcomes(storage, ["b"])
+        answer.set()
+        await asyncio.sleep(LONGER_THAN_A_TICK)
+        results = await outcomes(storage, ["c"] * 10)
+
+    assert given_up == [StorageUnavailable] * 10
+    assert refused == [StorageUnavailable]
+    assert results == [b"sess:c"] * 10
+
+
+async def test_while_a_server_does_not_read_what_is_asked_stays_here_and_can_be_cancelled() -> None:
+    read_on = asyncio.Event()
+    read: list[bytes] = []
+
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        while True:
+            read.append((await client.command())[1])
+            client.say(b"+OK\r\n")
+            await read_on.wait()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        creating: list[asyncio.Task[Any]] = []
+        for number in range(20):
+            creating.append(asyncio.create_task(storage.create(f"{number}", bytes(10**6), 60)))
+            await asyncio.sleep(0.005)
+        creating.pop().cancel()
+        read_on.set()
+        await asyncio.gather(*creating)
+
+    assert read == [f"sess:{number}".encode() for number in range(19)]
+
+
+# Sentinel.
+
+
+class SentinelServer(Server):
+    """A redis-sentinel that watches one primary by itself."""
+
+    def __init__(self, folder: Path, primary: RedisServer) -> None:
+        port = free_port()
+        config = folder / "sentinel.conf"
+        config.write_text(
+            f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
+            f"sentinel monitor sessions 127.0.0.1 {primary.port} 1\n"
+            "sentinel down-after-milliseconds sessions 500\n"
+            "sentinel failover-timeout sessions 2000\n"
+        )
+        super().__init__([binary("redis-server"), str(config), "--sentinel"], port)
+
+
+async def until(is_so: Callable[[], Awaitable[object]]) -> None:
+    for _ in range(400):
+        if await is_so():
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail("it did not become so in 20 s")
+
+
+async def demote(sentinel: Any) -> bool:
+    """Ask for a failover; False while the replica is not good enough."""
+    try:
+        await sentinel.sentinels[0].execute_command("SENTINEL", "FAILOVER", "sessions")
+    except ResponseError:
+        return False
+    return True
+
+
+async def is_replica(server: RedisServer) -> bool:
+    async with Redis.from_url(server.url) as client:
+        replication: Any = await client.info("replication")
+        return bool(replication["role"] == "slave" and replication["master_link_status"] == "up")
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer, SentinelServer]]:
+    """A primary, its replica, and who watches over them."""
+    for name in ("primary", "replica", "sentinel"):
+        (tmp_path / name).mkdir()
+    primary = RedisServer(tmp_path / "primary")
+    replica = RedisServer(tmp_path / "replica")
+    replica._command += ["--replicaof", "127.0.0.1", str(primary.port)]
+    replica._command += ["--repl-diskless-sync-delay", "0"]
+    primary._command += ["--repl-diskless-sync-delay", "0"]
+    sentinel = SentinelServer(tmp_path / "sentinel", primary)
+    everybody: list[Server] = [primary, replica, sentinel]
+    try:
+        for server in everybody:
+            server.start()
+        yield primary, replica, sentinel
+    finally:
+        for server in everybody:
+            server.stop()
+
+
+@pytest.fixture
+async def sentinel(servers: tuple[RedisServer, RedisServer, SentinelServer]) -> AsyncIterator[Any]:
+    """The client of the sentinel, once that knows the replica."""
+    client: Any = Sentinel([("127.0.0.1", servers[2].port)])  # type: ignore[no-untyped-call]
+    await until(lambda: client.discover_slaves("sessions"))
+    yield client
+    for each in client.sentinels:
+        await each.aclose()
+
+
+async def test_after_a_failover_by_sentinel_the_new_primary_is_used(
+    servers: tuple[RedisServer, RedisServer, SentinelServer], sentinel: Any
+) -> None:
+    primary, replica, _ = servers
+    async with sentinel.master_for("sessions") as client:
+        storage = RedisStorage(client)
+        lasting = RetryingStorage(storage, RetryPolicy(retries=150, wait=lambda _: 0.1))
+        await lasting.create("there", b"cart", 600)
+        await client.wait(1, 5000)
+        primary.stop()
+
+        version = await lasting.replace("there", b"more", 600, expected=b"cart")
+        loaded = await payload(lasting, "there")
+
+        assert version == b"more"
+        assert loaded == b"more"
+        async with Redis.from_url(replica.url) as seen:
+            assert await seen.get("sess:there") == b"more"
+        await storage.close()
+
+
+async def test_a_primary_that_was_demoted_is_left_for_the_new_one(
+    servers: tuple[RedisServer, RedisServer, SentinelServer], sentinel: Any
+) -> None:
+    async with sentinel.master_for("sessions") as client:
+        storage = RedisStorage(client)
+        lasting = RetryingStorage(storage, RetryPolicy(retries=150, wait=lambda _: 0.1))
+        await lasting.create("there", b"cart", 600)
+        await client.wait(1, 5000)
+        await until(lambda: demote(sentinel))
+        await until(lambda: is_replica(servers[0]))
+
+        await lasting.replace("there", b"more", 600, expected=b"cart")
+
+        async with Redis.from_url(servers[1].url) as seen:
+            assert await seen.get("sess:there") == b"more"
+        await storage.close()
