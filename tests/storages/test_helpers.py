@@ -198,15 +198,17 @@ async def test_only_looking_creates_no_record_and_no_cookie(aiohttp_client: Aioh
     assert len(client.session.cookie_jar) == 0
 
 
-async def test_only_looking_changes_nothing(client: Client, options: SessionOptions) -> None:
+async def test_only_looking_changes_nothing(
+    client: Client, options: SessionOptions, storage: Storage
+) -> None:
     async with session_for(client, options) as session:
         session["user"] = 1
-    stored = await options.storage.load(session.id)
+    stored = await storage.load(session.id)
 
     async with session_for(client, options):
         pass
 
-    assert await options.storage.load(session.id) == stored
+    assert await storage.load(session.id) == stored
 
 
 async def test_each_client_has_its_own_session(
@@ -224,7 +226,7 @@ async def test_each_client_has_its_own_session(
 
 
 async def test_a_destroyed_session_is_over_for_the_application(
-    client: Client, options: SessionOptions
+    client: Client, options: SessionOptions, storage: Storage
 ) -> None:
     async with session_for(client, options) as session:
         session["user"] = 1
@@ -232,7 +234,7 @@ async def test_a_destroyed_session_is_over_for_the_application(
     async with session_for(client, options) as session:
         await session.destroy()
 
-    assert await options.storage.load(session.id) is None
+    assert await storage.load(session.id) is None
     assert len(client.session.cookie_jar) == 0
 
 
@@ -263,7 +265,7 @@ async def test_a_new_session_has_no_need_of_a_new_id(
 
 
 async def test_a_regenerated_session_is_empty_and_its_old_record_gone(
-    client: Client, options: SessionOptions
+    client: Client, options: SessionOptions, storage: Storage
 ) -> None:
     async with session_for(client, options) as session:
         session["user"] = 1
@@ -274,10 +276,12 @@ async def test_a_regenerated_session_is_empty_and_its_old_record_gone(
         session["user"] = 2
 
     assert (await seen_by_the_application(client))["data"] == {"user": 2}
-    assert await options.storage.load(old_id) is None
+    assert await storage.load(old_id) is None
 
 
-async def test_an_invalidated_session_is_over(client: Client, options: SessionOptions) -> None:
+async def test_an_invalidated_session_is_over(
+    client: Client, options: SessionOptions, storage: Storage
+) -> None:
     async with session_for(client, options) as session:
         session["user"] = 1
         old_id = session.id
@@ -285,7 +289,7 @@ async def test_an_invalidated_session_is_over(client: Client, options: SessionOp
     async with session_for(client, options) as session:
         session.invalidate()
 
-    assert await options.storage.load(old_id) is None
+    assert await storage.load(old_id) is None
     assert (await seen_by_the_application(client))["new"] is True
 
 
@@ -411,10 +415,10 @@ async def test_a_jar_that_keeps_no_cookies_is_an_error_that_says_so(
 
 
 async def test_an_id_that_is_taken_is_refused(
-    make_options: MakeOptions, aiohttp_client: AiohttpClient
+    make_options: MakeOptions, aiohttp_client: AiohttpClient, storage: Storage
 ) -> None:
     options = make_options(genid=lambda _request: "always the same")
-    await options.storage.create("always the same", b"another's", 60)
+    await storage.create("always the same", b"another's", 60)
     client = await aiohttp_client(application(options))
 
     with pytest.raises(IdTaken):
