@@ -393,6 +393,22 @@ async def test_two_requests_that_change_one_session_both_keep_their_change(bench
     assert await bench.kept() == {"a": 2, "b": 2}
 
 
+async def test_the_later_one_of_two_requests_keeps_the_max_age_that_the_other_set(
+    bench: Bench,
+) -> None:
+    await bench.keep(n=1)
+    remembers, counts = await bench.load(), await bench.load()
+    remembers.cookie.max_age = 5 * IDLE
+    change(counts, n=2)
+
+    await bench.keeper.replace(remembers)
+    await bench.keeper.replace(counts)
+    bench.clock.advance(4 * IDLE)
+
+    found = await bench.load()
+    assert (found.data, found.cookie.max_age) == ({"n": 2}, 5 * IDLE)
+
+
 async def test_many_requests_at_once_each_keep_their_change(bench: Bench) -> None:
     await bench.keep()
     states = [await bench.load() for _ in range(50)]

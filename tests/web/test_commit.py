@@ -644,6 +644,30 @@ async def test_a_file_response_carries_the_session(connect: Connect, tmp_path: P
     assert found["data"] == {"views": 1}
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"If-None-Match": "*"}, 304), ({"Range": "bytes=0-2"}, 206), ({"Range": "bytes=99-"}, 416)],
+    ids=["not modified", "a part", "no such part"],
+)
+async def test_a_file_response_without_the_whole_file_carries_the_session(
+    connect: Connect, tmp_path: Path, headers: dict[str, str], status: int
+) -> None:
+    (tmp_path / "file.txt").write_text("content")
+
+    async def download(request: web.Request) -> web.FileResponse:
+        await views(request)
+        return web.FileResponse(tmp_path / "file.txt")
+
+    client = await connect(download, show)
+
+    response = await client.get("/download", headers=headers)
+    found = await (await client.get("/show")).json()
+
+    assert response.status == status
+    assert response.headers["Cache-Control"] == 'no-cache="Set-Cookie"'
+    assert found["data"] == {"views": 1}
+
+
 async def test_a_file_that_was_compressed_beforehand_varies_by_cookie_too(
     connect: Connect, tmp_path: Path
 ) -> None:

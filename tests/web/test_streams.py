@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientPayloadError, ServerDisconnectedError, WSMsgType, web
+from pytest_aiohttp import AiohttpClient
 
-from aiosess import CookieOptions, SessionNotSent, Storage, StorageUnavailable
+from aiosess import CookieOptions, SessionNotSent, Storage, StorageUnavailable, setup
 from aiosess.testing import FaultyStorage
+from tests.conftest import MakeOptions
 from tests.web.conftest import Client, Connect
 from tests.web.handlers import cookies_set, keep, kept, session_of, show, signed, views
 
@@ -284,6 +286,26 @@ async def test_a_stream_that_does_not_ask_has_no_session_headers(
 
     assert "Vary" not in response.headers
     assert faulty.calls == []
+
+
+@pytest.mark.parametrize("prefix", ["/sub", "/sub/deeper"])
+async def test_a_stream_of_a_sub_application_has_the_session_of_its_parent(
+    make_options: MakeOptions, aiohttp_client: AiohttpClient, prefix: str
+) -> None:
+    app, sub, deeper = web.Application(), web.Application(), web.Application()
+    setup(app, make_options())
+    for each in (app, sub, deeper):
+        each.router.add_get("/stream", stream)
+        each.router.add_get("/show", show)
+    sub.add_subapp("/deeper", deeper)
+    app.add_subapp("/sub", sub)
+    client = await aiohttp_client(app)
+
+    response = await client.get(f"{prefix}/stream")
+    found = await (await client.get("/show")).json()
+
+    assert len(cookies_set(response)) == 1
+    assert found["data"] == {"streamed": True}
 
 
 # WebSockets.
