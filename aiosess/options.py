@@ -72,7 +72,7 @@ class SessionOptions:
     - ``for_routes``, ``exclude``: which routes get a session; see RouteSelector.
     - ``retries``: how many more tries when the storage does not answer, then 500. ``None``: one
       try, and the handler gets no session.
-    - ``retries_strategy``: the seconds before each retry; called with 1, 2, ...
+    - ``retries_strategy``: the seconds before each retry; called with 1, 2, ...; needs ``retries``.
     - ``timeout``: for one call of the storage.
     - ``touch_after``: a record that was touched more recently is not touched again; a duration,
       or a share of the idle timeout such as ``"5%"``. A session may end that much too early.
@@ -172,11 +172,17 @@ class SessionOptions:
                 )
 
     def _built_retry_policy(self) -> RetryPolicy:
-        return RetryPolicy(
+        policy = RetryPolicy(
             retries=0 if self.retries is None else self.retries,
             wait=self.retries_strategy,
             timeout=seconds(self.timeout, name="timeout"),
         )
+        if self.retries is None and self.retries_strategy is not no_wait:
+            raise OptionsError(
+                f"retries_strategy={self.retries_strategy!r} has no effect without retries: "
+                "give retries=... as well"
+            )
+        return policy
 
     def _built_keeper_options(self) -> KeeperOptions:
         idle = self._idle_seconds()

@@ -150,6 +150,7 @@ def test_options_are_given_by_name() -> None:
             "retries_strategy=0.5 is not callable: give a function of the retry's number",
         ),
         ({"retries_strategy": None}, "retries_strategy=None is not callable"),
+        ({"retries_strategy": float}, "has no effect without retries: give retries=... as well"),
         ({"timeout": 0}, "timeout=0 must be more than zero seconds"),
         ({"timeout": None}, "timeout=None is not a duration: give seconds or a timedelta"),
         ({"renew_grace": -1}, "renew_grace=-1 must be zero or more seconds"),
