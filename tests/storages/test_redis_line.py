@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pytest
 import trustme
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Connection, Redis
 from redis.credentials import StreamingCredentialProvider, UsernamePasswordCredentialProvider
 
 from aiosess import Storage, StorageError, StorageUnavailable
@@ -134,6 +134,9 @@ async def test_a_big_answer_comes_before_small_ones_and_each_to_its_caller(
     assert seen == [big, *(session_id.encode() for session_id in ids)]
 
 
+@pytest.mark.skipif(
+    not hasattr(Connection, "mark_for_reconnect"), reason="older clients never want to"
+)
 async def test_a_connection_that_redis_py_wants_to_leave_is_left(
     redis: RedisStorage, client: Redis, name: str
 ) -> None:
