@@ -91,7 +91,7 @@ def is_login(state: SessionState, keys: Collection[str]) -> bool:
     The id that was known before must not lead to what is behind the login. False where it has
     changed already, and where there was none. Raise UnserializableValue for what cannot be written.
     """
-    if state.version is None or state.intent is not Intent.KEEP:
+    if state.version is None or state.intent not in {Intent.KEEP, Intent.EMPTY}:
         return False
     if state.originals.keys().isdisjoint(keys):
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -38,6 +39,8 @@ _MOST_RENEWALS: Final = 3
 _QUICK_TRIES: Final = 5
 _LONGEST_PAUSE: Final = 0.05
 _LEAST_TTL: Final = 0.001
+# What stands under an id while its session is being destroyed: it leads nowhere.
+_ENDED: Final = encode_alias(Alias("", 0.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,11 +139,22 @@ class Keeper:
         self._saved(state, version)
         return True
 
-    async def touch(self, state: SessionState) -> bool:
-        """Let the record live its idle timeout from now; False when it is gone."""
+    async def touch(self, state: SessionState, *, is_renewal_told: bool = True) -> bool:
+        """Let the record live its idle timeout from now; False when it is gone.
+
+        With *is_renewal_told*, one more call finds out whether the id was renewed since the record
+        was read: ``is_alias`` says so then, and it is the record under the new id that lives on.
+        """
         if self._is_over(state):
             return await self._end(state)
         state.is_gone = not await self._storage.touch(state.session_id, self._ttl(state))
+        if is_renewal_told and not state.is_gone:
+            stored = await self._storage.load(state.session_id)
+            found = await self._follow(state.session_id, stored)
+            if found is not None and found.session_id != state.session_id:
+                state.is_alias = True
+                await self._storage.touch(found.session_id, self._ttl(state))
+            state.is_gone = found is None
         self._touched.add(state.session_id)
         return not state.is_gone
 
@@ -168,11 +182,31 @@ class Keeper:
 
     async def delete(self, state: SessionState) -> None:
         """Remove the record, and the one under the id before; neither need be there."""
-        if state.previous is not None:
-            await self._storage.delete(state.previous.session_id)
-        if state.version is not None:
-            await self._storage.delete(state.session_id)
+        for each in (state.previous, state):
+            if each is not None and each.version is not None:
+                await self._end_record(each.session_id, each.version)
         state.version = state.previous = None
+
+    async def _end_record(self, session_id: str, version: Version) -> None:
+        """Remove the record, also when it was renewed meanwhile and lives under another id."""
+        for _ in range(_MOST_MERGES):
+            try:
+                # From here on nobody can renew it any more.
+                await self._replace_bytes(session_id, _ENDED, self._grace + 1, expected=version)
+                break
+            except Conflict as conflict:
+                current = conflict.current
+            found = self._read(current)
+            if isinstance(found, Alias) and found.renewed_to:
+                await self._storage.delete(session_id)
+                session_id = found.renewed_to
+                current = await self._storage.load(session_id)
+            if current is None:
+                return
+            version = current.version
+        # The session is over; if this fails, what is left goes by itself in a moment.
+        with contextlib.suppress(StorageUnavailable):
+            await self._storage.delete(session_id)
 
     async def reload(self, state: SessionState) -> None:
         """Read the record again into *state*; SessionGone when there is none."""
@@ -264,8 +298,9 @@ class Keeper:
             if current is None or theirs is None:
                 return False
             if isinstance(theirs, Alias):
-                # Somebody else renewed it at the same time: each keeps a session of its own.
-                return True
+                # Somebody else renewed it at the same time, and each keeps a session of its own; or
+                # destroyed it, and it leads nowhere.
+                return bool(theirs.renewed_to)
             state.rebase(theirs, state.version, self._merge)
             try:
                 state.version = await self._replace(state, self._encode(state))
@@ -323,6 +358,8 @@ class Keeper:
                 return None
             if isinstance(found, Record):
                 return _Found(session_id, found, stored.version)
+            if not found.renewed_to:
+                return None
             if self._clock() >= found.until:
                 _log.warning("a session id was used after it had been renewed: it is refused")
                 return None

@@ -164,6 +164,16 @@ class SessionState:
         self.created_at = now
         self.is_alias = self.is_marked = self.is_gone = False
 
+    def part_for(self, session_id: str, now: float) -> None:
+        """Go on alone under another id, with nothing but what this request has changed."""
+        values = {key: value for key, (_, value) in self.changes().items() if value is not MISSING}
+        self.session_id = session_id
+        self.version = None
+        self.start_over(now)
+        self.data.update(values)
+        self.originals.update(dict.fromkeys(values, MISSING))
+        self.is_marked = True
+
     def rollback(self) -> None:
         """Forget what this request did: data, cookie, id and intent are as they were read."""
         before = self.previous

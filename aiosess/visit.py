@@ -204,7 +204,9 @@ class Visit(Bridge[SessionState]):
             case Action.REPLACE:
                 is_kept = await keeper.replace(state)
             case Action.TOUCH:
-                is_kept = await keeper.touch(state)
+                # A cookie that is sent again must not put an id back that was renewed meanwhile.
+                is_cookie_due = rules.rolling or is_resigned
+                is_kept = await keeper.touch(state, is_renewal_told=is_cookie_due)
             case Action.DELETE:
                 await self._delete(state)
         if not is_kept:
@@ -343,8 +345,12 @@ class Visit(Bridge[SessionState]):
         state = self._opened()
         if self._sent_on is not None:
             raise SessionNotSent("the id cannot change any more: the headers have left")
-        if intent is Intent.RENEW and (state.is_new or state.is_alias):
-            # Nobody knows this id yet; or it is new, and not for who comes with the old one.
+        if intent is Intent.RENEW and state.is_new:
+            # Nobody knows this id yet.
+            return
+        if intent is Intent.RENEW and state.is_alias:
+            # Who comes with an old id may be a stranger to who has the new one, either way round.
+            state.part_for(await self._sessions.new_id(self._request), self._sessions.keeper.now())
             return
         state.leave_for(await self._sessions.new_id(self._request))
         if intent is Intent.REGENERATE:

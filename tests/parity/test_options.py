@@ -473,7 +473,7 @@ async def test_a_failing_delete_is_logged_and_harms_no_response(
 ) -> None:
     client = await serve(take_away, unset="destroy")
     await client.get("/")
-    watched.fail(StorageUnavailable("boom!"), verbs=("delete",))
+    watched.fail(StorageUnavailable("boom!"), verbs=("replace", "delete"))
 
     response = await client.get("/away")
 

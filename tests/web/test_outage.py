@@ -351,13 +351,31 @@ async def test_destroy_raises_so_that_nobody_believes_in_a_logout_that_was_none(
 
     await keep(storage, "apple", n=1)
     client = await connect(logout, storage=faulty, forgets=True)
-    faulty.fail(verbs=("delete",))
+    faulty.fail(verbs=("replace", "delete"))
 
     response = await client.get("/logout", headers=signed("apple"))
 
     assert await response.json() == {"n": 1}
     assert await kept(storage, "apple") == {"n": 1}
     assert cookies_set(response) == []
+
+
+async def test_a_session_is_over_before_its_record_is_deleted(
+    connect: Connect, storage: Storage, faulty: FaultyStorage
+) -> None:
+    async def logout(request: web.Request) -> web.Response:
+        await (await session_of(request)).destroy()
+        return web.Response()
+
+    await keep(storage, "apple", n=1)
+    client = await connect(logout, show, storage=faulty, forgets=True)
+    faulty.fail(verbs=("delete",))
+
+    response = await client.get("/logout", headers=signed("apple"))
+    after = await client.get("/show", headers=signed("apple"))
+
+    assert cookies_set(response)[0].startswith("sid=;")
+    assert (await after.json())["data"] == {}
 
 
 # Waiting.

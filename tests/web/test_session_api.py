@@ -223,7 +223,8 @@ async def test_touch_extends_the_record_at_once(
     await asyncio.sleep(0.6)
 
     assert await response.json() is True
-    assert faulty.calls == ["load", "touch"]
+    # The second load finds out whether the id was renewed meanwhile.
+    assert faulty.calls == ["load", "touch", "load"]
     assert await storage.load("apple") is not None
 
 
@@ -434,18 +435,83 @@ async def test_the_old_id_leads_to_the_session_for_the_grace_period_without_the_
     assert cookies_set(response) == []
 
 
-async def test_who_comes_with_the_old_id_cannot_have_it_renewed_to_one_of_their_own(
+async def test_who_logs_in_with_an_old_id_gets_a_session_of_their_own_and_none_of_its_data(
     connect: Connect, storage: Storage
 ) -> None:
     await keep(storage, "apple", n=1)
     client = await connect(login, forgets=True)
-    new_id = (await (await client.get("/login", headers=signed("apple"))).json())["new"]
+    renewed_id = (await (await client.get("/login", headers=signed("apple"))).json())["new"]
 
     response = await client.get("/login", headers=signed("apple"))
 
-    assert (await response.json())["new"] == new_id
-    assert cookies_set(response) == []
-    assert await kept(storage, new_id) == {"n": 1, "user": "Bob"}
+    own_id = (await response.json())["new"]
+    assert own_id not in {renewed_id, "apple"}
+    assert len(cookies_set(response)) == 1
+    assert await kept(storage, own_id) == {"user": "Bob"}
+    assert await kept(storage, renewed_id) == {"n": 1, "user": "Bob"}
+
+
+async def test_a_login_with_an_old_id_never_reaches_who_renewed_it(
+    connect: Connect, storage: Storage
+) -> None:
+    async def renew(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.renew_id()
+        return web.Response(text=session.id)
+
+    await keep(storage, "planted", n=1)
+    client = await connect(renew, login, forgets=True)
+    attackers_id = await (await client.get("/renew", headers=signed("planted"))).text()
+
+    await client.get("/login", headers=signed("planted"))
+
+    assert await kept(storage, attackers_id) == {"n": 1}
+
+
+async def test_a_rolling_cookie_does_not_put_an_id_back_that_was_renewed_meanwhile(
+    connect: Connect, storage: Storage
+) -> None:
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.Response:
+        await session_of(request)
+        has_begun.set()
+        await may_end.wait()
+        return web.Response()
+
+    await keep(storage, "apple", n=1)
+    client = await connect(slow, login, rolling=True, forgets=True)
+
+    pending = asyncio.ensure_future(client.get("/slow", headers=signed("apple")))
+    await has_begun.wait()
+    await client.get("/login", headers=signed("apple"))
+    may_end.set()
+
+    assert cookies_set(await pending) == []
+
+
+async def test_a_logout_that_began_before_a_renewal_ends_the_renewed_session(
+    connect: Connect, storage: Storage
+) -> None:
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def logout(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        has_begun.set()
+        await may_end.wait()
+        await session.destroy()
+        return web.Response()
+
+    await keep(storage, "apple", n=1)
+    client = await connect(logout, login, forgets=True)
+
+    pending = asyncio.ensure_future(client.get("/logout", headers=signed("apple")))
+    await has_begun.wait()
+    new_id = (await (await client.get("/login", headers=signed("apple"))).json())["new"]
+    may_end.set()
+    await pending
+
+    assert await storage.load(new_id) is None
 
 
 async def test_after_the_grace_period_the_old_id_is_refused(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from aiohttp import web
 
 from aiosess import Session, SessionGone, Storage
+from aiosess.storages.redis import RedisStorage
+from tests.servers import RedisServer
 from tests.web.conftest import Connect
 from tests.web.handlers import cookies_set, keep, kept, session_of, show, signed
 
@@ -133,3 +136,29 @@ async def test_who_finds_the_record_gone_can_start_over(connect: Connect, storag
     assert await kept(storage, session_id) == {"begun": "anew"}
     assert cookies_set(response)[0].startswith(f"sid=s%3A{session_id}.")
     assert await storage.load("apple") is None
+
+
+async def test_a_new_session_whose_save_was_cancelled_halfway_can_be_saved_again(
+    connect: Connect, own_redis_server: RedisServer
+) -> None:
+    async with RedisStorage.from_url(own_redis_server.url) as redis:
+
+        async def save_in_haste(request: web.Request) -> web.Response:
+            session = await session_of(request)
+            session["n"] = 1
+            await redis.load("a connection is there")
+            own_redis_server.pause()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(session.save(), 0.05)
+            own_redis_server.resume()
+            # What was asked before is done before: then the record is there.
+            await redis.load(session.id)
+            session["n"] = 2
+            return web.Response(text=session.id)
+
+        client = await connect(save_in_haste, storage=redis)
+
+        response = await client.get("/save_in_haste")
+
+        assert response.status == 200
+        assert await kept(redis, await response.text()) == {"n": 2}
