@@ -324,7 +324,8 @@ class Keeper:
                 return stored.version
             state.version = stored.version
             return await self._replace(state, payload)
-        except StorageUnavailable:
+        except (StorageUnavailable, asyncio.CancelledError):
+            # It may have happened all the same.
             state.unconfirmed = payload
             raise
 
