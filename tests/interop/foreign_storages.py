@@ -6,6 +6,7 @@ identity they give, what they keep, what they do with an empty session.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import uuid
@@ -24,15 +25,17 @@ class Database:
         self.errors: list[Exception] = []
 
     async def read(self, key: Any) -> Any:
-        self._answer("read")
+        await self._answer("read")
         return copy.deepcopy(self.rows.get(key))
 
     async def write(self, key: Any, row: Any) -> None:
-        self._answer("write")
+        await self._answer("write")
         self.rows[key] = copy.deepcopy(row)
 
-    def _answer(self, call: str) -> None:
+    async def _answer(self, call: str) -> None:
         self.calls.append(call)
+        # Others have their turn meanwhile, as where a network is in between.
+        await asyncio.sleep(0)
         if self.errors:
             raise self.errors.pop(0)
 

@@ -124,6 +124,48 @@ async def test_the_id_from_before_the_login_ends_with_its_grace(
     assert await kept(storage, before) == {}
 
 
+async def test_remember_renews_the_id_of_a_session_that_was_invalidated_first(
+    make_app: MakeApp, aiohttp_client: AiohttpClient
+) -> None:
+    async def start(request: web.Request) -> web.Response:
+        (await session_of(request)).invalidate()
+        response = web.Response()
+        await aiohttp_security.remember(request, response, "ann")
+        return response
+
+    app = make_app(start, put, show)
+    aiohttp_security.setup(app, SessionIdentityPolicy(), Users())
+    client = await aiohttp_client(app)
+    await client.get("/put?cart=full")
+    before = await session_id(client)
+
+    await client.get("/start")
+
+    shown = await (await client.get("/show")).json()
+    assert shown["id"] != before
+    assert shown["data"] == {"AIOHTTP_SECURITY": "ann"}
+
+
+async def test_an_id_that_the_handler_renewed_itself_is_renewed_once(
+    make_app: MakeApp, aiohttp_client: AiohttpClient
+) -> None:
+    async def start(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.renew_id()
+        response = web.Response(text=session.id)
+        await aiohttp_security.remember(request, response, "ann")
+        return response
+
+    app = make_app(start, put, show)
+    aiohttp_security.setup(app, SessionIdentityPolicy(), Users())
+    client = await aiohttp_client(app)
+    await client.get("/put?cart=full")
+
+    response = await client.get("/start")
+
+    assert await response.text() == await session_id(client)
+
+
 async def test_remembering_somebody_else_renews_the_id_again(serve: Serve) -> None:
     client = await serve()
     await client.get("/login?as=ann")

@@ -121,15 +121,16 @@ async def test_new_session_after_the_headers_leaves_the_session_as_it_is(connect
         await response.prepare(request)
         with pytest.raises(aiosess.SessionNotSent):
             await aiohttp_session.new_session(request)
-        await response.write(repr(dict(session)).encode())
+        session["late"] = "kept"
         return response
 
-    client = await connect(put, stream)
+    client = await connect(put, stream, show)
     await client.get("/put?cart=full")
 
-    response = await client.get("/stream")
+    await (await client.get("/stream")).read()
 
-    assert await response.text() == "{'cart': 'full'}"
+    shown = await (await client.get("/show")).json()
+    assert shown["data"] == {"cart": "full", "late": "kept"}
 
 
 async def test_a_route_without_sessions_says_so_to_aiohttp_session(connect: Connect) -> None:

@@ -7,7 +7,7 @@ import importlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKe
 THEIRS, OURS = "aiohttp_session", "aiosess.compat"
 IN_COOKIE = ["simple", "encrypted", "nacl"]
 ON_SERVER = ["redis", "memcached"]
-
-
-@pytest.fixture(scope="module")
-def memcached_server() -> Iterator[MemcachedServer]:
-    server = MemcachedServer()
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -36,14 +35,6 @@ class Load:
 @pytest.fixture(params=["aiohttp_session", "aiosess.compat"])
 def load(request: pytest.FixtureRequest) -> Load:
     return Load(request.param)
-
-
-@pytest.fixture
-def memcached_server() -> Iterator[MemcachedServer]:
-    server = MemcachedServer()
-    server.start()
-    yield server
-    server.stop()
 
 
 async def visit_twice(aiohttp_client: AiohttpClient, app: web.Application) -> list[str]:

@@ -127,6 +127,17 @@ async def test_a_session_is_kept_from_request_to_request(
     assert await response.json() == 2
 
 
+async def test_a_response_that_sets_the_cookie_tells_caches(
+    serve: Serve, foreign: AbstractStorage
+) -> None:
+    client = await serve(foreign, put)
+
+    response = await client.get("/put?a=1")
+
+    assert response.headers[hdrs.CACHE_CONTROL] == 'no-cache="Set-Cookie"'
+    assert response.headers[hdrs.VARY] == "Cookie"
+
+
 async def test_the_session_is_ours_and_aiohttp_sessions(
     serve: Serve, foreign: AbstractStorage
 ) -> None:
@@ -540,12 +551,14 @@ async def test_what_a_stream_changes_later_is_kept_where_the_browser_knows_the_s
     assert await response.json() == {"begun": True, "done": True}
 
 
-async def test_what_a_websocket_changes_is_kept(serve: Serve, foreign: AbstractStorage) -> None:
+async def test_what_a_websocket_saves_is_kept(serve: Serve, foreign: AbstractStorage) -> None:
     async def chat(request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         async for message in socket:
-            (await session_of(request))["said"] = message.data
+            session = await session_of(request)
+            session["said"] = message.data
+            await session.save()
             await socket.close()
         return socket
 
