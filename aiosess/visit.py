@@ -229,7 +229,7 @@ class Visit(Bridge[SessionState]):
         if is_late:
             _log.warning("a login in a streamed response keeps the session id: the headers left")
             return
-        await self.change_id(Intent.RENEW)
+        await self._change_id(state, Intent.RENEW)
 
     async def _keep_under_new_id(self, state: SessionState) -> bool:
         is_kept = True
@@ -303,10 +303,13 @@ class Visit(Bridge[SessionState]):
         """Write what was changed; False when the record is gone."""
         state = self._opened()
         async with self._in_turn():
-            if not state.is_gone:
-                rules = Rules(save_uninitialized=True)
-                await self._act(state, rules, is_late=self._sent_on is not None)
-                self._is_saved = True
+            return await self._save(state)
+
+    async def _save(self, state: SessionState) -> bool:
+        if not state.is_gone:
+            rules = Rules(save_uninitialized=True)
+            await self._act(state, rules, is_late=self._sent_on is not None)
+            self._is_saved = True
         # What is still new was not kept, since its cookie is withheld.
         return not state.is_gone and not state.is_new
 
@@ -324,12 +327,13 @@ class Visit(Bridge[SessionState]):
     async def touch(self) -> bool:
         """Extend the record's life; False when it is gone."""
         state = self._opened()
-        if state.is_new or state.is_gone:
-            return not state.is_gone
-        is_kept = await self._sessions.keeper.touch(state)
-        if not is_kept:
-            self._is_interrupted()
-        return is_kept
+        async with self._in_turn():
+            if state.is_new or state.is_gone:
+                return not state.is_gone
+            is_kept = await self._sessions.keeper.touch(state)
+            if not is_kept:
+                self._is_interrupted()
+            return is_kept
 
     async def destroy(self) -> None:
         """Delete the record now, and the cookie with the response."""
@@ -343,6 +347,10 @@ class Visit(Bridge[SessionState]):
     async def change_id(self, intent: Intent) -> None:
         """Take a new id, with the data (RENEW) or without (REGENERATE)."""
         state = self._opened()
+        async with self._in_turn():
+            await self._change_id(state, intent)
+
+    async def _change_id(self, state: SessionState, intent: Intent) -> None:
         if self._sent_on is not None:
             raise SessionNotSent("the id cannot change any more: the headers have left")
         if intent is Intent.RENEW and state.is_new:
@@ -362,11 +370,11 @@ class Visit(Bridge[SessionState]):
         if inspect.iscoroutinefunction(change):
             raise TypeError(f"atomic({change!r}): give a plain function, it may be called again")
         state = self._opened()
-        if state.previous is not None:
-            await self.save()
-        if state.is_new:
-            return self._apply(change, state)
         async with self._in_turn():
+            if state.previous is not None:
+                await self._save(state)
+            if state.is_new:
+                return self._apply(change, state)
             try:
                 return await self._sessions.keeper.atomic(
                     state, lambda newest: self._apply(change, newest)

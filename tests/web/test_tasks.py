@@ -116,6 +116,55 @@ async def test_a_counter_is_right_when_tasks_of_one_handler_count_at_once(
     assert await kept(storage, "apple") == {"count": 10}
 
 
+async def test_an_id_that_is_renewed_while_the_session_is_saved_keeps_all(
+    connect: Connect, storage: Storage
+) -> None:
+    async def renew_meanwhile(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["early"] = True
+        saving = asyncio.create_task(session.save())
+        await asyncio.sleep(0)
+        await session.renew_id()
+        session["late"] = True
+        await saving
+        return web.Response(text=session.id)
+
+    await keep(storage, "apple", n=1)
+    client = await connect(renew_meanwhile, forgets=True)
+
+    response = await client.get("/renew_meanwhile", headers=signed("apple"))
+
+    assert response.status == 200
+    data = await kept(storage, await response.text())
+    assert data == {"n": 1, "early": True, "late": True}
+
+
+async def test_tasks_that_save_count_and_renew_at_once_lose_nothing(
+    connect: Connect, storage: Storage
+) -> None:
+    async def save(session: Session) -> None:
+        for number in range(5):
+            session[f"n{number}"] = number
+            await session.save()
+
+    async def count(session: Session) -> None:
+        for _ in range(5):
+            await session.atomic(lambda newest: newest.update(count=newest.get("count", 0) + 1))
+
+    async def all_at_once(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await asyncio.gather(save(session), count(session), session.renew_id())
+        return web.Response(text=session.id)
+
+    await keep(storage, "apple")
+    client = await connect(all_at_once, forgets=True)
+
+    response = await client.get("/all_at_once", headers=signed("apple"))
+    data = await kept(storage, await response.text())
+
+    assert data == {"count": 5, **{f"n{number}": number for number in range(5)}}
+
+
 async def test_who_finds_the_record_gone_can_start_over(connect: Connect, storage: Storage) -> None:
     async def start_over(request: web.Request) -> web.Response:
         session = await session_of(request)
