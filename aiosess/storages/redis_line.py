@@ -169,9 +169,6 @@ class _Wire:
             connection = self._connection
             if connection is None:
                 connection = await self._connect()
-            elif self._may_be_cut:
-                # In this tick the loop learns of what came in the pause, and so of an end.
-                await asyncio.sleep(0)
             while self._outbox:
                 if not self._waiting and await _is_cut(connection):
                     raise _CutWhileIdleError("the connection was cut while it was idle")

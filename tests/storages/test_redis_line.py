@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import pytest
 import trustme
-from redis.asyncio import BlockingConnectionPool, Connection, Redis
+from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis
 from redis.credentials import StreamingCredentialProvider, UsernamePasswordCredentialProvider
 
 from aiosess import Storage, StorageError, StorageUnavailable
+from aiosess.storages import redis_line
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import Harness, report, run_contract
 from tests.servers import RedisServer, free_port
@@ -417,6 +418,34 @@ async def test_a_client_of_one_connection_keeps_it(
         assert len(await connections(client, name)) == 1
 
 
+class OwnConnection(Connection):
+    """A connection that may write and read in a way of its own."""
+
+
+async def test_connections_of_another_class_are_not_shared(
+    redis_server: RedisServer, client: Redis, name: str
+) -> None:
+    pool = ConnectionPool(connection_class=OwnConnection, port=redis_server.port, client_name=name)
+    async with Redis.from_pool(pool) as own:
+        storage = RedisStorage(own, prefix=f"{name}:")
+
+        await create_records(storage, 10)
+
+        assert len(await connections(client, name)) > 1
+
+
+async def test_without_hiredis_connections_are_not_shared(
+    redis_server: RedisServer, client: Redis, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_line, "_pack", None)
+    async with RedisStorage.from_url(
+        redis_server.url, prefix=f"{name}:", client_name=name
+    ) as storage:
+        await create_records(storage, 10)
+
+        assert len(await connections(client, name)) > 1
+
+
 class Tokens(StreamingCredentialProvider, UsernamePasswordCredentialProvider):
     """Credentials that come anew now and then."""
 
@@ -488,9 +517,11 @@ async def test_closing_fails_the_calls_that_wait_and_gives_the_connection_back(
         await asyncio.sleep(0.01)
 
         await storage.close()
+        _, pending = await asyncio.wait(waiting, timeout=1)
         results = await asyncio.gather(*waiting, return_exceptions=True)
         own_redis_server.resume()
 
+        assert not pending
         assert {type(result) for result in results} == {StorageUnavailable}
         assert await client.get("sess:there") == b"cart"
 
@@ -509,27 +540,47 @@ async def test_closing_while_it_connects_fails_the_calls_that_wait(
     assert {type(result) for result in results} == {StorageUnavailable}
 
 
+async def test_who_cancels_all_tasks_of_the_loop_leaves_nobody_waiting(
+    own_redis_server: RedisServer,
+) -> None:
+    async with RedisStorage.from_url(own_redis_server.url) as storage:
+        await storage.create("there", b"cart", 600)
+        own_redis_server.pause()
+        waiting = [asyncio.create_task(storage.load("there")) for _ in range(10)]
+        await asyncio.sleep(0.01)
+
+        for task in asyncio.all_tasks().difference(waiting, [asyncio.current_task()]):
+            task.cancel()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        own_redis_server.resume()
+
+        assert {type(result) for result in results} == {StorageUnavailable}
+        assert await payload(storage, "there") == b"cart"
+
+
 # A loop that ends with an open connection says so when that is collected: rightly.
 @pytest.mark.filterwarnings("ignore:unclosed")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_one_event_loop_after_the_other_may_use_the_same_storage(
-    redis_server: RedisServer, name: str
-) -> None:
-    storage = RedisStorage.from_url(redis_server.url, prefix=f"{name}:", max_connections=1)
-
-    async def use() -> list[bytes | None]:
-        return list(await asyncio.gather(*(payload(storage, "there") for _ in range(10))))
-
-    asyncio.run(create_there(storage))
-    seen = [asyncio.run(use()), asyncio.run(use())]
-    asyncio.run(storage.close())
+def test_one_event_loop_after_the_other_may_use_the_same_storage(redis_server: RedisServer) -> None:
+    seen = load_in_two_loops(redis_server.url)
     gc.collect()
 
     assert seen == [[b"cart"] * 10, [b"cart"] * 10]
 
 
-async def create_there(storage: Storage) -> None:
-    await storage.create("there", b"cart", 600)
+def load_in_two_loops(url: str) -> list[list[bytes | None]]:
+    storage = RedisStorage.from_url(url, prefix=f"{uuid.uuid4()}:", max_connections=1)
+
+    async def create() -> None:
+        await storage.create("there", b"cart", 600)
+
+    async def load() -> list[bytes | None]:
+        return list(await asyncio.gather(*(payload(storage, "there") for _ in range(10))))
+
+    asyncio.run(create())
+    seen = [asyncio.run(load()), asyncio.run(load())]
+    asyncio.run(storage.close())
+    return seen
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
@@ -546,6 +597,7 @@ async def test_tasks_that_start_eagerly_share_the_connection_too(redis: RedisSto
 
 FORGOTTEN = """
 import asyncio, gc, sys
+from aiosess.storages import redis_line
 from aiosess.storages.redis import RedisStorage
 from tests.faults.odd_redis import odd_redis
 
