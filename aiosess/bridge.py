@@ -40,6 +40,14 @@ class Bridge(Generic[StateT]):
         """Take a new id."""
         raise NotImplementedError
 
+    def leave(self) -> None:
+        """Let go of the request and of its session, now that the response is made.
+
+        Each holds the visit, and would be freed only when the garbage collector finds the circle.
+        """
+        self.__dict__.pop("_session", None)
+        self.__dict__.pop("_request", None)
+
     def session_of(self, state: StateT) -> Session:
         """Return what handlers hold of *state*."""
         raise NotImplementedError

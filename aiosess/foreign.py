@@ -382,9 +382,12 @@ class ForeignVisit(Bridge[ForeignState]):
 
     # Commit.
 
+    def leave(self) -> None:
+        """Keep the request: such a storage cannot do without it, also after the response."""
+
     async def commit(self, response: web.StreamResponse) -> None:
         """Keep what the handler did, then write the cookie into *response*."""
-        if response.prepared:
+        if response.prepared or (self._sent_on is not None and self._sent_on.prepared):
             await self._commit_late()
             return
         if not self._is_abandoned:

@@ -108,7 +108,8 @@ _NO_SESSIONS: Final = NoSessions()
 def _middleware(sessions: Sessions) -> Middleware:
     @web.middleware
     async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.get(_VISIT) is not None:
+        # An empty request, as most are here, saves the look-up of a key that is not there.
+        if len(request) and request.get(_VISIT) is not None:
             return await handler(request)
         if not sessions.selects(request):
             request[_VISIT] = None
@@ -126,9 +127,12 @@ def _middleware(sessions: Sessions) -> Middleware:
         except BaseException:
             visit.abandon()
             raise
-        if visit.is_asked and isinstance(response, web.StreamResponse):
-            await visit.commit(response)
-        return response
+        else:
+            if visit.is_asked and isinstance(response, web.StreamResponse):
+                await visit.commit(response)
+            return response
+        finally:
+            visit.leave()
 
     return serve
 

@@ -10,7 +10,6 @@ from aiohttp import web
 from aiohttp_session import AbstractStorage
 
 from aiosess.attributes import CookieOptions, check_name
-from aiosess.cookie import is_secure
 from aiosess.errors import OptionsError
 from aiosess.foreign import ForeignStorage
 from aiosess.keeper import Keeper
@@ -65,11 +64,10 @@ class Sessions:
         self.options.routes.check(app)
         self._is_checked = True
 
-    async def cookie_for(self, request: web.Request) -> CookieOptions:
+    async def cookie_for(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
         """Return the cookie's attributes for *request*, each ``"auto"`` settled."""
-        secure = is_secure(request, proxy=self.options.proxy)
         if self._cookies:
-            return self._cookies[secure]
+            return self._cookies[is_secure]
         given = self.options.cookie
         cookie = given(request) if callable(given) else given
         if inspect.isawaitable(cookie):
@@ -77,7 +75,7 @@ class Sessions:
         if not isinstance(cookie, CookieOptions):
             raise OptionsError(f"the cookie function returned {cookie!r}, not CookieOptions")
         check_name(self.options.name, cookie)
-        return cookie.resolve(is_secure=secure)
+        return cookie.resolve(is_secure=is_secure)
 
     async def new_id(self, request: web.Request) -> str:
         """Return a new session id from ``genid``."""

@@ -40,6 +40,7 @@ class Visit(Bridge[SessionState]):
     _sent_on: web.StreamResponse | None = None
     _is_abandoned = False
     _is_opened = False
+    _is_secure = False
     _is_saved = False
     _is_settled = False
     _is_new_to_browser = False
@@ -64,7 +65,8 @@ class Visit(Bridge[SessionState]):
                 waiter = asyncio.get_running_loop().create_future()
                 self._waiters.append(waiter)
                 await waiter
-        return self._session
+        # Once the visit has left its request, a middleware outside ours still finds the session.
+        return request.get(SESSION) if self._session is None else self._session
 
     async def _open_first(self, request: web.Request) -> None:
         waiters: list[asyncio.Future[None]] = []
@@ -80,7 +82,8 @@ class Visit(Bridge[SessionState]):
 
     async def _open(self, request: web.Request) -> None:
         options = self._sessions.options
-        cookie = await self._sessions.cookie_for(request)
+        self._is_secure = is_secure(request, proxy=options.proxy)
+        cookie = await self._sessions.cookie_for(request, is_secure=self._is_secure)
         if cookie.path != "/" and not is_under(request.rel_url.raw_path, cookie.path):
             return
         self._signed = signed = options.signer.read(request, options.name)
@@ -243,7 +246,10 @@ class Visit(Bridge[SessionState]):
 
     async def _delete(self, state: SessionState) -> None:
         await self._sessions.keeper.delete(state)
-        if state.intent is Intent.EMPTY:
+        if self._sent_on is not None:
+            # No other session can begin in this response.
+            state.is_gone = True
+        elif state.intent is Intent.EMPTY:
             # An id whose record was deleted is never used again.
             state.session_id = await self._sessions.new_id(self._request)
             state.intent = Intent.KEEP
@@ -261,7 +267,7 @@ class Visit(Bridge[SessionState]):
                 "connection, and this one is not; behind a TLS proxy, set proxy=True"
             )
             return True
-        if state.cookie.secure and not is_secure(self._request, proxy=self._sessions.options.proxy):
+        if state.cookie.secure and not self._is_secure:
             self._sessions.log_once(
                 f"the cookie {name!r} is withheld and no session kept: it is secure, and the "
                 "connection is not; behind a TLS proxy, set proxy=True, and for plain HTTP "

@@ -63,7 +63,7 @@ class MemcachedStorage:
     ) -> None:
         if not isinstance(client, MemcachedClient):
             raise OptionsError(
-                f"client={client!r} is not an aiosess.storages.memcached_client.MemcachedClient: "
+                f"client is a {type(client).__name__} and not a MemcachedClient: "
                 "use MemcachedStorage.from_url('memcached://...') to have one made"
             )
         is_legal = prefix == "" or _LEGAL.fullmatch(prefix) is not None

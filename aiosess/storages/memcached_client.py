@@ -363,6 +363,10 @@ async def _log_in(connection: _Connection, login: bytes) -> None:
         raise StorageError(f"memcached refused the username or password: {_text(reply)}")
 
 
+def _without_login(name: str) -> str:
+    return name.rpartition("@")[2]
+
+
 def _address(name: str) -> tuple[str, int]:
     host, colon, port = name.rpartition(":")
     if not colon or name.endswith("]"):
@@ -370,9 +374,13 @@ def _address(name: str) -> tuple[str, int]:
     is_bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if is_bracketed else host
     if not host or (":" in host and not is_bracketed):
-        raise OptionsError(f"{name!r} is not a node: write 'host:port' or '[::1]:port'")
+        raise OptionsError(
+            f"{_without_login(name)!r} is not a node: write 'host:port' or '[::1]:port'"
+        )
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= _MOST_PORTS):
-        raise OptionsError(f"{name!r} is not a node: its port is not from 1 to {_MOST_PORTS}")
+        raise OptionsError(
+            f"{_without_login(name)!r} is not a node: its port is not from 1 to {_MOST_PORTS}"
+        )
     return host, int(port)
 
 

@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
 from aiosess.storages.base import Stored, Version
-from aiosess.storages.redis_line import RedisLine, is_shareable
+from aiosess.storages.redis_line import line_of
 
 __all__ = ["RedisStorage"]
 
@@ -58,12 +58,12 @@ class RedisStorage:
     application's to close. *prefix* stands before each session id. The version of a record is
     its payload, so that a change by Express is seen as one too.
 
-    With *multiplex* all requests of the process share one connection of the client's pool, and
-    what they ask in one tick leaves in one write. A connection that owes an answer for longer
-    than the client's ``socket_timeout`` (without one: 5 s) is replaced. Without *multiplex*, and
-    for clients that have no such connections (Cluster, ``single_connection_client``, a streaming
-    credential provider, classes of one's own), each command goes by the client's
-    ``execute_command``.
+    With *multiplex* all requests of the process share one connection of the client's pool (to
+    each node of a cluster), and what they ask in one tick leaves in one write. A connection that
+    owes an answer for longer than the client's ``socket_timeout`` (without one: 5 s) is replaced.
+    Without *multiplex*, and for clients that have no such connections
+    (``single_connection_client``, a streaming credential provider, reads from replicas, classes
+    of one's own), each command goes by the client's ``execute_command``.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class RedisStorage:
         self._client: Any = client
         self._prefix = prefix
         self._owns_client = False
-        self._line = RedisLine(client) if multiplex and is_shareable(client) else None
+        self._line = line_of(client) if multiplex else None
 
     @classmethod
     def from_url(

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import math
 from collections import deque
-from typing import Any, Final, TypeAlias, TypeGuard
+from typing import Any, Final, TypeAlias
 
 from redis import exceptions
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
@@ -24,10 +24,12 @@ from redis.asyncio.connection import (
 from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.credentials import StreamingCredentialProvider
 
-__all__ = ["RedisLine", "is_shareable"]
+__all__ = ["ClusterLine", "RedisLine", "line_of"]
 
 # redis-py leaves much of its connections untyped.
 _Connection: TypeAlias = Any
+_Pool: TypeAlias = Any
+_Word: TypeAlias = str | bytes | int
 
 try:
     import hiredis
@@ -57,35 +59,49 @@ _SHAREABLE: Final = frozenset(
 )
 
 
-def is_shareable(client: Redis | RedisCluster) -> TypeGuard[Redis]:
-    """Ask whether *client* has connections that can be shared, and hiredis is there."""
-    if _pack is None or not isinstance(client, Redis) or client.single_connection_client:
-        return False
+# What a node of a cluster says instead of doing what it was asked.
+_NOT_DONE: Final = (
+    exceptions.AskError,  # a MovedError too
+    exceptions.TryAgainError,
+    exceptions.ClusterDownError,  # a MasterDownError too
+)
+
+
+def line_of(client: Redis | RedisCluster) -> RedisLine | ClusterLine | None:
+    """Return a line over connections of *client*, or ``None`` where they cannot be shared."""
+    if _pack is None or "execute_command" in _overridden(client):
+        return None
+    if isinstance(client, RedisCluster):
+        # Who wants replicas to answer has no one connection for a key.
+        reads_elsewhere = client.read_from_replicas or client.load_balancing_strategy
+        return None if reads_elsewhere else ClusterLine(client)
+    if not isinstance(client, Redis) or client.single_connection_client:
+        return None
     pool = client.connection_pool
-    return (
-        "execute_command" not in _overridden(client)
-        and isinstance(pool, ConnectionPool)
-        and pool.connection_class in _SHAREABLE
-        # Its new tokens reach a connection only when that comes back to the pool.
-        and not isinstance(
-            pool.connection_kwargs.get("credential_provider"), StreamingCredentialProvider
-        )
+    return RedisLine(pool) if isinstance(pool, ConnectionPool) and _is_shareable(pool) else None
+
+
+def _is_shareable(pool: _Pool) -> bool:
+    credentials = pool.connection_kwargs.get("credential_provider")
+    # New tokens reach a connection only when that comes back to its pool.
+    return pool.connection_class in _SHAREABLE and not isinstance(
+        credentials, StreamingCredentialProvider
     )
 
 
 class RedisLine:
-    """Sends the commands of many tasks over one connection of *client*'s pool.
+    """Sends the commands of many tasks over one connection of *pool*.
 
     A call may be cancelled at any time: if it was not sent yet, it never is; if it was, its
     answer is read and thrown away. Nobody gets another's. When the connection is lost, every
     call that waits fails with an error of redis-py, and the next one connects anew.
     """
 
-    def __init__(self, client: Redis) -> None:
-        self._pool: Any = client.connection_pool
+    def __init__(self, pool: _Pool) -> None:
+        self._pool = pool
         self._wire: _Wire | None = None
 
-    async def call(self, *command: str | bytes | int) -> Any:
+    async def call(self, *command: _Word) -> Any:
         """Send *command* and return its answer, strings as bytes; raise redis-py's errors."""
         try:
             return await self._open().ask(command)
@@ -106,6 +122,83 @@ class RedisLine:
         return wire
 
 
+class ClusterLine:
+    """Sends each command over the line of the node that has its key.
+
+    redis-py knows which node that is, and does what a node did not do: where the key has moved,
+    and after a connection was lost or a call given up, the cluster's client is asked instead, so
+    that it learns who has the key now.
+    """
+
+    def __init__(self, client: RedisCluster) -> None:
+        self._client: Any = client
+        self._lines: dict[str, RedisLine | None] = {}
+        self._doubted: set[str] = set()
+
+    async def call(self, *command: _Word) -> Any:
+        """Send *command* and return its answer, strings as bytes; raise redis-py's errors."""
+        node = self._node_of(command)
+        line = None if node is None else self._line_to(node)
+        if node is None or line is None or node.name in self._doubted:
+            answer = await self._client.execute_command(*command, NEVER_DECODE=True)
+            if node is not None:
+                self._doubted.discard(node.name)
+            return answer
+        try:
+            return await line.call(*command)
+        except _NOT_DONE:
+            return await self._client.execute_command(*command, NEVER_DECODE=True)
+        except exceptions.ResponseError:
+            raise
+        except BaseException:
+            self._doubted.add(node.name)
+            raise
+
+    async def close(self) -> None:
+        """Give the connections back; calls that wait fail."""
+        lines, self._lines = self._lines, {}
+        for line in lines.values():
+            if line is not None:
+                await line.close()
+
+    def _node_of(self, command: tuple[_Word, ...]) -> Any:
+        """Return the node that has the key of *command*; ``None`` when that is not known."""
+        key = command[3] if command[0] in {"EVAL", "EVALSHA"} else command[1]
+        try:
+            return self._client.get_node_from_key(key)
+        except exceptions.RedisClusterException:
+            return None
+
+    def _line_to(self, node: Any) -> RedisLine | None:
+        if node.name not in self._lines:
+            line = RedisLine(_NodePool(node)) if _is_shareable(node) else None
+            self._lines[node.name] = line
+        return self._lines[node.name]
+
+
+class _NodePool:
+    """The connections of one node of a cluster, as a pool has them."""
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self.connection_kwargs = node.connection_kwargs
+
+    async def get_connection(self) -> _Connection:
+        connection = self._node.acquire_connection()
+        try:
+            await connection.connect()
+            if await _is_cut(connection):
+                await connection.disconnect(nowait=True)
+                await connection.connect()
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection
+
+    async def release(self, connection: _Connection) -> None:
+        self._node.release(connection)
+
+
 class _CutWhileIdleError(exceptions.ConnectionError):
     """The connection was lost in a pause, or with the first call after it unanswered."""
 
@@ -116,7 +209,7 @@ class _Wire:
     Whatever still runs after the end finds nothing to send and nobody to answer here.
     """
 
-    def __init__(self, pool: Any, *, before: _Wire | None) -> None:
+    def __init__(self, pool: _Pool, *, before: _Wire | None) -> None:
         self.loop = asyncio.get_running_loop()
         self.is_over = False
         self._pool = pool
@@ -133,7 +226,7 @@ class _Wire:
         self._moved_at = 0.0
         self._may_be_cut = False
 
-    async def ask(self, command: tuple[str | bytes | int, ...]) -> Any:
+    async def ask(self, command: tuple[_Word, ...]) -> Any:
         if len(self._outbox) + len(self._waiting) >= _MOST_WAITING:
             raise exceptions.ConnectionError(f"{_MOST_WAITING} calls are waiting for answers")
         answer: asyncio.Future[Any] = self.loop.create_future()
@@ -302,7 +395,7 @@ async def _stop(*tasks: asyncio.Task[None] | None) -> None:
         await asyncio.wait(others)
 
 
-def _overridden(client: Redis) -> set[str]:
+def _overridden(client: Redis | RedisCluster) -> set[str]:
     """Return the names that the client's class and its parents define on top of redis-py's."""
-    kinds = type(client).__mro__
-    return {name for kind in kinds[: kinds.index(Redis)] for name in vars(kind)}
+    own = [kind for kind in type(client).__mro__ if kind.__module__.partition(".")[0] != "redis"]
+    return {name for kind in own for name in vars(kind)}
