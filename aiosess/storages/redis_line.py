@@ -171,8 +171,9 @@ class ClusterLine:
 
     def _line_to(self, node: Any) -> RedisLine | None:
         if node.name not in self._lines:
-            line = RedisLine(_NodePool(node)) if _is_shareable(node) else None
-            self._lines[node.name] = line
+            # Nodes of older redis-py keep their connections to themselves.
+            can_lend = hasattr(node, "release") and _is_shareable(node)
+            self._lines[node.name] = RedisLine(_NodePool(node)) if can_lend else None
         return self._lines[node.name]
 
 
