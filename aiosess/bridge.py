@@ -36,6 +36,17 @@ class Bridge(Generic[StateT]):
         """Return the session; ``None`` where there can be none."""
         raise NotImplementedError
 
+    is_asked: bool = False
+    """Whether anybody asked for the session."""
+
+    async def prepare(self, response: web.StreamResponse) -> None:
+        """Commit, for a response whose headers are about to leave."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """Keep nothing more."""
+        raise NotImplementedError
+
     async def change_id(self, intent: Intent) -> None:
         """Take a new id."""
         raise NotImplementedError

@@ -105,6 +105,8 @@ def decide(end: Ending, rules: Rules) -> Action:
     """Return what to do with the record."""
     is_wanted = end.is_modified or rules.save_uninitialized
     match end.intent:
+        case Intent.KEEP if end.is_stored:
+            return _keep(end, rules)
         case Intent.DESTROY:
             return Action.DELETE if end.is_stored else Action.NOTHING
         case Intent.EMPTY if end.is_empty:
@@ -115,10 +117,10 @@ def decide(end: Ending, rules: Rules) -> Action:
             return Action.DELETE
         case Intent.RENEW | Intent.REGENERATE:
             return Action.CREATE if is_wanted else Action.NOTHING
-        case Intent.KEEP | Intent.EMPTY if not end.is_stored:
-            return Action.CREATE if is_wanted else Action.NOTHING
-        case Intent.KEEP | Intent.EMPTY:
+        case Intent.EMPTY if end.is_stored:
             return _keep(end, rules)
+        case Intent.KEEP | Intent.EMPTY:
+            return Action.CREATE if is_wanted else Action.NOTHING
 
 
 def decide_cookie(

@@ -8,8 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import quote, unquote
 
 from aiohttp import hdrs, web
@@ -41,8 +40,7 @@ _STRONG: Final = 32
 _UNQUOTED: Final = "!~*'()"
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(NamedTuple):
     """A session id whose signature holds; *is_current*: it was made with the first secret."""
 
     session_id: str
@@ -169,7 +167,10 @@ def keep_out_of_caches(response: web.StreamResponse) -> None:
 
 def vary_by_cookie(response: web.StreamResponse) -> None:
     """Tell caches that *response* differs from browser to browser."""
-    vary = ", ".join(filter(None, response.headers.getall(hdrs.VARY, ())))
+    given = response.headers.getall(hdrs.VARY, None)
+    if given == ["Cookie"]:
+        return
+    vary = ", ".join(filter(None, given or ()))
     if not vary:
         response.headers[hdrs.VARY] = "Cookie"
     elif not {"*", "cookie"} & {each.strip().lower() for each in vary.split(",")}:

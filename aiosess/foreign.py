@@ -62,8 +62,8 @@ class ForeignStorage:
 
     def __init__(self, given: aiohttp_session.AbstractStorage, policy: RetryPolicy) -> None:
         self.given = given
-        self.name = type(given).__name__
-        self.cookie = _cookie_options(given)
+        self.name: str = type(given).__name__
+        self.cookie: CookieOptions = _cookie_options(given)
         self._retries = Retries(policy)
         self._has_warned = False
         self._kept_in_cookie = any(
@@ -176,10 +176,11 @@ class ForeignState(SessionState):
 
     def saved(self, version: Version) -> None:
         """Take note that all of it was written."""
-        self.version = version
-        self.is_marked = False
-        self.original_own = dict(self.cookie.own)
-        self.originals = {
+        kept: SessionState = self
+        kept.version = version
+        kept.is_marked = False
+        kept.original_own = dict(self.cookie.own)
+        kept.originals = {
             key: _copied(self.data[key])
             for key in self.originals
             if type(self.data.get(key)) not in _SCALARS
@@ -187,37 +188,39 @@ class ForeignState(SessionState):
 
     def leave_for(self, session_id: str) -> None:
         """Go on under another id; what is kept under this one becomes ``previous``."""
+        kept: SessionState = self
         if self.version is not None:
             copies = {key: _copied(value) for key, value in self.data.items()}
-            self.previous = replace(
+            kept.previous = replace(
                 self,
                 cookie=SessionCookie(self.cookie.base, dict(self.cookie.own)),
                 data=dict(self.data),
                 originals={**copies, **self.originals},
             )
-        self.session_id = session_id
-        self.version = None
+        kept.session_id = session_id
+        kept.version = None
 
     def rollback(self) -> None:
         """Forget what this request did."""
+        kept: SessionState = self
         before = cast("ForeignState | None", self.previous)
         if before is not None:
-            self.loaded, self.version = before.loaded, before.version
-            self.created_at, self.originals = before.created_at, before.originals
-            self.original_own = before.original_own
+            self.loaded, kept.version = before.loaded, before.version
+            kept.created_at, kept.originals = before.created_at, before.originals
+            kept.original_own = before.original_own
             self.data.clear()
             self.data.update(before.data)
-            self.previous = None
+            kept.previous = None
         for key, original in self.originals.items():
             if original is MISSING:
                 self.data.pop(key, None)
             else:
                 self.data[key] = original
-        self.originals = {}
+        kept.originals = {}
         self.cookie.own.clear()
         self.cookie.own.update(self.original_own)
-        self.is_marked = False
-        self.intent = Intent.KEEP
+        kept.is_marked = False
+        kept.intent = Intent.KEEP
 
 
 class ForeignSession(Session):
@@ -313,9 +316,6 @@ class ForeignVisit(Bridge[ForeignState]):
     _is_abandoned = False
     # The browser's cookie does not lead to what was saved.
     _is_elsewhere = False
-
-    is_asked = False
-    """Whether anybody asked for the session."""
 
     def __init__(
         self,

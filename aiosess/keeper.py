@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.errors import (
@@ -56,8 +56,7 @@ class KeeperOptions:
     renew_grace: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """A record, and the id under which it is kept now."""
 
     session_id: str

@@ -151,7 +151,7 @@ def _install(app: web.Application, sessions: Sessions, run: CleanupProvider) -> 
 
 async def _on_response_prepare(request: web.Request, response: web.StreamResponse) -> None:
     visit = request.get(_VISIT)
-    if not isinstance(visit, Visit | ForeignVisit):
+    if not isinstance(visit, Bridge):
         return
     try:
         await visit.prepare(response)

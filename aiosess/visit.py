@@ -45,9 +45,6 @@ class Visit(Bridge[SessionState]):
     _is_settled = False
     _is_new_to_browser = False
 
-    is_asked: bool = False
-    """Whether anybody asked for the session."""
-
     def __init__(self, sessions: Sessions, request: web.Request) -> None:
         self._sessions = sessions
         self._request = request
@@ -128,6 +125,9 @@ class Visit(Bridge[SessionState]):
 
     async def prepare(self, response: web.StreamResponse) -> None:
         """Do the same for a response whose headers are about to leave."""
+        if not self.is_asked:
+            self._sent_on = response
+            return
         if not self._is_settled:
             try:
                 await self._settle()

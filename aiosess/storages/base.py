@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 __all__ = ["Closeable", "Storage", "Stored", "Version"]
 
@@ -12,8 +11,7 @@ Version: TypeAlias = Hashable
 """Which state of a record was seen; only the storage that gave it looks inside."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """What a storage keeps under one id: the payload, and the version that it had when read."""
 
     payload: bytes
