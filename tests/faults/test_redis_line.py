@@ -439,6 +439,11 @@ async def is_primary(sentinel: Any, server: RedisServer) -> bool:
     return bool(port == server.port)
 
 
+async def has_the_record(server: RedisServer) -> bool:
+    async with Redis.from_url(server.url) as client:
+        return bool(await client.exists("sess:there"))
+
+
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer, SentinelServer]]:
     """A primary, its replica, and who watches over them."""
@@ -478,7 +483,7 @@ async def test_after_a_failover_by_sentinel_the_new_primary_is_used(
         storage = RedisStorage(client)
         lasting = RetryingStorage(storage, RetryPolicy(retries=150, wait=lambda _: 0.1))
         await lasting.create("there", b"cart", 600)
-        await client.wait(1, 5000)
+        await until(lambda: has_the_record(servers[1]))
         primary.stop()
 
         version = await lasting.replace("there", b"more", 600, expected=b"cart")
@@ -498,7 +503,7 @@ async def test_a_primary_that_was_demoted_is_left_for_the_new_one(
         storage = RedisStorage(client)
         lasting = RetryingStorage(storage, RetryPolicy(retries=150, wait=lambda _: 0.1))
         await lasting.create("there", b"cart", 600)
-        await client.wait(1, 5000)
+        await until(lambda: has_the_record(servers[1]))
         await until(lambda: demote(sentinel))
         await until(lambda: is_primary(sentinel, servers[1]))
         # The sentinel does so too, some seconds later.

@@ -204,6 +204,41 @@ async def test_after_a_lost_connection_redis_py_is_asked_once_who_has_the_key(
     assert asked == ["SET"]
 
 
+async def test_connections_that_were_lost_do_not_use_up_those_of_the_node(
+    nodes: tuple[Node, Node], name: str
+) -> None:
+    async with (
+        RedisCluster(
+            port=nodes[0].port, host="127.0.0.1", client_name=name, max_connections=2
+        ) as client,
+        RedisStorage(client) as storage,
+        Redis.from_url(nodes[0].url) as killer,
+    ):
+        here = key_on(client, nodes[0])
+        await storage.create(here, b"cart", 600)
+
+        for _ in range(5):
+            for each in await killer.client_list():
+                if each["name"] == name:
+                    await killer.client_kill_filter(_id=each["id"])
+            await asyncio.sleep(0.02)
+            assert await payload(storage, here) == b"cart"
+
+
+async def test_closing_gives_the_connections_back_to_the_client(
+    nodes: tuple[Node, Node], client: RedisCluster, name: str
+) -> None:
+    storage = RedisStorage(client)
+    here = key_on(client, nodes[0])
+    await storage.create(here, b"cart", 600)
+    before = await connections(nodes[0], name)
+
+    await storage.close()
+
+    assert await connections(nodes[0], name) == before - 1
+    assert await client.get(f"sess:{here}") == b"cart"
+
+
 class LoggedCluster(RedisCluster):
     """A client of the application's own, that sees each command."""
 

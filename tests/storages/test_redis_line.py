@@ -507,7 +507,7 @@ async def test_a_pool_of_one_connection_gets_it_back_when_it_is_lost(
 async def test_closing_fails_the_calls_that_wait_and_gives_the_connection_back(
     own_redis_server: RedisServer, name: str
 ) -> None:
-    async with Redis.from_url(own_redis_server.url, max_connections=1) as client:
+    async with Redis.from_url(own_redis_server.url, max_connections=2) as client:
         storage = RedisStorage(client)
         await storage.create("there", b"cart", 600)
         # A pause: after one, a lost call would be sent again.
@@ -523,7 +523,7 @@ async def test_closing_fails_the_calls_that_wait_and_gives_the_connection_back(
 
         assert not pending
         assert {type(result) for result in results} == {StorageUnavailable}
-        assert await client.get("sess:there") == b"cart"
+        assert await asyncio.gather(client.get("sess:there"), client.get("sess:there"))
 
 
 async def test_closing_while_it_connects_fails_the_calls_that_wait(
@@ -556,6 +556,28 @@ async def test_who_cancels_all_tasks_of_the_loop_leaves_nobody_waiting(
 
         assert {type(result) for result in results} == {StorageUnavailable}
         assert await payload(storage, "there") == b"cart"
+
+
+async def test_an_application_may_disconnect_its_client_while_calls_wait(
+    own_redis_server: RedisServer,
+) -> None:
+    async with Redis.from_url(own_redis_server.url) as client:
+        storage = RedisStorage(client)
+        await storage.create("there", b"cart", 600)
+        own_redis_server.pause()
+        waiting = [asyncio.create_task(payload(storage, "there")) for _ in range(10)]
+        await asyncio.sleep(0.01)
+
+        disconnecting = asyncio.create_task(client.connection_pool.disconnect())
+        waiting += [asyncio.create_task(payload(storage, "there")) for _ in range(10)]
+        await asyncio.sleep(0.01)
+        own_redis_server.resume()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        await disconnecting
+
+        assert {type(result) for result in results} <= {bytes, StorageUnavailable}
+        assert await payload(storage, "there") == b"cart"
+        await storage.close()
 
 
 # A loop that ends with an open connection says so when that is collected: rightly.
