@@ -37,8 +37,10 @@ class Visit(Bridge[SessionState]):
     _waiters: list[asyncio.Future[None]] | None = None
     _turn: asyncio.Lock | None = None
     _cookie_due = CookieAction.LEAVE
+    _cookie_sent = CookieAction.LEAVE
     _sent_on: web.StreamResponse | None = None
     _is_abandoned = False
+    _is_committed = False
     _is_opened = False
     _is_secure = False
     _is_saved = False
@@ -54,6 +56,7 @@ class Visit(Bridge[SessionState]):
     async def open(self, request: web.Request) -> Session | None:
         """Return the session, loading it the first time; ``None`` where there can be none."""
         self.is_asked = True
+        self._request = request
         while not self._is_opened:
             if self._waiters is None:
                 await self._open_first(request)
@@ -112,7 +115,7 @@ class Visit(Bridge[SessionState]):
         Where the handler prepared *response* itself, only the record can still be changed.
         Raise HTTPInternalServerError as ``retries`` says, SessionNotSent where it is too late.
         """
-        if response.prepared or (self._sent_on is not None and self._sent_on.prepared):
+        if response.prepared or self._has_left():
             # In the second case an error was raised, or another response returned, after a stream.
             await self._commit_late()
             return
@@ -136,11 +139,32 @@ class Visit(Bridge[SessionState]):
                 if self._state is not None and self._state.is_new:
                     # The browser will not learn its id: there is nothing to keep later.
                     self._state.is_gone = True
-        if self._sent_on is not response:
+        elif self._is_changed_again():
+            await self._settle_again()
+        if self._sent_on is not response or self._cookie_due is not self._cookie_sent:
             self._finish(response)
         elif self.is_asked:
             # A FileResponse writes a Vary of its own when it is prepared.
             vary_by_cookie(response)
+
+    def _has_left(self) -> bool:
+        """Ask whether the headers have left."""
+        return self._sent_on is not None and self._sent_on.prepared
+
+    def _is_changed_again(self) -> bool:
+        """Ask whether a middleware outside ours changed the session after our commit."""
+        state = self._state
+        if state is None or state.is_gone or not self._is_committed:
+            return False
+        return state.intent is not Intent.KEEP or state.is_modified
+
+    async def _settle_again(self) -> None:
+        state = self._opened()
+        try:
+            async with self._in_turn():
+                await self._act(state, Rules(), is_late=False)
+        except StorageUnavailable as error:
+            self._without_storage(error)
 
     def abandon(self) -> None:
         """Keep nothing more: the handler failed, or the response that it prepared."""
@@ -168,6 +192,7 @@ class Visit(Bridge[SessionState]):
             return
         if self._request.get(SESSION) is not self._session:
             if self._sessions.options.unset == "keep":
+                state.rollback()
                 return
             state.intent = Intent.DESTROY
         rules = self._sessions.options.rules
@@ -176,6 +201,7 @@ class Visit(Bridge[SessionState]):
             rules = replace(rules, resave=False)
         async with self._in_turn():
             await self._act(state, rules, is_late=is_late)
+        self._is_committed = True
 
     def _in_turn(self) -> asyncio.Lock:
         """Let one task of this request at a time have its say about the record."""
@@ -246,7 +272,7 @@ class Visit(Bridge[SessionState]):
 
     async def _delete(self, state: SessionState) -> None:
         await self._sessions.keeper.delete(state)
-        if self._sent_on is not None:
+        if self._has_left():
             # No other session can begin in this response.
             state.is_gone = True
         elif state.intent is Intent.EMPTY:
@@ -286,6 +312,7 @@ class Visit(Bridge[SessionState]):
     def _finish(self, response: web.StreamResponse) -> None:
         """Write what is due into the headers."""
         self._sent_on = response
+        self._cookie_sent = self._cookie_due
         if self.is_asked:
             vary_by_cookie(response)
         state = self._state
@@ -314,7 +341,7 @@ class Visit(Bridge[SessionState]):
     async def _save(self, state: SessionState) -> bool:
         if not state.is_gone:
             rules = Rules(save_uninitialized=True)
-            await self._act(state, rules, is_late=self._sent_on is not None)
+            await self._act(state, rules, is_late=self._has_left())
             self._is_saved = True
         # What is still new was not kept, since its cookie is withheld.
         return not state.is_gone and not state.is_new
@@ -357,7 +384,7 @@ class Visit(Bridge[SessionState]):
             await self._change_id(state, intent)
 
     async def _change_id(self, state: SessionState, intent: Intent) -> None:
-        if self._sent_on is not None:
+        if self._has_left():
             raise SessionNotSent("the id cannot change any more: the headers have left")
         if intent is Intent.RENEW and state.is_new:
             # Nobody knows this id yet.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.test_utils import TestClient
+from aiohttp.typedefs import Handler, Middleware
 from pytest_aiohttp import AiohttpClient
 
-from aiosess import SESSION, CookieOptions, Session, Storage, get_session, setup
+from aiosess import SESSION, CookieOptions, Session, SessionOptions, Storage, get_session, setup
 from aiosess.testing import FaultyStorage
 from tests.conftest import SECRET, MakeOptions
 from tests.web.conftest import Connect
@@ -788,3 +789,72 @@ async def test_the_storage_that_was_opened_by_us_is_closed_with_the_application(
     await start(app)
 
     assert closed == [True]
+
+
+# A middleware outside ours.
+
+
+def outside(change: Callable[[Session], Awaitable[object]]) -> Middleware:
+    @web.middleware
+    async def outer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        await change(await session_of(request))
+        return response
+
+    return outer
+
+
+async def serve_within(
+    outer: Middleware, storage: Storage, aiohttp_client: AiohttpClient
+) -> TestClient[web.Request, web.Application]:
+    app = web.Application(middlewares=[outer])
+    setup(app, SessionOptions(secret=SECRET, storage=storage))
+    app.router.add_get("/views", views)
+    return await aiohttp_client(app)
+
+
+async def test_what_a_middleware_outside_ours_changes_is_kept(
+    storage: Storage, aiohttp_client: AiohttpClient
+) -> None:
+    ids: list[str] = []
+
+    async def change(session: Session) -> None:
+        ids.append(session.id)
+        session["outside"] = True
+
+    client = await serve_within(outside(change), storage, aiohttp_client)
+
+    response = await client.get("/views")
+
+    assert len(cookies_set(response)) == 1
+    assert await kept(storage, ids[0]) == {"views": 1, "outside": True}
+
+
+async def test_a_middleware_outside_ours_can_destroy_the_session(
+    storage: Storage, aiohttp_client: AiohttpClient
+) -> None:
+    client = await serve_within(outside(Session.destroy), storage, aiohttp_client)
+    await keep(storage, "apple", views=1)
+
+    response = await client.get("/views", headers=signed("apple"))
+
+    assert cookies_set(response)[-1].startswith("sid=;")
+    assert await storage.load("apple") is None
+
+
+async def test_a_middleware_outside_ours_can_renew_the_id(
+    storage: Storage, aiohttp_client: AiohttpClient
+) -> None:
+    ids: list[str] = []
+
+    async def renew(session: Session) -> None:
+        await session.renew_id()
+        ids.append(session.id)
+
+    client = await serve_within(outside(renew), storage, aiohttp_client)
+    await keep(storage, "apple", views=1)
+
+    response = await client.get("/views", headers=signed("apple"))
+
+    assert ids[0] in cookies_set(response)[-1]
+    assert await kept(storage, ids[0]) == {"views": 2}
