@@ -21,11 +21,12 @@ from hypothesis.stateful import (
 from aiosess import CookieOptions, MemoryStorage, Session, SessionGone, Storage, Stored, Version
 from aiosess.keeper import Keeper, KeeperOptions
 from aiosess.session import Intent, SessionIO, SessionState
+from aiosess.storages.memcached import MemcachedStorage
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import FakeClock
 from aiosess.timeouts import Timeouts
 
-__all__ = ["OnMemory", "OnRedis"]
+__all__ = ["OnMemcached", "OnMemory", "OnRedis"]
 
 T = TypeVar("T")
 
@@ -534,24 +535,37 @@ class OnMemory(SessionMachine):
         return MemoryStorage(clock=self.clock)
 
 
-class OnRedis(SessionMachine):
-    """On Redis, whose time cannot be moved: what is to expire is deleted there."""
+class OnServer(SessionMachine):
+    """On a server, whose time cannot be moved: what is to expire is deleted there."""
 
     url: str
+    kind: type[RedisStorage | MemcachedStorage]
 
     def __init__(self) -> None:
         super().__init__()
-        self._redis = RedisStorage.from_url(self.url, prefix=f"{uuid.uuid4()}:")
+        self._server = self.kind.from_url(self.url, prefix=f"{uuid.uuid4()}:")
 
     async def open_storage(self) -> Storage:
-        return self._redis
+        return self._server
 
     async def close_storage(self) -> None:
-        await self._redis.close()
+        await self._server.close()
 
     async def let_expire(self) -> None:
         for session_id in self.ids + self.dead_ids:
-            await self._redis.delete(session_id)
+            await self._server.delete(session_id)
+
+
+class OnRedis(OnServer):
+    """On Redis."""
+
+    kind = RedisStorage
+
+
+class OnMemcached(OnServer):
+    """On memcached."""
+
+    kind = MemcachedStorage
 
 
 def chosen(clients: list[Client], number: int) -> Client:

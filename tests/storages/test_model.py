@@ -11,8 +11,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from aiosess import MemoryStorage
 from aiosess.keeper import Keeper
 from aiosess.testing import FakeClock
-from tests.servers import RedisServer
-from tests.storages.model import COOKIE, DAY, OPTIONS, Gate, OnMemory, OnRedis
+from tests.servers import MemcachedServer, RedisServer
+from tests.storages.model import COOKIE, DAY, OPTIONS, Gate, OnMemcached, OnMemory, OnRedis
 
 SETTINGS = settings(
     max_examples=150,
@@ -34,6 +34,13 @@ def test_interleavings_on_redis(redis_server: RedisServer) -> None:
         url = redis_server.url
 
     run_state_machine_as_test(OnThisRedis, settings=settings(SETTINGS, max_examples=20))
+
+
+def test_interleavings_on_memcached(memcached_server: MemcachedServer) -> None:
+    class OnThisMemcached(OnMemcached):
+        url = memcached_server.url
+
+    run_state_machine_as_test(OnThisMemcached, settings=settings(SETTINGS, max_examples=20))
 
 
 async def test_a_session_that_expires_while_it_is_renewed_is_gone(clock: FakeClock) -> None:
