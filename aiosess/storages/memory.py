@@ -32,8 +32,8 @@ class MemoryStorage:
     """Keeps records in this process; they are lost when it ends and unseen by other processes.
 
     At most *max_records* are kept: where one more is created, the one nearest to its end goes.
-    Each call removes some expired records, so that what nobody asks for is freed as well; none
-    scans them all. Says once, in the log, that it is not for several processes.
+    Each create and load removes some expired records, so that what nobody asks for is freed as
+    well; none scans them all. Says once, in the log, that it is not for several processes.
     """
 
     def __init__(
