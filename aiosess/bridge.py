@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
@@ -21,7 +22,7 @@ StateT = TypeVar("StateT", bound=SessionState)
 _warned_of: Final = [STORAGE_KEY, SESSION_KEY]
 
 
-class Bridge(Generic[StateT]):
+class Bridge(ABC, Generic[StateT]):
     """Stands where aiohttp_session expects the request's storage.
 
     So ``aiohttp_session.get_session(request)`` and ``new_session(request)`` return our sessions,
@@ -32,36 +33,32 @@ class Bridge(Generic[StateT]):
     _session: Session | None
     _state: StateT | None
 
-    async def open(self, request: web.Request) -> Session | None:
-        """Return the session; ``None`` where there can be none."""
-        raise NotImplementedError
-
     is_asked: bool = False
     """Whether anybody asked for the session."""
 
+    @abstractmethod
+    async def open(self, request: web.Request) -> Session | None:
+        """Return the session; ``None`` where there can be none."""
+
+    @abstractmethod
     async def prepare(self, response: web.StreamResponse) -> None:
         """Commit, for a response whose headers are about to leave."""
-        raise NotImplementedError
 
+    @abstractmethod
     def abandon(self) -> None:
         """Keep nothing more."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def change_id(self, intent: Intent) -> None:
         """Take a new id."""
-        raise NotImplementedError
 
+    @abstractmethod
     def leave(self) -> None:
-        """Let go of the request and of its session, now that the response is made.
+        """Let go of what need not be held, now that the response is made."""
 
-        Each holds the visit, and would be freed only when the garbage collector finds the circle.
-        """
-        self.__dict__.pop("_session", None)
-        self.__dict__.pop("_request", None)
-
+    @abstractmethod
     def session_of(self, state: StateT) -> Session:
         """Return what handlers hold of *state*."""
-        raise NotImplementedError
 
     async def load_session(self, request: web.Request) -> Session:
         """Return the session; SessionError where there can be none."""

@@ -434,7 +434,7 @@ class Keeper:
             return conflict.current
         # Jitter parts processes that keep meeting each other; what the conflict told is old then.
         most = min(_LONGEST_PAUSE, 0.001 * 2 ** (tries - _QUICK_TRIES))
-        await self._sleep(random.uniform(0, most))  # noqa: S311
+        await self._sleep(random.uniform(0, most))  # noqa: S311 - no secret hangs on it
         return await self._storage.load(state.session_id)
 
 

@@ -166,6 +166,14 @@ class Visit(Bridge[SessionState]):
         except StorageUnavailable as error:
             self._without_storage(error)
 
+    def leave(self) -> None:
+        """Let go of the request and of its session, now that the response is made.
+
+        Each holds the visit, and would be freed only when the garbage collector finds the circle.
+        """
+        self._session = None
+        vars(self).pop("_request", None)
+
     def abandon(self) -> None:
         """Keep nothing more: the handler failed, or the response that it prepared."""
         self._is_settled = self._is_abandoned = True

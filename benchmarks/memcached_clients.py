@@ -282,7 +282,7 @@ async def speed(port: int, rounds: int, seconds: float) -> None:
                 try:
                     async with asyncio.timeout(seconds * 20 + 5):
                         figure = await _throughput(call, tasks, seconds)
-                except Exception as error:  # noqa: BLE001
+                except Exception as error:  # noqa: BLE001 - any client, any error
                     print(f"{name}: {what}, {tasks} tasks: {type(error).__name__} {error}")
                     continue
                 figures.setdefault((what, name, tasks), []).append(figure)
@@ -326,7 +326,7 @@ async def cancelled_calls(client: Client, port: int) -> str:
     for key in KEYS[200:400]:
         try:
             found = await asyncio.wait_for(client.gets(key), 2)
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - any client, any error
             failed += 1
             continue
         missing += found is None
@@ -345,7 +345,7 @@ async def killed_server(client: Client, server: MemcachedServer) -> str:
     await asyncio.sleep(0.1)
     begin = time.perf_counter()
     # stop() would let the paused server go on first, and answer.
-    process = server._process  # noqa: SLF001
+    process = server._process  # noqa: SLF001 - to kill it
     assert process is not None
     process.kill()
     (outcome,) = await asyncio.gather(call, return_exceptions=True)
@@ -365,7 +365,7 @@ async def killed_server(client: Client, server: MemcachedServer) -> str:
     while time.perf_counter() - begin < 30:
         try:
             await asyncio.wait_for(client.gets(KEYS[0]), 1)
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - any client, any error
             await asyncio.sleep(0.05)
             continue
         back = time.perf_counter() - begin
@@ -399,7 +399,7 @@ async def hanging_connect(client: Client, server: MemcachedServer) -> str:
     while time.perf_counter() - begin < 15:
         try:
             await asyncio.wait_for(client.gets(KEYS[0]), 1)
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - any client, any error
             await asyncio.sleep(0.05)
             continue
         with contextlib.suppress(Exception):
@@ -417,13 +417,13 @@ async def behaviour(server: MemcachedServer) -> None:
     for name, make in CLIENTS.items():
         cells = []
         for case in (
-            lambda: cancelled_calls(make(), server.port),  # noqa: B023
-            lambda: killed_server(make(), server),  # noqa: B023
-            lambda: hanging_connect(make(), server),  # noqa: B023
+            lambda: cancelled_calls(make(), server.port),  # noqa: B023 - called in this round
+            lambda: killed_server(make(), server),  # noqa: B023 - called in this round
+            lambda: hanging_connect(make(), server),  # noqa: B023 - called in this round
         ):
             try:
                 cells.append(await asyncio.wait_for(case(), 120))
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001 - any client, any error
                 cells.append(f"{type(error).__name__}: {error}")
             server.stop()
             server.start()

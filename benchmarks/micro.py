@@ -33,7 +33,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
-import pyperf  # type: ignore[import-untyped,unused-ignore]
+import pyperf  # type: ignore[import-untyped,unused-ignore]  # it has no types
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from processes import cores, pinned
@@ -188,8 +188,8 @@ def whole_requests() -> Cases:
         match_info = await app.router.resolve(made)
         match_info.add_app(app)
         match_info.freeze()
-        made._match_info = match_info  # noqa: SLF001
-        made._transport_sslcontext = None  # noqa: SLF001
+        made._match_info = match_info  # noqa: SLF001 - as the application sets it
+        made._transport_sslcontext = None  # noqa: SLF001 - the mock would be true
         return made
 
     async def prepare() -> list[web.Request]:
@@ -202,7 +202,7 @@ def whole_requests() -> Cases:
     def run(made: web.Request, handler: Any) -> AsyncAct:
         async def act() -> object:
             # As good as new.
-            made._state.clear()  # noqa: SLF001
+            made._state.clear()  # noqa: SLF001 - there is no other way
             return await serve(made, handler)
 
         return act

@@ -60,7 +60,8 @@ def setup(app: web.Application, storage: AbstractStorage) -> None:
 
 def _options(storage: AbstractStorage) -> SessionOptions:
     if not isinstance(storage, AbstractStorage):
-        # What aiohttp_session raises.
-        raise RuntimeError(f"Expected AbstractStorage got {storage}")  # noqa: TRY004
+        raise RuntimeError(  # noqa: TRY004 - it is what aiohttp_session raises
+            f"Expected AbstractStorage got {storage}"
+        )
     # As there: a session is loaded when asked for, and without its storage the answer is 500.
     return SessionOptions(storage=storage, retries=0, load="lazy", timeout=_TIMEOUT)
