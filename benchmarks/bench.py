@@ -26,10 +26,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import plot
 import report
 from counters import BackEnd, Counts, MemcachedCounter, RedisCounter
 from figures import Measured, Results, Sample, Setting
-from processes import Process, cores, memcached, pinned, redis_server, wait_until_idle
+from processes import (
+    Process,
+    cores,
+    kept_awake,
+    memcached,
+    pinned,
+    redis_server,
+    wait_until_idle,
+)
 from variants import (
     HERE,
     ONLY_AT_32,
@@ -387,6 +396,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--connections", help="default 1,32,256; quick or chosen variants 32")
     parser.add_argument("--loops", help="default asyncio,uvloop; quick or chosen variants asyncio")
     parser.add_argument(
+        "--let-sleep",
+        action="store_true",
+        help="let a core that waits go to sleep, as without this benchmark: see README.md",
+    )
+    parser.add_argument(
         "--peers", action="store_true", help="Express, fastify and Starlette beside aiosess"
     )
     parser.add_argument(
@@ -424,6 +438,9 @@ def main() -> None:
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aiosess-bench-")))
+        is_awake = not arguments.let_sleep and stack.enter_context(kept_awake())
+        if not is_awake:
+            print(report.ASLEEP)
         bench = Bench(folder, stack, seconds=arguments.seconds)
         names = start_servers(bench, pairs, plan, with_peers=True)
         if arguments.profile:
@@ -440,6 +457,7 @@ def main() -> None:
             versions=report.versions(bench.versions),
             rounds=plan.rounds,
             seconds=arguments.seconds,
+            is_awake=is_awake,
             complaints=complaints,
         )
     labels = {each.name: each.label for pair in pairs for each in pair}
@@ -452,7 +470,7 @@ def main() -> None:
     if arguments.write:
         name = "PEERS" if arguments.peers else "RESULTS"
         (arguments.write / f"{name}.md").write_text(text)
-        (arguments.write / f"{name.lower()}.svg").write_text(report.svg(results, labels))
+        (arguments.write / f"{name.lower()}.svg").write_text(plot.svg(results, labels))
         print(f"written: {arguments.write / name}.md and {name.lower()}.svg")
 
 

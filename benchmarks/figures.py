@@ -47,6 +47,11 @@ class Measured:
         return self.sample.cpu_us - statistics.mean(each.cpu_us for each in self.bare)
 
     @property
+    def cpu_share(self) -> float:
+        """The bare handler's processor time for a request, as a share of this one's."""
+        return statistics.mean(each.cpu_us for each in self.bare) / self.sample.cpu_us
+
+    @property
     def p99_ratio(self) -> float:
         return self.sample.p99_ms / statistics.mean(each.p99_ms for each in self.bare)
 

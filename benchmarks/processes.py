@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,30 @@ def pinned(core: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+LATENCY = Path("/dev/cpu_dma_latency")
+IDLE_DRIVER = Path("/sys/devices/system/cpu/cpuidle/current_driver")
+
+
+@contextlib.contextmanager
+def kept_awake() -> Iterator[bool]:
+    """Let no core go to sleep while it has nothing to do; False where that is not for us to say.
+
+    It holds as long as the file is open, and ends with this process at the latest; see
+    <https://docs.kernel.org/power/pm_qos_interface.html>.
+    """
+    if not IDLE_DRIVER.exists() or IDLE_DRIVER.read_text().strip() == "none":
+        yield False
+        return
+    try:
+        latency = LATENCY.open("wb", buffering=0)
+    except OSError:
+        yield False
+        return
+    with latency:
+        latency.write((0).to_bytes(4, sys.byteorder))
+        yield True
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""Medians as Markdown tables and as a plot; the goals, reached or not; the top of a profile."""
+"""Medians as Markdown tables; the goals, reached or not; the top of a profile."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
 
 from figures import Measured, Results, Setting, commands, connections, figure, median
 from variants import GOALS, Goal
 
 HEAD = (
-    "| variant | share of bare (least to most) | requests/s | CPU µs | added | p50 ms | p99 ms "
-    "| commands | bytes in / out | connections | bad |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| variant | share of bare (least to most) | CPU, share | requests/s | CPU µs | added | p50 ms "
+    "| p99 ms | commands | bytes in / out | connections | bad |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+)
+AWAKE = "No core slept while it waited."
+ASLEEP = (
+    "Cores could sleep while they waited: each wake-up is charged to the server, "
+    "to a slow one more often."
 )
 
 
@@ -31,6 +35,7 @@ class About:
     versions: str
     rounds: int
     seconds: int
+    is_awake: bool
     complaints: list[str] = field(default_factory=list)
 
 
@@ -40,7 +45,7 @@ def one_line(measured: Measured) -> str:
     bad = f"  BAD {sample.bad}" if sample.bad else ""
     return (
         f"{measured.ratio:5.2f} of bare {sample.per_second:7.0f}/s {sample.cpu_us:5.0f} µs "
-        f"p99 {sample.p99_ms:6.1f} ms{bad}"
+        f"({measured.cpu_share:.2f}) p99 {sample.p99_ms:6.1f} ms{bad}"
     )
 
 
@@ -53,6 +58,7 @@ def markdown(results: Results, labels: dict[str, str], about: About) -> str:
         "",
         f"Measured on {datetime.now(UTC):%Y-%m-%d} on {shared}: {about.versions}.",
         f"Medians of {about.rounds} interleaved rounds, {about.seconds} s each.",
+        AWAKE if about.is_awake else ASLEEP,
         "How it is measured, and what the columns mean: [README.md](README.md).",
         "",
     ]
@@ -92,7 +98,8 @@ def _bare_rows(variants: dict[str, list[Measured]]) -> list[str]:
         )
         bad = sum(figures[4] for figures in samples.values())
         rows.append(
-            f"| {name} | 1 | {per_second:.0f} | {cpu:.0f} | | {p50:.2f} | {p99:.2f} | | | | {bad} |"
+            f"| {name} | 1 | 1 | {per_second:.0f} | {cpu:.0f} | | {p50:.2f} | {p99:.2f} "
+            f"| | | | {bad} |"
         )
     return rows
 
@@ -109,6 +116,7 @@ def _row(label: str, rounds: list[Measured]) -> str:
     cells = [
         label,
         f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        f"{median(rounds, lambda each: each.cpu_share):.2f}",
         f"{median(rounds, lambda each: each.sample.per_second):.0f}",
         f"{median(rounds, lambda each: each.sample.cpu_us):.0f}",
         f"{median(rounds, lambda each: each.cpu_added_us):+.0f}",
@@ -127,6 +135,9 @@ def _goal(goal: Goal, results: Results, labels: dict[str, str]) -> str | None:
     measured = None if rounds is None else figure(rounds, goal.figure)
     if measured is None:
         return None
+    row = f"| {goal.what} | {labels[goal.variant]} | {goal.connections} "
+    if goal.bound is None:
+        return f"{row}| | {measured:.2f} | for comparison |"
     # Connecting costs commands as well: a hundredth is no second command.
     is_reached = measured <= goal.bound * 1.02 if goal.is_most else measured >= goal.bound
     stretch = f" ({goal.stretch:.2f})" if goal.stretch is not None else ""
@@ -134,10 +145,7 @@ def _goal(goal: Goal, results: Results, labels: dict[str, str]) -> str | None:
     if goal.stretch is not None and measured >= goal.stretch:
         verdict = "reached, stretch too"
     relation = "at most" if goal.is_most else "at least"
-    return (
-        f"| {goal.what} | {labels[goal.variant]} | {goal.connections} "
-        f"| {relation} {goal.bound:.2f}{stretch} | {measured:.2f} | {verdict} |"
-    )
+    return f"{row}| {relation} {goal.bound:.2f}{stretch} | {measured:.2f} | {verdict} |"
 
 
 def versions(back_ends: list[str]) -> str:
@@ -151,81 +159,6 @@ def versions(back_ends: list[str]) -> str:
     if len(wrk.split()) > 1:
         found.append(f"wrk {wrk.split()[1].removeprefix('debian/')}")
     return ", ".join(found + back_ends)
-
-
-# The plot.
-
-_BAR = 16
-_GAP = 6
-_LEFT = 300
-_WIDTH = 760
-_OURS = "#2563eb"
-_THEIRS = "#9ca3af"
-
-
-def svg(results: Results, labels: dict[str, str]) -> str:
-    """Return the shares of the bare handler's requests per second at 32 connections, as bars."""
-    setting = next(
-        (each for each in results if each == Setting("asyncio", 32)), next(iter(results))
-    )
-    medians = {
-        name: median(rounds, lambda each: each.ratio) for name, rounds in results[setting].items()
-    }
-    groups = [
-        ("Reading the session", [name for name in labels if name.endswith("-read")]),
-        ("Writing it", [name for name in labels if name.endswith("-write")]),
-        ("Not using it", ["unused", "excluded"]),
-    ]
-    parts: list[str] = []
-    y = 58
-    for title, names in groups:
-        present = sorted(
-            (name for name in names if name in medians), key=lambda each: -medians[each]
-        )
-        if not present:
-            continue
-        parts.append(f'<text x="16" y="{y + 12}" font-weight="bold">{title}</text>')
-        y += 24
-        for name in present:
-            parts += _bar(y, labels[name], medians[name])
-            y += _BAR + _GAP
-        y += 12
-    scale = [
-        f'<line x1="{_x(share)}" x2="{_x(share)}" y1="52" y2="{y - 8}" stroke="#d1d5db"/>'
-        f'<text x="{_x(share)}" y="{y + 6}" text-anchor="middle" fill="#4b5563">{share:.0%}</text>'
-        for share in (0, 0.25, 0.5, 0.75, 1)
-    ]
-    title = (
-        f"Share of the bare handler's requests per second, {setting.loop}, {_connections(setting)}"
-    )
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y + 20}"',
-            'font-family="system-ui, sans-serif" font-size="12" fill="#111827">',
-            f"<title>{escape(title)}</title>",
-            f'<rect width="{_WIDTH}" height="{y + 20}" fill="#ffffff"/>',
-            f'<text x="16" y="26" font-size="15" font-weight="bold">{escape(title)}</text>',
-            *scale,
-            *parts,
-            "</svg>\n",
-        ]
-    )
-
-
-def _x(share: float) -> float:
-    # Noise may show more than the bare handler's.
-    return round(_LEFT + min(share, 1.05) * (_WIDTH - _LEFT - 60), 1)
-
-
-def _bar(y: int, label: str, share: float) -> list[str]:
-    name = label.removesuffix(", read").removesuffix(", write")
-    colour = _OURS if label.startswith("aiosess") else _THEIRS
-    width = round(_x(share) - _LEFT, 1)
-    return [
-        f'<text x="{_LEFT - 8}" y="{y + 12}" text-anchor="end">{escape(name)}</text>',
-        f'<rect x="{_LEFT}" y="{y}" width="{width}" height="{_BAR}" fill="{colour}"/>',
-        f'<text x="{_x(share) + 6}" y="{y + 12}">{share:.2f}</text>',
-    ]
 
 
 # The profile.

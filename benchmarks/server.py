@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 SECRET = "a secret for the benchmarks, longer than 32 bytes"
 
@@ -34,6 +35,12 @@ def without_sessions(app: web.Application) -> None:
 
     for path in ("/new", "/read", "/write", "/plain", "/excluded"):
         app.router.add_get(path, bare)
+
+
+@web.middleware
+async def do_nothing(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Pass a request on: what is left is what aiohttp takes for any middleware."""
+    return await handler(request)
 
 
 def with_sessions(app: web.Application, get_session: GetSession) -> None:
@@ -134,7 +141,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
     parser.add_argument(
-        "--sessions", choices=("none", "aiosess", "aiohttp-session"), default="aiosess"
+        "--sessions",
+        choices=("none", "empty-middleware", "aiosess", "aiohttp-session"),
+        default="aiosess",
+        help="empty-middleware: none, behind a middleware that does nothing",
     )
     parser.add_argument(
         "--storage",
@@ -153,6 +163,9 @@ def main() -> None:
             with_aiosess(app, arguments.storage, is_eager=arguments.eager)
         case "aiohttp-session":
             with_aiohttp_session(app, arguments.storage)
+        case "empty-middleware":
+            app.middlewares.append(do_nothing)
+            without_sessions(app)
         case _:
             without_sessions(app)
     loop = None
