@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from typing import Final, Generic, NoReturn, TypeVar
 
 from aiohttp import web
 from aiohttp_session import SESSION_KEY, STORAGE_KEY
@@ -14,12 +14,12 @@ from aiosess.attributes import SessionCookie
 from aiosess.errors import SessionError
 from aiosess.session import SESSION, Intent, Session, SessionState
 
-__all__ = ["Bridge", "NoSessions", "hand_out", "offer"]
+__all__ = ["VISIT", "Bridge", "NoSessions", "hand_out", "silence"]
 
 StateT = TypeVar("StateT", bound=SessionState)
 
-# aiohttp warns of a key that is a str, once a process; these two are not ours to choose.
-_warned_of: Final = [STORAGE_KEY, SESSION_KEY]
+VISIT: Final = STORAGE_KEY
+"""Where a request keeps its visit: what aiohttp_session calls its storage."""
 
 
 class Bridge(ABC, Generic[StateT]):
@@ -29,20 +29,34 @@ class Bridge(ABC, Generic[StateT]):
     in handlers and in libraries that nobody can change.
     """
 
-    _request: web.Request
     _session: Session | None
     _state: StateT | None
 
     is_asked: bool = False
     """Whether anybody asked for the session."""
 
+    request: web.Request
+    """The request; not there any more when the response is made."""
+
+    sent_on: web.StreamResponse | None = None
+    """The response whose headers left, or are about to."""
+
     @abstractmethod
     async def open(self, request: web.Request) -> Session | None:
         """Return the session; ``None`` where there can be none."""
 
     @abstractmethod
-    async def prepare(self, response: web.StreamResponse) -> None:
+    async def commit(self, response: web.StreamResponse) -> None:
+        """Keep what the handler did, then write the cookie into *response*."""
+
+    @abstractmethod
+    async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
         """Commit, for a response whose headers are about to leave."""
+
+    @property
+    def has_news(self) -> bool:
+        """Ask whether prepare() may have more to do for a response that was committed already."""
+        return True
 
     @abstractmethod
     def abandon(self) -> None:
@@ -75,7 +89,8 @@ class Bridge(ABC, Generic[StateT]):
 
         The object that was handed out before keeps what it held, for those who carry it over.
         """
-        session = await self.load_session(self._request)
+        request = self.request
+        session = await self.load_session(request)
         held = self._state
         if held is None:
             return session
@@ -91,12 +106,18 @@ class Bridge(ABC, Generic[StateT]):
             self._state = held
             raise
         self._session = self.session_of(state)
-        hand_out(self._request, self._session)
+        hand_out(request, self._session)
         return self._session
 
 
 class NoSessions:
     """Stands there in a request whose route gets no session, and says so."""
+
+    is_asked = False
+    sent_on: web.StreamResponse | None = None
+
+    async def open(self, _request: web.Request) -> None:
+        """Return ``None``."""
 
     async def load_session(self, _request: web.Request) -> NoReturn:
         """Raise RuntimeError."""
@@ -110,22 +131,15 @@ class NoSessions:
         raise RuntimeError("this route gets no session: see for_routes and exclude in the options")
 
 
-def offer(request: web.Request, storage: Bridge[Any] | NoSessions) -> None:
-    """Let aiohttp_session find *storage* in *request*."""
-    if _warned_of:
-        _silence(request)
-    request[STORAGE_KEY] = storage
-
-
 def hand_out(request: web.Request, session: Session) -> None:
     """Let everybody find *session* in *request*."""
     request[SESSION] = request[SESSION_KEY] = session
 
 
-def _silence(request: web.Request) -> None:
+def silence(request: web.Request) -> None:
+    """Let aiohttp not warn of two keys of type str, once a process: they are not ours to choose."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", web.NotAppKeyWarning)
-        while _warned_of:
-            key = _warned_of.pop()
-            request.setdefault(key, None)
+        for key in {STORAGE_KEY, SESSION_KEY} - request.keys():
+            request[key] = None
             del request[key]

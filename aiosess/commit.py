@@ -53,6 +53,11 @@ class Rules:
     rolling: bool = False
     save_uninitialized: bool = False
 
+    @property
+    def acts_on_reads(self) -> bool:
+        """Whether a session that was only read is written, or its cookie sent, all the same."""
+        return self.resave or self.rolling
+
 
 @dataclass(slots=True, kw_only=True)
 class Ending:

@@ -7,7 +7,7 @@ import hmac
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import quote, unquote
 
@@ -36,6 +36,8 @@ Secret: TypeAlias = str | bytes
 _PREFIX: Final = "s:"
 _SIGNATURE_LENGTH: Final = 43
 _STRONG: Final = 32
+# A few thousand cookies, of less than 200 bytes each.
+_MOST_VERIFIED: Final = 4096
 # What JavaScript's encodeURIComponent leaves alone besides letters, digits and "_.-~".
 _UNQUOTED: Final = "!~*'()"
 
@@ -60,6 +62,7 @@ class Signer:
             raise OptionsError("secret must be a str, bytes or a list of them with at least one")
         keys = [_key(secret) for secret in given]
         self._macs = [hmac.new(key, digestmod="sha256") for key in keys]
+        self._verified: dict[str, Signed] = {}
         if any(len(key) < _STRONG for key in keys):
             _log.warning(
                 "a secret has fewer than %d bytes and could be guessed: "
@@ -90,28 +93,44 @@ class Signer:
         return None
 
     def read(self, request: web.Request, name: str) -> Signed | None:
-        """Return the id in the first cookie called *name* whose signature holds."""
+        """Return the id in the first cookie called *name* whose signature holds.
+
+        Signatures that held are remembered, for some thousand cookies.
+        """
         for value in cookie_values(request, name):
-            signed = self.unsign(value)
+            signed = self._verified.get(value) or self._verify(value)
             if signed is not None:
                 return signed
         return None
 
+    def _verify(self, value: str) -> Signed | None:
+        signed = self.unsign(value)
+        if signed is not None:
+            # What does not hold is not kept: nobody can fill the memory or push others out.
+            if len(self._verified) >= _MOST_VERIFIED:
+                self._verified.clear()
+            self._verified[value] = signed
+        return signed
 
-def cookie_values(request: web.Request, name: str) -> Iterator[str]:
-    """Yield the values of all cookies called *name*, in the order in which they were sent.
+
+def cookie_values(request: web.Request, name: str) -> list[str]:
+    """Return the values of all cookies called *name*, in the order in which they were sent.
 
     Not by way of ``request.cookies``, which keeps the last of a name only: a cookie that was
-    planted from a sibling domain would push ours aside.
+    planted from a sibling domain would push ours aside. It would parse all others as well.
     """
+    values: list[str] = []
     start = name + "="
     for header in request.headers.getall(hdrs.COOKIE, ()):
-        if start not in header:
-            continue
-        for pair in header.split(";"):
-            found = pair.strip()
-            if found.startswith(start):
-                yield found[len(start) :].strip('"')
+        before, found, after = header.partition(start)
+        while found:
+            value, _, after = after.partition(";")
+            # Not the end of a longer name, nor a part of another cookie's value.
+            before = before.rstrip()
+            if not before or before[-1] == ";":
+                values.append(value.strip(' \t"'))
+            before, found, after = after.partition(start)
+    return values
 
 
 def is_secure(request: web.Request, *, proxy: bool | None) -> bool:
@@ -167,14 +186,14 @@ def keep_out_of_caches(response: web.StreamResponse) -> None:
 
 def vary_by_cookie(response: web.StreamResponse) -> None:
     """Tell caches that *response* differs from browser to browser."""
-    given = response.headers.getall(hdrs.VARY, None)
-    if given == ["Cookie"]:
+    headers = response.headers
+    if headers.setdefault(hdrs.VARY, "Cookie") == "Cookie":
         return
-    vary = ", ".join(filter(None, given or ()))
+    vary = ", ".join(filter(None, headers.getall(hdrs.VARY)))
     if not vary:
-        response.headers[hdrs.VARY] = "Cookie"
+        headers[hdrs.VARY] = "Cookie"
     elif not {"*", "cookie"} & {each.strip().lower() for each in vary.split(",")}:
-        response.headers[hdrs.VARY] = f"{vary}, Cookie"
+        headers[hdrs.VARY] = f"{vary}, Cookie"
 
 
 def _key(secret: object) -> bytes:

@@ -310,7 +310,6 @@ class ForeignVisit(Bridge[ForeignState]):
     _state: ForeignState | None = None
     _lock: asyncio.Lock | None = None
     _due: web.StreamResponse | None = None
-    _sent_on: web.StreamResponse | None = None
     _is_opened = False
     _is_settled = False
     _is_abandoned = False
@@ -327,7 +326,7 @@ class ForeignVisit(Bridge[ForeignState]):
     ) -> None:
         self._storage = storage
         self._options = options
-        self._request = request
+        self.request = request
         self._clock = clock
 
     def __getattr__(self, name: str) -> Any:
@@ -355,7 +354,7 @@ class ForeignVisit(Bridge[ForeignState]):
         except StorageUnavailable as error:
             self._without_storage(error)
             return
-        self._request = request
+        self.request = request
         self._state = self._state_of(loaded)
         self._session = self.session_of(self._state)
         hand_out(request, self._session)
@@ -387,7 +386,7 @@ class ForeignVisit(Bridge[ForeignState]):
 
     async def commit(self, response: web.StreamResponse) -> None:
         """Keep what the handler did, then write the cookie into *response*."""
-        if response.prepared or (self._sent_on is not None and self._sent_on.prepared):
+        if response.prepared or (self.sent_on is not None and self.sent_on.prepared):
             await self._commit_late()
             return
         if not self._is_abandoned:
@@ -397,8 +396,9 @@ class ForeignVisit(Bridge[ForeignState]):
                 self._without_storage(error)
         self._finish(response)
 
-    async def prepare(self, response: web.StreamResponse) -> None:
+    async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
         """Do the same for a response whose headers are about to leave."""
+        self.request = request
         if not self._is_settled:
             try:
                 await self._settle()
@@ -406,7 +406,7 @@ class ForeignVisit(Bridge[ForeignState]):
                 self._without_storage(error)
                 # The browser may not learn its id: there is nothing to keep later.
                 self._is_abandoned = True
-        if self._sent_on is not response:
+        if self.sent_on is not response:
             self._finish(response, is_leaving=True)
         elif self.is_asked:
             vary_by_cookie(response)
@@ -432,7 +432,7 @@ class ForeignVisit(Bridge[ForeignState]):
         state = self._state
         if state is None:
             return
-        if self._request.get(SESSION) is not self._session:
+        if self.request.get(SESSION) is not self._session:
             if self._options.unset == "keep":
                 return
             state.intent = Intent.DESTROY
@@ -481,7 +481,7 @@ class ForeignVisit(Bridge[ForeignState]):
             created=int(self._clock()),
             changed=True,
         )
-        self._due = await self._storage.save(self._request, loaded)
+        self._due = await self._storage.save(self.request, loaded)
         _write(loaded, changed=False)
         self._is_elsewhere = self._is_elsewhere or loaded.new or self._storage.is_kept_in_cookie()
         if loaded.new:
@@ -511,7 +511,7 @@ class ForeignVisit(Bridge[ForeignState]):
     async def _emptied(self, loaded: aiohttp_session.Session) -> web.StreamResponse:
         """Keep *loaded* without data: this is how a storage of aiohttp-session ends a session."""
         _write(loaded, mapping={}, changed=True)
-        return await self._storage.save(self._request, loaded)
+        return await self._storage.save(self.request, loaded)
 
     def _check_can_be_late(self, state: ForeignState, action: Action) -> None:
         is_known = action in {Action.REPLACE, Action.TOUCH, Action.DELETE}
@@ -531,7 +531,7 @@ class ForeignVisit(Bridge[ForeignState]):
 
     def _finish(self, response: web.StreamResponse, *, is_leaving: bool = False) -> None:
         """Write what is due into the headers."""
-        self._sent_on = response
+        self.sent_on = response
         if self.is_asked:
             vary_by_cookie(response)
         due = self._due
@@ -551,7 +551,7 @@ class ForeignVisit(Bridge[ForeignState]):
     async def save(self) -> bool:
         """Write what was changed."""
         await self._act(
-            self._opened(), Rules(save_uninitialized=True), is_late=self._sent_on is not None
+            self._opened(), Rules(save_uninitialized=True), is_late=self.sent_on is not None
         )
         return True
 
@@ -566,7 +566,7 @@ class ForeignVisit(Bridge[ForeignState]):
         state.rollback()
         if state.is_new:
             raise SessionGone("the session is new: there is no record to read yet")
-        loaded = await self._storage.load(self._request)
+        loaded = await self._storage.load(self.request)
         if loaded.new:
             raise SessionGone("the record was destroyed or has expired meanwhile")
         newest = self._state_of(loaded)
@@ -583,7 +583,7 @@ class ForeignVisit(Bridge[ForeignState]):
         state = self._opened()
         if state.is_new or not state.data:
             return True
-        if self._sent_on is not None:
+        if self.sent_on is not None:
             self._check_can_be_late(state, Action.TOUCH)
         await self._save(state)
         return True
@@ -592,12 +592,12 @@ class ForeignVisit(Bridge[ForeignState]):
         """End the session now."""
         state = self._opened()
         state.intent = Intent.DESTROY
-        await self._act(state, self._options.rules, is_late=self._sent_on is not None)
+        await self._act(state, self._options.rules, is_late=self.sent_on is not None)
 
     async def change_id(self, intent: Intent) -> None:
         """Take a new identity, with the data (RENEW) or without (REGENERATE)."""
         state = self._opened()
-        if self._sent_on is not None:
+        if self.sent_on is not None:
             raise SessionNotSent("the id cannot change any more: the headers have left")
         if intent is Intent.RENEW and (state.is_new or self._storage.is_kept_in_cookie()):
             return

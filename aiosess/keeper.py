@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.errors import (
@@ -100,13 +101,26 @@ class Keeper:
         A record whose absolute timeout has passed is deleted. One that cannot be decoded counts
         as absent; the log says so, once for each reason.
         """
-        found = await self._follow(session_id, await self._storage.load(session_id))
-        if found is None:
+        stored = await self._storage.load(session_id)
+        if stored is None:
             return None
-        state = self._state(found, cookie)
-        state.is_alias = found.session_id != session_id
-        if self._timeouts.is_over(created_at=state.created_at, now=self._clock()):
-            await self._storage.delete(found.session_id)
+        payload, version = stored
+        try:
+            record = decode(payload)
+        except RecordError as error:
+            self._note_unreadable(error)
+            return None
+        if type(record) is Record:
+            state = self._state(session_id, record, version, cookie)
+        else:
+            found = await self._follow(session_id, stored)
+            if found is None:
+                return None
+            state = self._state(found.session_id, found.record, found.version, cookie)
+            state.is_alias = True
+        absolute = self._timeouts.absolute
+        if absolute is not None and self._clock() >= state.created_at + absolute:
+            await self._storage.delete(state.session_id)
             return None
         return state
 
@@ -239,7 +253,9 @@ class Keeper:
                 if found is None:
                     raise _gone(state)
                 self._move(state, found)
-                newest = self._state(found, state.cookie.base)
+                newest = self._state(
+                    found.session_id, found.record, found.version, state.cookie.base
+                )
                 result = change(newest)
                 try:
                     if newest.is_modified:
@@ -255,11 +271,12 @@ class Keeper:
 
     def is_touch_due(self, state: SessionState) -> bool:
         """Ask whether this process last touched the record ``touch_after`` ago, or never."""
-        own = self._own_idle(state)
-        if own is not None and own < self._timeouts.idle:
-            # touch_after fits the general idle timeout; this session might end before it is due.
-            return True
-        return state.session_id not in self._touched
+        if state.cookie.own or self._is_idle_by_cookie:
+            own = self._own_idle(state)
+            if own is not None and own < self._timeouts.idle:
+                # touch_after fits the general idle timeout; this session might end before.
+                return True
+        return self._touched.is_due(state.session_id)
 
     async def _replace_on_top(self, state: SessionState, current: Stored | None) -> bool:
         """Merge *state* with what is kept now, and try again, until it fits."""
@@ -373,25 +390,35 @@ class Keeper:
         try:
             return decode(stored.payload)
         except RecordError as error:
-            reason = str(error)
-            if reason not in self._reasons_logged:
-                self._reasons_logged.add(reason)
-                _log.warning("a record cannot be read (%s): it counts as absent", reason)
+            self._note_unreadable(error)
             return None
 
-    def _state(self, found: _Found, cookie: CookieOptions) -> SessionState:
-        record = found.record
-        own = record.own_attributes(cookie)
-        return SessionState(
-            found.session_id,
+    def _note_unreadable(self, error: RecordError) -> None:
+        reason = str(error)
+        if reason not in self._reasons_logged:
+            self._reasons_logged.add(reason)
+            _log.warning("a record cannot be read (%s): it counts as absent", reason)
+
+    def _state(
+        self, session_id: str, record: Record, version: Version, cookie: CookieOptions
+    ) -> SessionState:
+        own: dict[str, Any] = {}
+        # Most sessions have nothing of their own: the cookie lives as long as all others.
+        if record.own or record.max_age is not cookie.max_age:
+            own = record.own_attributes(cookie)
+        created_at = record.created_at
+        state = SessionState(
+            session_id,
             SessionCookie(cookie, own),
-            self._clock() if record.created_at is None else record.created_at,
-            data=record.data,
-            version=found.version,
-            original_own=dict(own),
-            # Without a beginning of its own, a session by Express would never be too old.
-            is_marked=record.created_at is None and self._timeouts.absolute is not None,
+            self._clock() if created_at is None else created_at,
+            record.data,
+            version,
+            dict(own),
         )
+        if created_at is None and self._timeouts.absolute is not None:
+            # Without a beginning of its own, a session by Express would never be too old.
+            state.is_marked = True
+        return state
 
     def _move(self, state: SessionState, found: _Found) -> None:
         """Go on under the id to which a renewed one led."""
@@ -450,28 +477,29 @@ class _Touched:
         self._half = after / 2
         self._clock = clock
         self._turned_at = clock()
+        self._turn_at = self._turned_at + self._half if after else math.inf
         self._newer: set[str] = set()
         self._older: set[str] = set()
 
     def add(self, session_id: str) -> None:
-        if self._half:
-            self._turn()
-            self._newer.add(session_id)
-
-    def __contains__(self, session_id: str) -> bool:
         if not self._half:
-            return False
-        self._turn()
-        return session_id in self._newer or session_id in self._older
+            return
+        if self._clock() >= self._turn_at or len(self._newer) >= self._MOST:
+            self._turn()
+        self._newer.add(session_id)
+
+    def is_due(self, session_id: str) -> bool:
+        if self._clock() >= self._turn_at:
+            self._turn()
+        return session_id not in self._newer and session_id not in self._older
 
     def _turn(self) -> None:
         passed = self._clock() - self._turned_at
-        if passed < self._half and len(self._newer) < self._MOST:
-            return
         self._older = self._newer if passed < 2 * self._half else set()
         self._newer = set()
         # By whole halves, so that a late turn makes nothing look younger than it is.
         self._turned_at += passed - passed % self._half
+        self._turn_at = self._turned_at + self._half
 
 
 class _Queues:

@@ -11,6 +11,7 @@ from aiosess.record import check_value, decode_value, encode_value
 
 __all__ = [
     "MISSING",
+    "SCALARS",
     "Changes",
     "Merge",
     "Missing",
@@ -46,6 +47,9 @@ Original: TypeAlias = object
 Changes: TypeAlias = dict[str, tuple[Original, Any]]
 """What was changed: for each key the original, and the value now (MISSING when deleted)."""
 
+
+SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+"""The types of values that cannot be changed from inside."""
 
 # A tuple is asked quicker than a union.
 _CONTAINERS: Final = (dict, list, tuple)

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.http import StreamWriter
 from aiohttp.typedefs import Handler, Middleware
 
-from aiosess.bridge import Bridge, NoSessions, offer
+from aiosess.bridge import VISIT, Bridge, NoSessions
 from aiosess.errors import OptionsError
 from aiosess.foreign import ForeignVisit
 from aiosess.options import SessionOptions
@@ -89,37 +89,40 @@ async def get_session(request: web.Request) -> Session | None:
     ``retries`` is not set. Raise RuntimeError where no session middleware is installed, and
     HTTPInternalServerError where the storage does not answer after all ``retries``.
     """
-    visit = request.get(_VISIT, _NOT_INSTALLED)
-    if visit is None:
-        return None
-    if isinstance(visit, Bridge):
-        return await visit.open(request)
-    raise RuntimeError(
-        "no session middleware is installed: "
-        "app.middlewares.append(aiosess.session_middleware(options))"
-    )
+    try:
+        opening = request[VISIT].open(request)
+    except (KeyError, AttributeError):
+        raise RuntimeError(
+            "no session middleware is installed: "
+            "app.middlewares.append(aiosess.session_middleware(options))"
+        ) from None
+    session: Session | None = await opening
+    return session
 
 
-_VISIT: Final = web.RequestKey("aiosess.visit", object)
-_NOT_INSTALLED: Final = object()
 _NO_SESSIONS: Final = NoSessions()
+# The first spares most responses that their parents are looked at.
+_RESPONSES: Final = (web.Response, web.StreamResponse)
 
 
 def _middleware(sessions: Sessions) -> Middleware:
     @web.middleware
     async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
         # An empty request, as most are here, saves the look-up of a key that is not there.
-        if len(request) and request.get(_VISIT) is not None:
+        if len(request) and isinstance(request.get(VISIT), Bridge):
             return await handler(request)
         if not sessions.selects(request):
-            request[_VISIT] = None
-            offer(request, _NO_SESSIONS)
+            request[VISIT] = _NO_SESSIONS
             return await handler(request)
-        request[_VISIT] = visit = _visit(sessions, request)
-        offer(request, visit)
-        if sessions.options.is_eager:
-            await visit.open(request)
+        visit: Visit | ForeignVisit
+        if sessions.foreign is None:
+            visit = Visit(sessions, request)
+        else:
+            visit = ForeignVisit(sessions.foreign, sessions.options, request)
+        request[VISIT] = visit
         try:
+            if sessions.is_eager:
+                await visit.open(request)
             response = await handler(request)
         except web.HTTPException as response_raised:
             await visit.commit(response_raised)
@@ -128,19 +131,13 @@ def _middleware(sessions: Sessions) -> Middleware:
             visit.abandon()
             raise
         else:
-            if visit.is_asked and isinstance(response, web.StreamResponse):
+            if visit.is_asked and isinstance(response, _RESPONSES):
                 await visit.commit(response)
             return response
         finally:
             visit.leave()
 
     return serve
-
-
-def _visit(sessions: Sessions, request: web.Request) -> Visit | ForeignVisit:
-    if sessions.foreign is None:
-        return Visit(sessions, request)
-    return ForeignVisit(sessions.foreign, sessions.options, request)
 
 
 def _install(app: web.Application, sessions: Sessions, run: CleanupProvider) -> None:
@@ -150,11 +147,20 @@ def _install(app: web.Application, sessions: Sessions, run: CleanupProvider) -> 
 
 
 async def _on_response_prepare(request: web.Request, response: web.StreamResponse) -> None:
-    visit = request.get(_VISIT)
-    if not isinstance(visit, Bridge):
+    try:
+        visit: Any = request[VISIT]
+    except KeyError:
+        return
+    # Whose type is known needs no look at its parents.
+    if type(visit) is not Visit and not isinstance(visit, Bridge):
+        return
+    if not visit.is_asked:
+        visit.sent_on = response
+        return
+    if visit.sent_on is response and not visit.has_news:
         return
     try:
-        await visit.prepare(response)
+        await visit.prepare(request, response)
     except BaseException:
         visit.abandon()
         _rewind(request, response)

@@ -119,22 +119,40 @@ def encode_alias(alias: Alias) -> bytes:
 def decode(payload: bytes) -> Record | Alias:
     """Return what *payload* says; raise RecordError, with the reason, where it is not a record."""
     try:
-        content = decode_value(payload)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"not JSON: {type(error).__name__}") from error
-    if not isinstance(content, dict):
-        raise RecordError(f"JSON, but {type(content).__name__} and not an object")
-    data = cast("dict[str, Any]", content)
+        data: Any = _decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        data = _decode_rare(payload)
+    if data.__class__ is not dict:
+        raise RecordError(f"JSON, but {data.__class__.__name__} and not an object")
     # Only a payload with many brackets can be deep, so that most need no look.
-    if payload.count(b"[") + payload.count(b"{") > _DEEPEST and not _is_within(data, _DEEPEST):
+    if (
+        len(payload) > 2 * _DEEPEST
+        and payload.count(b"[") + payload.count(b"{") > _DEEPEST
+        and not _is_within(data, _DEEPEST)
+    ):
         raise RecordError(f"nested more than {_DEEPEST} deep")
-    cookie = data.pop(COOKIE_KEY, None)
-    if not isinstance(cookie, dict):
+    cookie: Any = data.pop(COOKIE_KEY, None)
+    if cookie.__class__ is not dict:
         raise RecordError("an object without a cookie")
-    meta = data.pop(RESERVED_KEY, None)
-    if not isinstance(meta, dict):
-        return Record(data, _max_age(cast("Meta", cookie)), {}, None)
-    return _read(data, cast("Meta", cookie), cast("Meta", meta))
+    max_age = cookie.get("originalMaxAge")
+    if max_age is not None:
+        max_age = _max_age(max_age)
+    meta: Any = data.pop(RESERVED_KEY, None)
+    if meta.__class__ is not dict:
+        return Record(data, max_age, {}, None)
+    # Data beside it were written by Express, which carries our key along: a session of its own.
+    if "renewed_to" in meta and not data:
+        alias = _alias(meta)
+        if alias is not None:
+            return alias
+    own = meta.get("own")
+    created = meta.get("created")
+    return Record(
+        data,
+        max_age,
+        restored(own) if own.__class__ is dict else {},
+        created if created.__class__ is float and 0 <= created < _LATEST else _instant(created),
+    )
 
 
 def encode_value(value: object) -> bytes:
@@ -238,28 +256,27 @@ def _iso(at: float) -> str:
     return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def _read(data: dict[str, Any], cookie: Meta, meta: Meta) -> Record | Alias:
-    renewed_to, until = meta.get("renewed_to"), _instant(meta.get("until"))
-    # Data beside it were written by Express, which carries our key along: a session of its own.
-    if isinstance(renewed_to, str) and until is not None and not data:
-        return Alias(renewed_to, until)
-    own = meta.get("own")
-    return Record(
-        data,
-        _max_age(cookie),
-        restored(cast("dict[str, Any]", own)) if isinstance(own, dict) else {},
-        _instant(meta.get("created")),
-    )
+def _decode_rare(payload: bytes) -> Any:
+    try:
+        return json.loads(payload, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"not JSON: {type(error).__name__}") from error
 
 
-def _instant(at: object) -> float | None:
-    if isinstance(at, bool) or not isinstance(at, int | float) or not 0 <= at < _LATEST:
+def _alias(meta: Meta) -> Alias | None:
+    renewed_to, until = meta["renewed_to"], _instant(meta.get("until"))
+    if not isinstance(renewed_to, str) or until is None:
         return None
-    return at
+    return Alias(renewed_to, until)
 
 
-def _max_age(cookie: Meta) -> float | None:
-    milliseconds = cookie.get("originalMaxAge")
+def _instant(at: Any) -> float | None:
+    if (type(at) is float or type(at) is int) and 0 <= at < _LATEST:
+        return at
+    return None
+
+
+def _max_age(milliseconds: object) -> float | None:
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         return None
     if milliseconds <= 0:

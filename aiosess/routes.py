@@ -58,7 +58,7 @@ class RouteSelector:
         self._excluded = _entries(exclude, "exclude")
         self._decisions: dict[web.AbstractRoute, bool] = {}
 
-    def __call__(self, request: web.Request) -> bool:
+    def selects(self, request: web.Request) -> bool:
         """Ask whether *request* gets a session."""
         route = request.match_info.route
         decision = self._decisions.get(route)

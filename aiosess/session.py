@@ -12,7 +12,17 @@ from aiohttp import web
 
 from aiosess.attributes import SessionCookie
 from aiosess.errors import SessionGone
-from aiosess.merge import MISSING, Changes, Merge, Original, freeze, is_container, is_same, merged
+from aiosess.merge import (
+    MISSING,
+    SCALARS,
+    Changes,
+    Merge,
+    Original,
+    freeze,
+    is_container,
+    is_same,
+    merged,
+)
 from aiosess.record import RESERVED_KEYS, Record, check_value, decode_value
 from aiosess.storages import Version
 from aiosess.timeouts import Duration
@@ -55,12 +65,13 @@ class SessionState:
     session_id: str
     cookie: SessionCookie
     created_at: float
-    data: dict[str, Any] = field(default_factory=dict[str, Any])
+    # dict[str, Any] as a factory would take ten times as long.
+    data: dict[str, Any] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
     version: Version | None = None
-    originals: dict[str, Original] = field(default_factory=dict[str, Original])
-    original_own: dict[str, Any] = field(default_factory=dict[str, Any])
-    written: dict[str, Original] = field(default_factory=dict[str, Original])
-    written_own: dict[str, Any] = field(default_factory=dict[str, Any])
+    original_own: dict[str, Any] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
+    originals: dict[str, Original] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
+    written: dict[str, Original] | None = None
+    written_own: dict[str, Any] | None = None
     intent: Intent = Intent.KEEP
     previous: SessionState | None = None
     stale_id: str | None = None
@@ -73,6 +84,16 @@ class SessionState:
     def is_new(self) -> bool:
         """Ask whether nothing is kept under the id yet."""
         return self.version is None
+
+    @property
+    def may_be_modified(self) -> bool:
+        """Ask whether the handler did anything but read scalars; what it did may be undone."""
+        return (
+            self.is_marked
+            or bool(self.originals)
+            or self.intent is not Intent.KEEP
+            or self.cookie.own != self.original_own
+        )
 
     @property
     def is_modified(self) -> bool:
@@ -102,15 +123,17 @@ class SessionState:
         """Take note that it was written: changes since ``writing()`` are still to be saved."""
         self.version = version
         self.is_marked = False
-        self.original_own = self.written_own
-        originals = {**self.originals, **self.written}
-        # The handler may still hold a container and change it after an explicit save().
-        self.originals = {
-            key: originals[key]
-            for key in self.originals
-            if is_container(self.data.get(key))
-            or not is_same(originals[key], self.data.get(key, MISSING))
-        }
+        if self.written_own is not None:
+            self.original_own = self.written_own
+        if self.written is not None:
+            originals = {**self.originals, **self.written}
+            # The handler may still hold a container and change it after an explicit save().
+            self.originals = {
+                key: originals[key]
+                for key in self.originals
+                if is_container(self.data.get(key))
+                or not is_same(originals[key], self.data.get(key, MISSING))
+            }
 
     def rebase(self, record: Record, version: Version, merge: Merge) -> None:
         """Put this request's changes on top of a newer *record*.
@@ -248,7 +271,7 @@ class Session(aiohttp_session.Session):
     """
 
     def __init__(self, state: SessionState, io: SessionIO) -> None:
-        super().__init__(state.session_id, data=None, new=state.is_new)
+        # Not super().__init__(): whatever it would set is said by the members below.
         self._state = state
         self._io = io
         self._mapping = state.data
@@ -386,9 +409,14 @@ class Session(aiohttp_session.Session):
 
     def __getitem__(self, key: str) -> Any:
         value = self._mapping[key]
-        if is_container(value) and key not in self._state.originals:
-            self._state.originals[key] = freeze(value)
+        # Most values are scalars, and one look tells.
+        if value.__class__ not in SCALARS and is_container(value):
+            self._watch(key, value)
         return value
+
+    def _watch(self, key: str, value: Any) -> None:
+        if key not in self._state.originals:
+            self._state.originals[key] = freeze(value)
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._check_alive()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
 from aiohttp_session import AbstractStorage
 
 from aiosess.attributes import CookieOptions, check_name
+from aiosess.bridge import silence
 from aiosess.errors import OptionsError
 from aiosess.foreign import ForeignStorage
 from aiosess.keeper import Keeper
 from aiosess.options import SessionOptions
 from aiosess.retry import RetryingStorage
-from aiosess.storages import Closeable
+from aiosess.storages import Closeable, MemoryStorage
 
 __all__ = ["Sessions"]
 
@@ -32,7 +34,17 @@ class Sessions:
     foreign: ForeignStorage | None = None
     """A storage made for aiohttp-session, where that was given."""
 
+    cookies: tuple[CookieOptions, CookieOptions] | None = None
+    """The cookie's attributes without TLS and with, where they are the same for all requests."""
+
+    # Said here once, since asking the options each time costs each request a call.
+    is_eager: bool
+    acts_on_reads: bool
+    selects: Callable[[web.Request], bool]
+    """Ask whether the route of a request gets a session."""
+
     def __init__(self, options: SessionOptions | None = None) -> None:
+        self.selects = self._select_first
         self._is_checked = False
         self._reasons_logged: set[str] = set()
         if options is not None:
@@ -44,30 +56,32 @@ class Sessions:
         if isinstance(options.storage, AbstractStorage):
             self.foreign = ForeignStorage(options.storage, options.retry_policy)
         else:
-            self.keeper = Keeper(
-                RetryingStorage(options.storage, options.retry_policy), options.keeper_options
-            )
-        self._cookies = {
-            secure: options.cookie.resolve(is_secure=secure)
-            for secure in (False, True)
-            if isinstance(options.cookie, CookieOptions)
-        }
-
-    def selects(self, request: web.Request) -> bool:
-        """Ask whether the route of *request* gets a session."""
-        if not self._is_checked:
-            self.check_routes(request.app)
-        return self.options.routes(request)
+            storage = options.storage
+            # Our own memory always answers, and at once.
+            if type(storage) is not MemoryStorage:
+                storage = RetryingStorage(storage, options.retry_policy)
+            self.keeper = Keeper(storage, options.keeper_options)
+        self.is_eager = options.is_eager
+        self.acts_on_reads = options.rules.acts_on_reads
+        given = options.cookie
+        if isinstance(given, CookieOptions):
+            self.cookies = (given.resolve(is_secure=False), given.resolve(is_secure=True))
 
     def check_routes(self, app: web.Application) -> None:
         """Raise OptionsError for a route in the options that *app* does not have."""
         self.options.routes.check(app)
         self._is_checked = True
 
+    def _select_first(self, request: web.Request) -> bool:
+        """Do for the first request what need not be done again."""
+        silence(request)
+        if not self._is_checked:
+            self.check_routes(request.app)
+        self.selects = self.options.routes.selects
+        return self.selects(request)
+
     async def cookie_for(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
         """Return the cookie's attributes for *request*, each ``"auto"`` settled."""
-        if self._cookies:
-            return self._cookies[is_secure]
         given = self.options.cookie
         cookie = given(request) if callable(given) else given
         if inspect.isawaitable(cookie):

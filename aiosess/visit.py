@@ -38,7 +38,6 @@ class Visit(Bridge[SessionState]):
     _turn: asyncio.Lock | None = None
     _cookie_due = CookieAction.LEAVE
     _cookie_sent = CookieAction.LEAVE
-    _sent_on: web.StreamResponse | None = None
     _is_abandoned = False
     _is_committed = False
     _is_opened = False
@@ -49,59 +48,60 @@ class Visit(Bridge[SessionState]):
 
     def __init__(self, sessions: Sessions, request: web.Request) -> None:
         self._sessions = sessions
-        self._request = request
+        self.request = request
 
     # Open: cookie, id, record, session.
 
     async def open(self, request: web.Request) -> Session | None:
         """Return the session, loading it the first time; ``None`` where there can be none."""
         self.is_asked = True
-        self._request = request
-        while not self._is_opened:
-            if self._waiters is None:
-                await self._open_first(request)
-            else:
-                # Another task of this request is at it.
-                waiter = asyncio.get_running_loop().create_future()
-                self._waiters.append(waiter)
-                await waiter
+        self.request = request
+        while self._waiters is not None:
+            # Another task of this request is at it.
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        if not self._is_opened:
+            waiters: list[asyncio.Future[None]] = []
+            self._waiters = waiters
+            try:
+                await self._open(request)
+                self._is_opened = True
+            finally:
+                self._waiters = None
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_result(None)
         # Once the visit has left its request, a middleware outside ours still finds the session.
         return request.get(SESSION) if self._session is None else self._session
 
-    async def _open_first(self, request: web.Request) -> None:
-        waiters: list[asyncio.Future[None]] = []
-        self._waiters = waiters
-        try:
-            await self._open(request)
-            self._is_opened = True
-        finally:
-            self._waiters = None
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-
     async def _open(self, request: web.Request) -> None:
-        options = self._sessions.options
-        self._is_secure = is_secure(request, proxy=options.proxy)
-        cookie = await self._sessions.cookie_for(request, is_secure=self._is_secure)
+        sessions, options = self._sessions, self._sessions.options
+        secure = (
+            request.secure if options.proxy is None else is_secure(request, proxy=options.proxy)
+        )
+        self._is_secure = secure
+        if sessions.cookies is not None:
+            cookie = sessions.cookies[secure]
+        else:
+            cookie = await sessions.cookie_for(request, is_secure=secure)
         if cookie.path != "/" and not is_under(request.rel_url.raw_path, cookie.path):
             return
-        self._signed = signed = options.signer.read(request, options.name)
+        signed = options.signer.read(request, options.name)
         state = None
         if signed is not None:
+            self._signed = signed
             try:
-                state = await self._sessions.keeper.load(signed.session_id, cookie)
+                state = await sessions.keeper.load(signed.session_id, cookie)
             except StorageUnavailable as error:
                 self._without_storage(error)
                 return
         if state is None:
-            session_id = await self._sessions.new_id(request)
-            state = self._sessions.keeper.fresh(session_id, cookie)
+            state = sessions.keeper.fresh(await sessions.new_id(request), cookie)
             state.stale_id = None if signed is None else signed.session_id
         self._state = state
-        self._session = self.session_of(state)
-        hand_out(request, self._session)
-        self._request = request
+        self._session = session = Session(state, self)
+        hand_out(request, session)
 
     def session_of(self, state: SessionState) -> Session:
         """Return what handlers hold of *state*."""
@@ -115,7 +115,7 @@ class Visit(Bridge[SessionState]):
         Where the handler prepared *response* itself, only the record can still be changed.
         Raise HTTPInternalServerError as ``retries`` says, SessionNotSent where it is too late.
         """
-        if response.prepared or self._has_left():
+        if response.prepared or (self.sent_on is not None and self.sent_on.prepared):
             # In the second case an error was raised, or another response returned, after a stream.
             await self._commit_late()
             return
@@ -126,11 +126,8 @@ class Visit(Bridge[SessionState]):
                 self._without_storage(error)
         self._finish(response)
 
-    async def prepare(self, response: web.StreamResponse) -> None:
+    async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
         """Do the same for a response whose headers are about to leave."""
-        if not self.is_asked:
-            self._sent_on = response
-            return
         if not self._is_settled:
             try:
                 await self._settle()
@@ -140,26 +137,37 @@ class Visit(Bridge[SessionState]):
                     # The browser will not learn its id: there is nothing to keep later.
                     self._state.is_gone = True
         elif self._is_changed_again():
-            await self._settle_again()
-        if self._sent_on is not response or self._cookie_due is not self._cookie_sent:
+            await self._settle_again(request)
+        if self.sent_on is not response or self._cookie_due is not self._cookie_sent:
             self._finish(response)
-        elif self.is_asked:
-            # A FileResponse writes a Vary of its own when it is prepared.
+        else:
             vary_by_cookie(response)
+
+    @property
+    def has_news(self) -> bool:
+        """Ask whether prepare() may have more to do for a response that was committed already."""
+        state = self._state
+        return (
+            (state is not None and state.may_be_modified)
+            or self._cookie_due is not self._cookie_sent
+            # A FileResponse writes a Vary of its own when it is prepared.
+            or type(self.sent_on) is not web.Response
+        )
 
     def _has_left(self) -> bool:
         """Ask whether the headers have left."""
-        return self._sent_on is not None and self._sent_on.prepared
+        return self.sent_on is not None and self.sent_on.prepared
 
     def _is_changed_again(self) -> bool:
         """Ask whether a middleware outside ours changed the session after our commit."""
         state = self._state
-        if state is None or state.is_gone or not self._is_committed:
+        if state is None or state.is_gone or not self._is_committed or not state.may_be_modified:
             return False
         return state.intent is not Intent.KEEP or state.is_modified
 
-    async def _settle_again(self) -> None:
+    async def _settle_again(self, request: web.Request) -> None:
         state = self._opened()
+        self.request = request
         try:
             async with self._in_turn():
                 await self._act(state, Rules(), is_late=False)
@@ -172,7 +180,7 @@ class Visit(Bridge[SessionState]):
         Each holds the visit, and would be freed only when the garbage collector finds the circle.
         """
         self._session = None
-        vars(self).pop("_request", None)
+        del self.request
 
     def abandon(self) -> None:
         """Keep nothing more: the handler failed, or the response that it prepared."""
@@ -187,7 +195,7 @@ class Visit(Bridge[SessionState]):
                 # It is too late for an answer with status 500.
                 raise
             self._without_storage(error)
-        if self._is_new_to_browser and self._sent_on is None:
+        if self._is_new_to_browser and self.sent_on is None:
             raise SessionNotSent(
                 "the session was saved, but the response was prepared without its cookie: "
                 + _USE_SETUP
@@ -198,11 +206,27 @@ class Visit(Bridge[SessionState]):
         state = self._state
         if state is None or state.is_gone:
             return
-        if self._request.get(SESSION) is not self._session:
+        try:
+            is_held = self.request[SESSION] is self._session
+        except KeyError:
+            is_held = False
+        if not is_held:
             if self._sessions.options.unset == "keep":
                 state.rollback()
                 return
             state.intent = Intent.DESTROY
+        elif (
+            # In short, where decide() and decide_cookie() would find nothing to do.
+            not state.may_be_modified
+            and state.version is not None
+            and self._turn is None
+            and self._signed is not None
+            and self._signed.is_current
+            and not self._sessions.acts_on_reads
+            and not self._sessions.keeper.is_touch_due(state)
+        ):
+            self._is_committed = True
+            return
         rules = self._sessions.options.rules
         if self._is_saved:
             # What the handler saved itself is not written a second time.
@@ -285,7 +309,7 @@ class Visit(Bridge[SessionState]):
             state.is_gone = True
         elif state.intent is Intent.EMPTY:
             # An id whose record was deleted is never used again.
-            state.session_id = await self._sessions.new_id(self._request)
+            state.session_id = await self._sessions.new_id(self.request)
             state.intent = Intent.KEEP
 
     def _is_interrupted(self) -> None:
@@ -319,24 +343,19 @@ class Visit(Bridge[SessionState]):
 
     def _finish(self, response: web.StreamResponse) -> None:
         """Write what is due into the headers."""
-        self._sent_on = response
-        self._cookie_sent = self._cookie_due
+        self.sent_on = response
+        due = self._cookie_sent = self._cookie_due
         if self.is_asked:
             vary_by_cookie(response)
         state = self._state
-        if state is None:
+        if due is CookieAction.LEAVE or state is None:
             return
         name = self._sessions.options.name
-        match self._cookie_due:
-            case CookieAction.LEAVE:
-                pass
-            case CookieAction.SET if not self._is_withheld(state):
-                value = self._sessions.options.signer.sign(state.session_id)
-                set_cookie(response, name, value, state.cookie, now=self._sessions.keeper.now())
-            case CookieAction.SET:
-                pass
-            case CookieAction.CLEAR:
-                clear_cookie(response, name, state.cookie)
+        if due is CookieAction.CLEAR:
+            clear_cookie(response, name, state.cookie)
+        elif not self._is_withheld(state):
+            value = self._sessions.options.signer.sign(state.session_id)
+            set_cookie(response, name, value, state.cookie, now=self._sessions.keeper.now())
 
     # What the session can have done at once.
 
@@ -399,9 +418,9 @@ class Visit(Bridge[SessionState]):
             return
         if intent is Intent.RENEW and state.is_alias:
             # Who comes with an old id may be a stranger to who has the new one, either way round.
-            state.part_for(await self._sessions.new_id(self._request), self._sessions.keeper.now())
+            state.part_for(await self._sessions.new_id(self.request), self._sessions.keeper.now())
             return
-        state.leave_for(await self._sessions.new_id(self._request))
+        state.leave_for(await self._sessions.new_id(self.request))
         if intent is Intent.REGENERATE:
             state.start_over(self._sessions.keeper.now())
         state.intent = intent

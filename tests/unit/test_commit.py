@@ -236,3 +236,25 @@ def test_a_value_that_cannot_be_kept_is_refused_before_anything_is_decided() -> 
 
     with pytest.raises(UnserializableValue, match=r"^session\['key'\] is of type set"):
         ending(state, is_touch_due=False, is_resigned=False)
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+@pytest.mark.parametrize("is_persistent", [True, False])
+@pytest.mark.parametrize("is_alias", [True, False])
+@pytest.mark.parametrize("rules", [NO_RULES, SAVE_UNINITIALIZED])
+def test_a_stored_session_that_was_only_read_needs_nothing(
+    *, is_empty: bool, is_persistent: bool, is_alias: bool, rules: Rules
+) -> None:
+    """Visit leaves it alone without asking the tables."""
+    end = Ending(is_stored=True, is_empty=is_empty)
+
+    action = decide(end, rules)
+    due = decide_cookie(action, end, rules, is_persistent=is_persistent, is_alias=is_alias)
+
+    assert not rules.acts_on_reads
+    assert (action, due) == (Action.NOTHING, CookieAction.LEAVE)
+
+
+@pytest.mark.parametrize("rules", [RESAVE, ROLLING])
+def test_a_rule_that_acts_on_reads_says_so(rules: Rules) -> None:
+    assert rules.acts_on_reads

@@ -258,6 +258,34 @@ def test_a_thousand_planted_cookies_are_nothing(signer: Signer) -> None:
     assert signer.read(request_with(planted), "sid") is None
 
 
+def test_a_signature_that_held_is_computed_once(signer: Signer) -> None:
+    request = request_with(f"sid={signer.sign('ann')}")
+    seen = signer.read(request, "sid")
+
+    again = signer.read(request, "sid")
+
+    assert again == Signed("ann", is_current=True)
+    assert again is seen
+
+
+def test_a_signature_that_does_not_hold_is_not_remembered(signer: Signer) -> None:
+    for number in range(10):
+        signer.read(request_with(f"sid=s%3Aann.{number:043}"), "sid")
+
+    assert signer._verified == {}
+
+
+def test_signatures_are_remembered_in_bounded_memory(
+    signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiosess.cookie._MOST_VERIFIED", 10)
+
+    seen = [signer.read(request_with(f"sid={signer.sign(str(n))}"), "sid") for n in range(95)]
+
+    assert [signed.session_id for signed in seen if signed] == [str(n) for n in range(95)]
+    assert 0 < len(signer._verified) <= 10
+
+
 @pytest.mark.parametrize(
     ("header", "values"),
     [

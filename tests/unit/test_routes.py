@@ -66,7 +66,7 @@ async def selects(
 ) -> bool:
     selector = RouteSelector(for_routes, exclude)
     selector.check(app)
-    return selector(await matched(app, method, path))
+    return selector.selects(await matched(app, method, path))
 
 
 async def matched(app: web.Application, method: str, path: str) -> web.Request:
@@ -259,7 +259,7 @@ async def test_404_and_405_get_a_session_only_where_every_route_does(
 async def test_the_decision_is_kept_for_each_route(app: web.Application) -> None:
     selector = RouteSelector(["users.*", "views"], ["any"])
 
-    decisions = [selector(await matched(app, "GET", f"/users/{n}")) for n in range(100)]
+    decisions = [selector.selects(await matched(app, "GET", f"/users/{n}")) for n in range(100)]
 
     assert decisions == [False] * 100
     assert len(selector._decisions) == 1
@@ -267,9 +267,9 @@ async def test_the_decision_is_kept_for_each_route(app: web.Application) -> None
 
 async def test_a_kept_decision_is_the_same_decision(app: web.Application) -> None:
     selector = RouteSelector(["views"], [])
-    first = selector(await matched(app, "GET", "/views"))
+    first = selector.selects(await matched(app, "GET", "/views"))
 
-    again = selector(await matched(app, "GET", "/views"))
+    again = selector.selects(await matched(app, "GET", "/views"))
 
     assert (first, again) == (True, True)
 
@@ -277,7 +277,7 @@ async def test_a_kept_decision_is_the_same_decision(app: web.Application) -> Non
 async def test_routes_that_do_not_exist_leave_nothing_behind(app: web.Application) -> None:
     selector = RouteSelector(None, [])
 
-    decisions = [selector(await matched(app, "GET", f"/missing/{n}")) for n in range(100)]
+    decisions = [selector.selects(await matched(app, "GET", f"/missing/{n}")) for n in range(100)]
 
     assert decisions == [True] * 100
     assert len(selector._decisions) == 0
@@ -289,7 +289,7 @@ async def test_a_route_for_any_method_is_decided_by_the_method_of_each_request(
 ) -> None:
     selector = RouteSelector([Route("any", method="PUT")], [])
 
-    chosen = {method: selector(await matched(app, method, "/any")) for method in methods}
+    chosen = {method: selector.selects(await matched(app, method, "/any")) for method in methods}
 
     assert chosen == {"GET": False, "PUT": True}
 
@@ -318,7 +318,7 @@ def test_a_route_of_a_router_of_ones_own_is_known_by_its_handler(
     request = make_mocked_request("GET", "/views")
     request._match_info = web.UrlMappingMatchInfo({}, BareRoute("GET", views))
 
-    assert RouteSelector(for_routes, ())(request) is expected
+    assert RouteSelector(for_routes, ()).selects(request) is expected
 
 
 # What is refused
