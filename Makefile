@@ -9,7 +9,7 @@ UV_INSTALL = .ci/uv $(VENV) pip install --quiet --python $(BIN)/python \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types architecture spelling coverage proof bench bench-peers bench-micro bench-import wrk matrix servers \
+.PHONY: help run test check format lint types architecture spelling coverage proof bench bench-peers bench-micro bench-memory bench-import wrk matrix servers \
 	constraints build clean
 
 help: ## List these targets
@@ -62,6 +62,9 @@ bench-peers: $(VENV)/.peers servers wrk ## The same with Express, fastify and st
 
 bench-micro: $(VENV)/.bench ## The parts of a request, each by itself
 	$(BIN)/python benchmarks/micro.py $(ARGS)
+
+bench-memory: $(VENV)/.bench ## MemoryStorage with a million sessions: memory, calls, pauses
+	$(BIN)/python benchmarks/million.py --write benchmarks $(ARGS)
 
 bench-import: $(VENV)/.run ## What importing aiosess takes beside importing aiohttp.web
 	$(BIN)/python benchmarks/imports.py $(ARGS)

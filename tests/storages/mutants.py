@@ -34,8 +34,12 @@ def breaks(case: str) -> Callable[[type[MemoryStorage]], type[MemoryStorage]]:
 class Mutant(MemoryStorage):
     """A MemoryStorage, and how the mutants get at its records."""
 
+    def _entry(self, session_id: str) -> _Entry | None:
+        """Return what is kept, whether expired or not."""
+        return self._shard(session_id).get(session_id)
+
     def _ttl_left(self, session_id: str) -> float:
-        return self._entries[session_id].expires_at - self._clock()
+        return self._shard(session_id)[session_id].expires_at - self._clock()
 
     def _is_there(self, session_id: str) -> bool:
         return self._find(session_id, self._clock()) is not None
@@ -74,7 +78,7 @@ class RefusedCreateTouches(Mutant):
 @breaks("create_takes_the_id_of_an_expired_record")
 class ExpiredIdsAreTaken(Mutant):
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
-        if session_id in self._entries:
+        if self._entry(session_id) is not None:
             raise IdTaken
         return await super().create(session_id, payload, ttl)
 
@@ -84,9 +88,13 @@ class ExpiredIdsAreTaken(Mutant):
 
 @breaks("create_takes_the_id_of_a_deleted_record")
 class OldEndsRemoveNewRecords(Mutant):
-    def _drop_next(self, _now: float | None) -> None:
-        _, session_id = self._ends.pop(0)
-        self._entries.pop(session_id, None)
+    async def delete(self, session_id: str) -> bool:
+        was_there = self._is_there(session_id)
+        self._shard(session_id).pop(session_id, None)
+        return was_there
+
+    def _look(self, session_id: str, _now: float) -> None:
+        self._remove(session_id)
 
 
 @breaks("of_creates_at_once_one_wins")
@@ -181,7 +189,7 @@ class HasOneVersionOnly(Mutant):
     ) -> Version:
         await super().replace(session_id, payload, ttl, expected=expected)
         assert isinstance(expected, int)
-        self._entries[session_id].version = expected
+        self._shard(session_id)[session_id].version = expected
         return expected
 
 
@@ -218,7 +226,7 @@ class ReplaceCreates(Mutant):
 @breaks("replace_never_revives_a_deleted_record")
 class RemembersTheDeleted(Mutant):
     async def delete(self, session_id: str) -> bool:
-        entry = self._entries.get(session_id)
+        entry = self._entry(session_id)
         deleted = await super().delete(session_id)
         if entry is not None:
             self._deleted[session_id] = entry.version
@@ -242,7 +250,7 @@ class ReplaceDoesNotLookAtTheEnd(Mutant):
     async def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
     ) -> Version:
-        entry = self._entries.get(session_id)
+        entry = self._entry(session_id)
         if entry is not None and entry.version == expected:
             return await self._put(session_id, payload, ttl)
         return await super().replace(session_id, payload, ttl, expected=expected)
@@ -252,7 +260,7 @@ class ReplaceDoesNotLookAtTheEnd(Mutant):
 class CountsVersionsAnew(Mutant):
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
         await super().create(session_id, payload, ttl)
-        self._entries[session_id].version = 1
+        self._shard(session_id)[session_id].version = 1
         return 1
 
 
@@ -324,14 +332,8 @@ class TouchOnlyExtends(Mutant):
 
 @breaks("the_last_touch_counts")
 class EarlierEndsStillCount(Mutant):
-    def _drop_next(self, _now: float | None) -> None:
-        _, session_id = self._ends.pop(0)
-        self._entries.pop(session_id, None)
-
-    def _extend(self, session_id: str, entry: _Entry, expires_at: float) -> None:
-        entry.expires_at = expires_at
-        self._ends.insert(0, (expires_at, session_id))
-        self._ends.sort()
+    def _look(self, session_id: str, _now: float) -> None:
+        self._remove(session_id)
 
 
 @breaks("touch_keeps_payload_and_version")
@@ -356,11 +358,11 @@ class TouchFindsTheDeleted(Mutant):
     async def delete(self, session_id: str) -> bool:
         if not self._is_there(session_id):
             return False
-        self._entries[session_id].expires_at = self._clock()
+        self._shard(session_id)[session_id].expires_at = self._clock()
         return True
 
     async def touch(self, session_id: str, ttl: float) -> bool:
-        entry = self._entries.get(session_id)
+        entry = self._entry(session_id)
         if entry is not None:
             entry.expires_at = self._clock() + ttl
         return entry is not None
@@ -372,7 +374,7 @@ class TouchFindsTheDeleted(Mutant):
 @breaks("touch_never_revives_an_expired_record")
 class TouchDoesNotLookAtTheEnd(Mutant):
     async def touch(self, session_id: str, ttl: float) -> bool:
-        entry = self._entries.get(session_id)
+        entry = self._entry(session_id)
         if entry is not None:
             entry.expires_at = self._clock() + ttl
         return entry is not None
@@ -394,7 +396,7 @@ class DeleteIsAlwaysTrue(Mutant):
 @breaks("delete_of_an_expired_record_is_false")
 class DeleteDoesNotLookAtTheEnd(Mutant):
     async def delete(self, session_id: str) -> bool:
-        return self._entries.pop(session_id, None) is not None
+        return self._remove(session_id) is not None
 
 
 # Time.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import tracemalloc
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -11,9 +12,12 @@ from contextlib import contextmanager
 import pytest
 
 from aiosess import MemoryStorage, OptionsError
+from aiosess.storages.memory import _Entry
 from aiosess.testing import FakeClock
 
 HALF_A_MEGABYTE = 500_000
+MOST_LOOKS = 32
+DAY = 86_400.0
 
 
 @pytest.fixture
@@ -39,6 +43,25 @@ async def fill(storage: MemoryStorage, ttls: list[float]) -> None:
     """Create a record for each of *ttls*, called by its number."""
     for number, ttl in enumerate(ttls):
         await storage.create(str(number), b"cart", ttl)
+
+
+def count_looks(storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give a list of the records that are put off from now on, because they were extended."""
+    looks: list[str] = []
+    move = storage._move
+
+    def moved(session_id: str, entry: _Entry, now: float) -> None:
+        looks.append(session_id)
+        move(session_id, entry, now)
+
+    monkeypatch.setattr(storage, "_move", moved)
+    return looks
+
+
+def tracked() -> int:
+    """Return how many objects the garbage collector looks at."""
+    gc.collect()
+    return len(gc.get_objects())
 
 
 async def present(storage: MemoryStorage, count: int) -> list[int]:
@@ -97,6 +120,42 @@ async def test_a_record_that_was_touched_shorter_and_longer_goes_by_its_last_tou
     await storage.create("3", b"cart", 60)
 
     assert await present(storage, 4) == [0, 2, 3]
+
+
+async def test_of_records_with_one_end_the_newest_stay(clock: FakeClock) -> None:
+    storage = MemoryStorage(max_records=3, clock=clock)
+
+    await fill(storage, [60] * 5)
+
+    assert await present(storage, 5) == [2, 3, 4]
+
+
+async def test_where_all_were_touched_a_create_looks_at_a_few_only(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = MemoryStorage(max_records=1000, clock=clock)
+    await fill(storage, [60] * 1000)
+    for number in range(1000):
+        await storage.touch(str(number), DAY)
+    looks = count_looks(storage, monkeypatch)
+
+    await storage.create("one more", b"cart", DAY)
+
+    assert len(storage) == 1000
+    assert 0 < len(looks) <= MOST_LOOKS
+
+
+async def test_where_all_were_touched_the_nearest_of_those_looked_at_goes(
+    clock: FakeClock,
+) -> None:
+    storage = MemoryStorage(max_records=100, clock=clock)
+    await fill(storage, [60] * 100)
+    for number in range(100):
+        await storage.touch(str(number), DAY + (number - 7) ** 2)
+
+    await storage.create("one more", b"cart", 2 * DAY)
+
+    assert await present(storage, 100) == [number for number in range(100) if number != 7]
 
 
 async def test_expired_records_make_way_before_living_ones(clock: FakeClock) -> None:
@@ -182,6 +241,69 @@ async def test_a_touched_record_outlives_its_first_end(
     assert await present(memory, 2) == [0]
 
 
+async def test_a_touched_record_that_nobody_asks_for_is_freed_after_its_last_end(
+    memory: MemoryStorage, clock: FakeClock
+) -> None:
+    await fill(memory, [10])
+    await memory.touch("0", 60)
+    clock.advance(11)
+    await memory.load("another")
+    clock.advance(50)
+
+    await memory.load("another")
+
+    assert len(memory) == 0
+
+
+async def test_where_all_were_touched_a_load_looks_at_a_few_only(
+    memory: MemoryStorage, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(memory, [10] * 1000)
+    for number in range(1000):
+        await memory.touch(str(number), 60)
+    clock.advance(11)
+    looks = count_looks(memory, monkeypatch)
+
+    await memory.load("another")
+
+    assert 0 < len(looks) <= MOST_LOOKS
+
+
+@pytest.mark.parametrize("ttl", [0.5, 1, 59, 1000, 14 * DAY, 36_500 * DAY])
+async def test_a_record_is_freed_within_a_five_hundredth_of_its_life(
+    memory: MemoryStorage, clock: FakeClock, ttl: float
+) -> None:
+    clock.advance(1 / 3)
+    await fill(memory, [ttl])
+    clock.advance(ttl * (1 + 1 / 500))
+
+    await memory.load("another")
+
+    assert len(memory) == 0
+
+
+async def test_a_backlog_of_emptied_buckets_is_cleared_bit_by_bit(
+    memory: MemoryStorage, clock: FakeClock
+) -> None:
+    await fill(memory, [1000.0 + number for number in range(200)])
+    for number in range(150):
+        await memory.delete(str(number))
+    before = len(memory._ends.queue)
+    clock.advance(1300)
+
+    await memory.load("another")
+
+    assert 0 < before - len(memory._ends.queue) <= MOST_LOOKS
+
+
+async def test_a_record_may_live_for_ever(memory: MemoryStorage, clock: FakeClock) -> None:
+    await fill(memory, [math.inf, 10])
+    await memory.touch("1", math.inf)
+    clock.advance(1000 * DAY)
+
+    assert await present(memory, 2) == [0, 1]
+
+
 async def test_an_expired_record_is_absent_even_while_it_waits_to_be_removed(
     memory: MemoryStorage, clock: FakeClock
 ) -> None:
@@ -207,6 +329,54 @@ async def test_creating_and_deleting_leaks_nothing(memory: MemoryStorage) -> Non
 
     assert grown[0] < HALF_A_MEGABYTE
     assert len(memory) == 10
+
+
+async def test_creating_and_deleting_the_same_id_leaks_nothing(memory: MemoryStorage) -> None:
+    await fill(memory, [3600] * 10)
+
+    with growth() as grown:
+        for _ in range(20_000):
+            await memory.create("short-lived", b"cart", 3600)
+            await memory.delete("short-lived")
+
+    assert grown[0] < HALF_A_MEGABYTE
+
+
+async def test_touching_shorter_and_longer_as_time_goes_by_leaks_nothing(
+    memory: MemoryStorage, clock: FakeClock
+) -> None:
+    await fill(memory, [14 * DAY])
+
+    with growth() as grown:
+        for _ in range(20_000):
+            await memory.touch("0", 14 * DAY)
+            await memory.touch("0", 7 * DAY)
+            clock.advance(1000)
+
+    assert grown[0] < HALF_A_MEGABYTE
+    assert len(memory) == 1
+
+
+async def test_when_all_have_expired_their_memory_is_given_back(
+    memory: MemoryStorage, clock: FakeClock
+) -> None:
+    with growth() as grown:
+        await fill(memory, [3600] * 50_000)
+        clock.advance(3700)
+        for _ in range(50_000 // MOST_LOOKS + 100):
+            await memory.load("another")
+
+    assert grown[0] < HALF_A_MEGABYTE
+    assert len(memory) == 0
+
+
+async def test_when_all_are_deleted_their_memory_is_given_back(memory: MemoryStorage) -> None:
+    with growth() as grown:
+        await fill(memory, [3600] * 50_000)
+        for number in range(50_000):
+            await memory.delete(str(number))
+
+    assert grown[0] < HALF_A_MEGABYTE
 
 
 async def test_touching_leaks_nothing(memory: MemoryStorage) -> None:
@@ -252,6 +422,37 @@ async def test_eviction_leaks_nothing(clock: FakeClock) -> None:
 
     assert grown[0] < HALF_A_MEGABYTE
     assert len(storage) == 10
+
+
+# Many records.
+
+
+async def test_the_garbage_collector_has_no_more_to_look_at_for_more_records(
+    memory: MemoryStorage,
+) -> None:
+    await fill(memory, [3600] * 2000)
+    before = tracked()
+
+    for number in range(2000, 20_000):
+        await memory.create(str(number), b"cart", 3600)
+
+    assert tracked() - before < 200
+
+
+async def test_no_dict_holds_so_many_records_that_its_growth_would_pause_the_loop(
+    memory: MemoryStorage,
+) -> None:
+    await fill(memory, [3600] * 20_000)
+
+    assert max(len(shard) for shard in memory._shards) < 200
+    assert max(len(bucket) for _, _, bucket in memory._ends.queue) <= 1024
+
+
+async def test_a_storage_that_is_left_behind_is_freed_with_its_records(clock: FakeClock) -> None:
+    with growth() as grown:
+        await fill(MemoryStorage(clock=clock), [3600] * 20_000)
+
+    assert grown[0] < HALF_A_MEGABYTE
 
 
 # The warning.
