@@ -209,6 +209,13 @@ class SessionCookie:
         _check_priority(value)
         self._set("priority", value)
 
+    @property
+    def is_persistent(self) -> bool:
+        """Whether the cookie has an end of its own; without one, it ends with the browser."""
+        if self.own:
+            return self.expires_at(0) is not None
+        return self.base.max_age is not None or self.base.expires is not None
+
     def expires_at(self, now: float) -> float | None:
         """Return the Unix time at which a cookie sent *now* ends; ``None``: with the browser."""
         fixed = self.expires

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Coroutine
 from dataclasses import replace
-from typing import Final, Generic, NoReturn, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from aiohttp import web
 from aiohttp_session import SESSION_KEY, STORAGE_KEY
@@ -42,7 +43,7 @@ class Bridge(ABC, Generic[StateT]):
     """The response whose headers left, or are about to."""
 
     @abstractmethod
-    async def open(self, request: web.Request) -> Session | None:
+    def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
         """Return the session; ``None`` where there can be none."""
 
     @abstractmethod

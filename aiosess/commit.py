@@ -44,6 +44,10 @@ class CookieAction(enum.Enum):
     SET = enum.auto()
     CLEAR = enum.auto()
 
+    def after(self, earlier: CookieAction) -> CookieAction:
+        """Return what is to be done when *earlier* was due already."""
+        return earlier if self is CookieAction.LEAVE else self
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -96,9 +100,9 @@ def is_login(state: SessionState, keys: Collection[str]) -> bool:
     The id that was known before must not lead to what is behind the login. False where it has
     changed already, and where there was none. Raise UnserializableValue for what cannot be written.
     """
-    if state.version is None or state.intent not in {Intent.KEEP, Intent.EMPTY}:
+    if state.originals.keys().isdisjoint(keys) or state.version is None:
         return False
-    if state.originals.keys().isdisjoint(keys):
+    if state.intent is not Intent.KEEP and state.intent is not Intent.EMPTY:
         return False
     return any(
         key in keys and value is not MISSING and value is not None

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import os
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -143,10 +142,14 @@ class Keeper:
 
         Raise MergeConflict when ``merge="raise"`` finds one, or others were quicker too often.
         """
-        if self._is_over(state):
+        ttl = self._ttl(state)
+        if ttl <= 0:
             return await self._end(state)
+        payload = self._encode(state)
         try:
-            version = await self._replace(state, self._encode(state))
+            version = await self._replace_bytes(
+                state.session_id, payload, ttl, expected=state.version
+            )
         except Conflict as conflict:
             return await self._replace_on_top(state, conflict.current)
         self._saved(state, version)
@@ -433,15 +436,19 @@ class Keeper:
             state.cookie,
             created_at=state.created_at,
             now=self._clock(),
-            revision=os.urandom(8).hex(),
         )
 
     def _ttl(self, state: SessionState) -> float:
         """Return how many seconds the record may live from now; zero or less: it is over."""
+        cookie, timeouts = state.cookie, self._timeouts
+        if not cookie.own and cookie.base.expires is None and not self._is_idle_by_cookie:
+            if timeouts.absolute is None:
+                return timeouts.idle
+            return timeouts.ttl(created_at=state.created_at, now=self._clock())
         now = self._clock()
-        fixed = state.cookie.expires
+        fixed = cookie.expires
         idle = self._own_idle(state) if fixed is None else fixed.timestamp() - now
-        return self._timeouts.ttl(created_at=state.created_at, now=now, idle=idle)
+        return timeouts.ttl(created_at=state.created_at, now=now, idle=idle)
 
     def _own_idle(self, state: SessionState) -> float | None:
         """Return this session's own idle timeout; ``None`` where the general one counts."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, cast
@@ -39,6 +41,12 @@ _SCALARS: Final = frozenset({str, bool, type(None)})
 _MOST_BITS: Final = 14_000
 # The year 9999: beyond, an instant cannot be written as a date.
 _LATEST: Final = 253_370_764_800
+
+# Not the random module's own numbers: an application may have each of its processes begin with the
+# same. A process that was forked begins anew as well.
+_revisions: Final = random.Random()  # noqa: S311 - no secret hangs on them
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_revisions.seed)
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
@@ -83,23 +91,17 @@ class Alias:
     until: float
 
 
-def encode(
-    data: dict[str, Any],
-    cookie: SessionCookie,
-    *,
-    created_at: float,
-    now: float,
-    revision: str,
-) -> bytes:
-    """Return the payload; *revision* makes it differ from every other that was ever written.
+def encode(data: dict[str, Any], cookie: SessionCookie, *, created_at: float, now: float) -> bytes:
+    """Return the payload, which differs from every other that was ever written.
 
     The values must have passed check_value.
     """
-    meta: Meta = {"created": created_at, "rev": revision}
-    # The cookie itself says its max_age, where Express may change it.
-    own = {name: value for name, value in cookie.own.items() if name != "max_age"}
-    if own:
-        meta["own"] = own
+    meta: Meta = {"created": created_at, "rev": f"{_revisions.getrandbits(64):x}"}
+    if cookie.own:
+        # The cookie itself says its max_age, where Express may change it.
+        own = {name: value for name, value in cookie.own.items() if name != "max_age"}
+        if own:
+            meta["own"] = own
     return encode_value({COOKIE_KEY: _express_cookie(cookie, now=now), **data, RESERVED_KEY: meta})
 
 
@@ -187,7 +189,7 @@ def _check(value: object, path: str, levels: int) -> None:
             f"{name} holds itself, or is nested more than {_DEEPEST} deep: store plain data",
             path=name,
         )
-    if type(value) in _SCALARS or isinstance(value, str):
+    if value.__class__ in _SCALARS or isinstance(value, str):
         return
     if isinstance(value, int | float):
         _check_number(value, path)
@@ -232,16 +234,19 @@ def _check_number(value: float, path: str) -> None:
 
 def _express_cookie(cookie: SessionCookie, *, now: float) -> dict[str, Any]:
     """Return the attributes as express-session's ``Cookie.data`` writes them."""
-    expires_at = cookie.expires_at(now)
     attributes = cookie if cookie.own else cookie.base
     fields: dict[str, Any] = {
-        "originalMaxAge": None if expires_at is None else round((expires_at - now) * 1000),
-        "expires": None if expires_at is None else _iso(expires_at),
+        "originalMaxAge": None,
+        "expires": None,
         "secure": attributes.secure,
         "httpOnly": attributes.httponly,
         "path": attributes.path,
         "sameSite": attributes.samesite,
     }
+    if cookie.is_persistent:
+        expires_at = cast("float", cookie.expires_at(now))
+        fields["originalMaxAge"] = round((expires_at - now) * 1000)
+        fields["expires"] = _iso(expires_at)
     if attributes.domain is not None:
         fields["domain"] = attributes.domain
     if attributes.partitioned:

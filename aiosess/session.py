@@ -108,7 +108,9 @@ class SessionState:
         changes: Changes = {}
         for key, original in self.originals.items():
             value = self.data.get(key, MISSING)
-            if value is not MISSING:
+            if value is original:
+                continue
+            if value is not MISSING and value.__class__ is not str:
                 check_value(value, f"session[{key!r}]")
             if not is_same(original, value):
                 changes[key] = (original, value)
@@ -125,15 +127,12 @@ class SessionState:
         self.is_marked = False
         if self.written_own is not None:
             self.original_own = self.written_own
-        if self.written is not None:
-            originals = {**self.originals, **self.written}
+        originals, self.originals = self.originals, {}
+        for key, original in {**originals, **(self.written or {})}.items():
+            value = self.data.get(key, MISSING)
             # The handler may still hold a container and change it after an explicit save().
-            self.originals = {
-                key: originals[key]
-                for key in self.originals
-                if is_container(self.data.get(key))
-                or not is_same(originals[key], self.data.get(key, MISSING))
-            }
+            if value is not original and (is_container(value) or not is_same(original, value)):
+                self.originals[key] = original
 
     def rebase(self, record: Record, version: Version, merge: Merge) -> None:
         """Put this request's changes on top of a newer *record*.
@@ -419,7 +418,8 @@ class Session(aiohttp_session.Session):
             self._state.originals[key] = freeze(value)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._check_alive()
+        if self._is_destroyed:
+            self._check_alive()
         if not isinstance(key, str):
             raise TypeError(f"session keys are str, not {key!r}: use {str(key)!r}")
         if key in RESERVED_KEYS:
@@ -436,7 +436,8 @@ class Session(aiohttp_session.Session):
     def _remember(self, key: str) -> None:
         originals = self._state.originals
         if key not in originals:
-            originals[key] = freeze(self._mapping.get(key, MISSING))
+            value = self._mapping.get(key, MISSING)
+            originals[key] = value if value.__class__ in SCALARS else freeze(value)
 
     def _check_alive(self) -> None:
         if self._is_destroyed:

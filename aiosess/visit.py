@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from aiohttp import web
 
@@ -20,6 +20,7 @@ from aiosess.sessions import Sessions
 
 __all__ = ["Visit"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _log: Final = logging.getLogger("aiosess")
@@ -35,7 +36,6 @@ class Visit(Bridge[SessionState]):
     _state: SessionState | None = None
     _signed: Signed | None = None
     _waiters: list[asyncio.Future[None]] | None = None
-    _turn: asyncio.Lock | None = None
     _cookie_due = CookieAction.LEAVE
     _cookie_sent = CookieAction.LEAVE
     _is_abandoned = False
@@ -52,56 +52,65 @@ class Visit(Bridge[SessionState]):
 
     # Open: cookie, id, record, session.
 
-    async def open(self, request: web.Request) -> Session | None:
+    def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
         """Return the session, loading it the first time; ``None`` where there can be none."""
         self.is_asked = True
         self.request = request
-        while self._waiters is not None:
-            # Another task of this request is at it.
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
-        if not self._is_opened:
-            waiters: list[asyncio.Future[None]] = []
-            self._waiters = waiters
-            try:
-                await self._open(request)
-                self._is_opened = True
-            finally:
-                self._waiters = None
-                for waiter in waiters:
-                    if not waiter.done():
-                        waiter.set_result(None)
+        return self._held(request) if self._is_opened else self._alone(self._open, request)
+
+    async def _held(self, request: web.Request) -> Session | None:
         # Once the visit has left its request, a middleware outside ours still finds the session.
         return request.get(SESSION) if self._session is None else self._session
 
-    async def _open(self, request: web.Request) -> None:
+    async def _open(self, request: web.Request) -> Session | None:
+        if self._is_opened:
+            # Another task of this request was at it.
+            return self._session
         sessions, options = self._sessions, self._sessions.options
-        secure = (
+        self._is_secure = is_encrypted = (
             request.secure if options.proxy is None else is_secure(request, proxy=options.proxy)
         )
-        self._is_secure = secure
         if sessions.cookies is not None:
-            cookie = sessions.cookies[secure]
+            cookie = sessions.cookies[is_encrypted]
         else:
-            cookie = await sessions.cookie_for(request, is_secure=secure)
+            cookie = await sessions.cookie_for(request, is_secure=is_encrypted)
         if cookie.path != "/" and not is_under(request.rel_url.raw_path, cookie.path):
-            return
-        signed = options.signer.read(request, options.name)
+            self._is_opened = True
+            return None
+        self._signed = signed = options.signer.read(request, options.name)
         state = None
         if signed is not None:
-            self._signed = signed
             try:
                 state = await sessions.keeper.load(signed.session_id, cookie)
             except StorageUnavailable as error:
                 self._without_storage(error)
-                return
+                self._is_opened = True
+                return None
         if state is None:
             state = sessions.keeper.fresh(await sessions.new_id(request), cookie)
             state.stale_id = None if signed is None else signed.session_id
         self._state = state
-        self._session = session = Session(state, self)
-        hand_out(request, session)
+        self._session = Session(state, self)
+        hand_out(request, self._session)
+        self._is_opened = True
+        return self._session
+
+    async def _alone(
+        self, act: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Let one task of this request at a time have its say, in the order in which they came."""
+        while self._waiters is not None:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        self._waiters = []
+        try:
+            return await act(*args, **kwargs)
+        finally:
+            waiters, self._waiters = self._waiters, None
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
     def session_of(self, state: SessionState) -> Session:
         """Return what handlers hold of *state*."""
@@ -169,8 +178,7 @@ class Visit(Bridge[SessionState]):
         state = self._opened()
         self.request = request
         try:
-            async with self._in_turn():
-                await self._act(state, Rules(), is_late=False)
+            await self._alone(self._act, state, Rules(), is_late=False)
         except StorageUnavailable as error:
             self._without_storage(error)
 
@@ -219,7 +227,7 @@ class Visit(Bridge[SessionState]):
             # In short, where decide() and decide_cookie() would find nothing to do.
             not state.may_be_modified
             and state.version is not None
-            and self._turn is None
+            and self._waiters is None
             and self._signed is not None
             and self._signed.is_current
             and not self._sessions.acts_on_reads
@@ -231,19 +239,13 @@ class Visit(Bridge[SessionState]):
         if self._is_saved:
             # What the handler saved itself is not written a second time.
             rules = replace(rules, resave=False)
-        async with self._in_turn():
-            await self._act(state, rules, is_late=is_late)
+        await self._alone(self._act, state, rules, is_late=is_late)
         self._is_committed = True
-
-    def _in_turn(self) -> asyncio.Lock:
-        """Let one task of this request at a time have its say about the record."""
-        if self._turn is None:
-            self._turn = asyncio.Lock()
-        return self._turn
 
     async def _act(self, state: SessionState, rules: Rules, *, is_late: bool) -> None:
         """Decide, and do to the record what was decided."""
-        await self._renew_at_login(state, is_late=is_late)
+        if is_login(state, self._sessions.options.renew_on):
+            await self._renew_at_login(state, is_late=is_late)
         keeper = self._sessions.keeper
         is_resigned = self._signed is not None and not self._signed.is_current
         end = ending(state, is_touch_due=keeper.is_touch_due(state), is_resigned=is_resigned)
@@ -273,20 +275,16 @@ class Visit(Bridge[SessionState]):
         if not is_kept:
             self._is_interrupted()
             return
-        due = decide_cookie(
+        self._cookie_due = decide_cookie(
             action,
             end,
             rules,
             # Attributes that the handler set count only once the browser has them.
-            is_persistent=is_cookie_changed or state.cookie.expires_at(keeper.now()) is not None,
+            is_persistent=is_cookie_changed or state.cookie.is_persistent,
             is_alias=state.is_alias,
-        )
-        if due is not CookieAction.LEAVE:
-            self._cookie_due = due
+        ).after(self._cookie_due)
 
     async def _renew_at_login(self, state: SessionState, *, is_late: bool) -> None:
-        if not is_login(state, self._sessions.options.renew_on):
-            return
         if is_late:
             _log.warning("a login in a streamed response keeps the session id: the headers left")
             return
@@ -361,9 +359,7 @@ class Visit(Bridge[SessionState]):
 
     async def save(self) -> bool:
         """Write what was changed; False when the record is gone."""
-        state = self._opened()
-        async with self._in_turn():
-            return await self._save(state)
+        return await self._alone(self._save, self._opened())
 
     async def _save(self, state: SessionState) -> bool:
         if not state.is_gone:
@@ -375,40 +371,41 @@ class Visit(Bridge[SessionState]):
 
     async def reload(self) -> None:
         """Read the record again."""
-        state = self._opened()
-        async with self._in_turn():
-            state.rollback()
-            try:
-                await self._sessions.keeper.reload(state)
-            except SessionGone:
-                self._note_gone(state)
-                raise
+        await self._alone(self._reload, self._opened())
+
+    async def _reload(self, state: SessionState) -> None:
+        state.rollback()
+        try:
+            await self._sessions.keeper.reload(state)
+        except SessionGone:
+            self._note_gone(state)
+            raise
 
     async def touch(self) -> bool:
         """Extend the record's life; False when it is gone."""
-        state = self._opened()
-        async with self._in_turn():
-            if state.is_new or state.is_gone:
-                return not state.is_gone
-            is_kept = await self._sessions.keeper.touch(state)
-            if not is_kept:
-                self._is_interrupted()
-            return is_kept
+        return await self._alone(self._touch, self._opened())
+
+    async def _touch(self, state: SessionState) -> bool:
+        if state.is_new or state.is_gone:
+            return not state.is_gone
+        is_kept = await self._sessions.keeper.touch(state)
+        if not is_kept:
+            self._is_interrupted()
+        return is_kept
 
     async def destroy(self) -> None:
         """Delete the record now, and the cookie with the response."""
-        state = self._opened()
-        async with self._in_turn():
-            await self._sessions.keeper.delete(state)
-            state.intent = Intent.DESTROY
+        await self._alone(self._destroy, self._opened())
+
+    async def _destroy(self, state: SessionState) -> None:
+        await self._sessions.keeper.delete(state)
+        state.intent = Intent.DESTROY
         if self._signed is not None or self._is_new_to_browser:
             self._cookie_due = CookieAction.CLEAR
 
     async def change_id(self, intent: Intent) -> None:
         """Take a new id, with the data (RENEW) or without (REGENERATE)."""
-        state = self._opened()
-        async with self._in_turn():
-            await self._change_id(state, intent)
+        await self._alone(self._change_id, self._opened(), intent)
 
     async def _change_id(self, state: SessionState, intent: Intent) -> None:
         if self._has_left():
@@ -429,19 +426,20 @@ class Visit(Bridge[SessionState]):
         """Apply *change* to the newest data, and write it."""
         if inspect.iscoroutinefunction(change):
             raise TypeError(f"atomic({change!r}): give a plain function, it may be called again")
-        state = self._opened()
-        async with self._in_turn():
-            if state.previous is not None:
-                await self._save(state)
-            if state.is_new:
-                return self._apply(change, state)
-            try:
-                return await self._sessions.keeper.atomic(
-                    state, lambda newest: self._apply(change, newest)
-                )
-            except SessionGone:
-                self._note_gone(state)
-                raise
+        return await self._alone(self._atomic, self._opened(), change)
+
+    async def _atomic(self, state: SessionState, change: Callable[[Session], T]) -> T:
+        if state.previous is not None:
+            await self._save(state)
+        if state.is_new:
+            return self._apply(change, state)
+        try:
+            return await self._sessions.keeper.atomic(
+                state, lambda newest: self._apply(change, newest)
+            )
+        except SessionGone:
+            self._note_gone(state)
+            raise
 
     def _apply(self, change: Callable[[Session], T], state: SessionState) -> T:
         result = change(Session(state, self))

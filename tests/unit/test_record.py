@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import json
+import os
+import random
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -33,7 +35,7 @@ def options(**given: Any) -> CookieOptions:
 
 def encoded(data: dict[str, Any], cookie: SessionCookie | None = None) -> bytes:
     cookie = SessionCookie(options()) if cookie is None else cookie
-    return encode(data, cookie, created_at=NOW - 60, now=NOW, revision="r1")
+    return encode(data, cookie, created_at=NOW - 60, now=NOW)
 
 
 def decoded(payload: bytes) -> Record:
@@ -46,9 +48,10 @@ def decoded(payload: bytes) -> Record:
 
 
 def test_a_record_is_what_express_writes_and_one_key_of_our_own() -> None:
-    payload = encoded({"views": 1})
+    content = json.loads(encoded({"views": 1}))
 
-    assert json.loads(payload) == {
+    assert content["__aiosess"].pop("rev")
+    assert content == {
         "cookie": {
             "originalMaxAge": None,
             "expires": None,
@@ -58,8 +61,40 @@ def test_a_record_is_what_express_writes_and_one_key_of_our_own() -> None:
             "sameSite": "lax",
         },
         "views": 1,
-        "__aiosess": {"created": NOW - 60, "rev": "r1"},
+        "__aiosess": {"created": NOW - 60},
     }
+
+
+def test_no_two_payloads_are_the_same_though_their_data_are() -> None:
+    payloads = {encoded({"views": 1}) for _ in range(1000)}
+
+    assert len(payloads) == 1000
+
+
+def test_payloads_differ_though_the_application_seeds_its_random_numbers() -> None:
+    random.seed(1)
+    payload = encoded({"views": 1})
+
+    random.seed(1)
+
+    assert encoded({"views": 1}) != payload
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_process_writes_other_payloads() -> None:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, encoded({"views": 1}))
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    theirs = os.read(reading, 10_000)
+
+    assert json.loads(theirs)["views"] == 1
+    assert encoded({"views": 1}) != theirs
+    os.close(reading)
+    os.close(writing)
 
 
 def test_the_cookie_in_the_record_has_every_attribute_in_the_words_of_express() -> None:
