@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -70,18 +69,33 @@ class Retries:
     ) -> None:
         self._policy = policy
         self._sleep = sleep
-        self._deadlines = _Deadlines(policy.timeout)
+        self._limit = _Limit(policy.timeout)
 
     async def call(self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what *call* returns for these arguments."""
-        retry = 0
+        limit, retry = self._limit, 0
         while True:
+            task = limit.begin()
+            cancelling = task.cancelling()
             try:
-                return await self._deadlines.run(call(*args, **kwargs))
+                return await call(*args, **kwargs)
             except StorageUnavailable:
                 retry += 1
                 if retry > self._policy.retries:
                     raise
+            except asyncio.CancelledError as error:
+                # As asyncio.timeout does: only our own cancellation becomes an error.
+                if task not in limit.late or task.cancelling() - 1 > cancelling:
+                    raise
+                retry += 1
+                if retry > self._policy.retries:
+                    raise limit.error() from error
+            finally:
+                limit.running.pop(task, None)
+                if task in limit.late:
+                    limit.late.remove(task)
+                    # A storage may answer our cancellation with a result or an error of its own.
+                    task.uncancel()
             await self._sleep(self._policy.pause(retry))
 
 
@@ -102,92 +116,78 @@ class RetryingStorage:
         self._storage = storage
         self._try = Retries(policy, sleep=sleep).call
 
-    async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
-        """As the storage does, with retries."""
-        return await self._try(self._storage.create, session_id, payload, ttl)
+    # Plain functions: a coroutine for each would only hand on what another one does.
 
-    async def load(self, session_id: str) -> Stored | None:
+    def create(self, session_id: str, payload: bytes, ttl: float) -> Coroutine[Any, Any, Version]:
         """As the storage does, with retries."""
-        return await self._try(self._storage.load, session_id)
+        return self._try(self._storage.create, session_id, payload, ttl)
 
-    async def replace(
+    def load(self, session_id: str) -> Coroutine[Any, Any, Stored | None]:
+        """As the storage does, with retries."""
+        return self._try(self._storage.load, session_id)
+
+    def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
-    ) -> Version:
+    ) -> Coroutine[Any, Any, Version]:
         """As the storage does, with retries."""
-        return await self._try(self._storage.replace, session_id, payload, ttl, expected=expected)
+        return self._try(self._storage.replace, session_id, payload, ttl, expected=expected)
 
-    async def touch(self, session_id: str, ttl: float) -> bool:
+    def touch(self, session_id: str, ttl: float) -> Coroutine[Any, Any, bool]:
         """As the storage does, with retries."""
-        return await self._try(self._storage.touch, session_id, ttl)
+        return self._try(self._storage.touch, session_id, ttl)
 
-    async def delete(self, session_id: str) -> bool:
+    def delete(self, session_id: str) -> Coroutine[Any, Any, bool]:
         """As the storage does, with retries."""
-        return await self._try(self._storage.delete, session_id)
+        return self._try(self._storage.delete, session_id)
 
 
-class _Call:
-    """One call that is under way; *task* ``None`` once it is done."""
-
-    __slots__ = ("due_at", "is_late", "task")
-
-    def __init__(self, task: asyncio.Task[Any] | None, due_at: float) -> None:
-        self.task = task
-        self.due_at = due_at
-        self.is_late = False
-
-
-class _Deadlines:
+class _Limit:
     """Ends each call that takes longer than *timeout* seconds.
 
     All calls have the same time, so that they fall due in the order in which they began: one
     timer serves them all, where ``asyncio.timeout`` would set one for each.
+
+    - ``running``: when the call that each task is waiting for falls due.
+    - ``late``: the tasks whose call was ended and which do not know it yet.
     """
 
     def __init__(self, timeout: float) -> None:
+        self.running: dict[asyncio.Task[Any], float] = {}
+        self.late: set[asyncio.Task[Any]] = set()
         self._timeout = timeout
-        self._calls: deque[_Call] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_timed = False
 
-    async def run(self, awaitable: Awaitable[T]) -> T:
-        """Return what *awaitable* returns; StorageUnavailable when that takes too long."""
-        call = self._begin()
-        task = call.task
-        cancelling = 0 if task is None else task.cancelling()
-        try:
-            return await awaitable
-        except asyncio.CancelledError as error:
-            # As asyncio.timeout does: only our own cancellation, and no other, becomes an error.
-            if call.is_late and task is not None and task.cancelling() - 1 <= cancelling:
-                raise StorageUnavailable(
-                    f"the storage did not answer within {self._timeout:g} s"
-                ) from error
-            raise
-        finally:
-            call.task = None
-            if call.is_late and task is not None:
-                # A storage may answer our cancellation with a result or an error of its own.
-                task.uncancel()
-
-    def _begin(self) -> _Call:
+    def begin(self) -> asyncio.Task[Any]:
+        """Let the time of a call begin, and return the task that makes it."""
         loop = asyncio.get_running_loop()
-        call = _Call(asyncio.current_task(), loop.time() + self._timeout)
+        task = asyncio.current_task(loop)
+        if task is None:
+            raise RuntimeError("a storage is called outside of a task: await it in one")
         if loop is not self._loop:
             # Another loop, as in tests: what was under way in the last one is over.
-            self._loop = loop
-            self._calls.clear()
-        if not self._calls:
-            loop.call_at(call.due_at, self._end_late, loop)
-        self._calls.append(call)
-        return call
+            self._loop, self._is_timed = loop, False
+            self.running.clear()
+            self.late.clear()
+        self.running[task] = due_at = loop.time() + self._timeout
+        if not self._is_timed:
+            self._is_timed = True
+            loop.call_at(due_at, self._end_late, loop)
+        return task
+
+    def error(self) -> StorageUnavailable:
+        return StorageUnavailable(f"the storage did not answer within {self._timeout:g} s")
 
     def _end_late(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self._loop:
             return
-        calls, now = self._calls, loop.time()
-        while calls and (calls[0].task is None or calls[0].due_at <= now):
-            call = calls.popleft()
-            if call.task is not None:
-                call.is_late = True
-                call.task.cancel()
-        if calls:
-            loop.call_at(calls[0].due_at, self._end_late, loop)
+        now = loop.time()
+        while self.running:
+            task, due_at = next(iter(self.running.items()))
+            if due_at > now:
+                loop.call_at(due_at, self._end_late, loop)
+                return
+            del self.running[task]
+            self.late.add(task)
+            task.cancel()
+        self._is_timed = False

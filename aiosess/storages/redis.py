@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Generator
-from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
@@ -164,35 +162,36 @@ class RedisStorage:
         return self._prefix + session_id
 
     async def _call(self, *command: str | bytes | int) -> Any:
-        with _errors():
+        try:
             if self._line is not None:
-                return await self._line.call(*command)
+                return await self._line.call(command)
             return await self._client.execute_command(*command, NEVER_DECODE=True)
+        except (exceptions.RedisError, OSError) as error:
+            _raise(error)
 
 
 class _NoScript(StorageError):
     """The server does not know the script yet."""
 
 
-@contextmanager
-def _errors() -> Generator[None]:
-    try:
-        yield
-    except exceptions.NoScriptError as error:
+def _raise(error: Exception) -> NoReturn:
+    """Raise what *error*, of redis-py or the network, means to who uses a storage."""
+    if isinstance(error, exceptions.NoScriptError):
         raise _NoScript("the server does not know the script") from error
-    except _REFUSED as error:
+    if isinstance(error, _REFUSED):
         raise StorageError(f"redis refused the connection: {error}") from error
-    except _NO_ANSWER as error:
+    if isinstance(error, _NO_ANSWER):
         raise StorageUnavailable(f"redis did not answer: {type(error).__name__}") from error
-    except exceptions.ResponseError as error:
-        # Redis repeats the arguments of a command that it does not know: session id and payload.
-        said, has_arguments, _ = str(error).partition(", with args beginning with")
-        if has_arguments:
-            raise StorageError(f"redis answered with an error: {said}") from None
-        # Before Redis 7, an error inside a script stands somewhere in the message.
-        if any(word in said for word in _NOT_NOW):
-            raise StorageUnavailable(f"redis is not ready: {said}") from error
-        raise StorageError(f"redis answered with an error: {said}") from error
+    if not isinstance(error, exceptions.ResponseError):
+        raise error
+    # Redis repeats the arguments of a command that it does not know: session id and payload.
+    said, has_arguments, _ = str(error).partition(", with args beginning with")
+    if has_arguments:
+        raise StorageError(f"redis answered with an error: {said}") from None
+    # Before Redis 7, an error inside a script stands somewhere in the message.
+    if any(word in said for word in _NOT_NOW):
+        raise StorageUnavailable(f"redis is not ready: {said}") from error
+    raise StorageError(f"redis answered with an error: {said}") from error
 
 
 def _as_bytes(answer: str | bytes | None) -> bytes | None:

@@ -29,7 +29,7 @@ __all__ = ["ClusterLine", "RedisLine", "line_of"]
 # redis-py leaves much of its connections untyped.
 _Connection: TypeAlias = Any
 _Pool: TypeAlias = Any
-_Word: TypeAlias = str | bytes | int
+_Command: TypeAlias = tuple[str | bytes | int, ...]
 
 try:
     import hiredis
@@ -101,13 +101,20 @@ class RedisLine:
         self._pool = pool
         self._wire: _Wire | None = None
 
-    async def call(self, *command: _Word) -> Any:
+    async def call(self, command: _Command, *, is_repeated: bool = False) -> Any:
         """Send *command* and return its answer, strings as bytes; raise redis-py's errors."""
+        wire = self._open()
+        answer = wire.ask(command)
         try:
-            return await self._open().ask(command)
+            return await answer
+        except asyncio.CancelledError:
+            wire.forget(answer)
+            raise
         except _CutWhileIdleError:
             # The server had cut the connection while nobody used it: that is no outage yet.
-            return await self._open().ask(command)
+            if is_repeated:
+                raise
+            return await self.call(command, is_repeated=True)
 
     async def close(self) -> None:
         """Give the connection back; calls that wait fail."""
@@ -135,7 +142,7 @@ class ClusterLine:
         self._lines: dict[str, RedisLine | None] = {}
         self._doubted: set[str] = set()
 
-    async def call(self, *command: _Word) -> Any:
+    async def call(self, command: _Command) -> Any:
         """Send *command* and return its answer, strings as bytes; raise redis-py's errors."""
         node = self._node_of(command)
         line = None if node is None else self._line_to(node)
@@ -145,7 +152,7 @@ class ClusterLine:
                 self._doubted.discard(node.name)
             return answer
         try:
-            return await line.call(*command)
+            return await line.call(command)
         except _NOT_DONE:
             return await self._client.execute_command(*command, NEVER_DECODE=True)
         except exceptions.ResponseError:
@@ -161,7 +168,7 @@ class ClusterLine:
             if line is not None:
                 await line.close()
 
-    def _node_of(self, command: tuple[_Word, ...]) -> Any:
+    def _node_of(self, command: _Command) -> Any:
         """Return the node that has the key of *command*; ``None`` when that is not known."""
         key = command[3] if command[0] in {"EVAL", "EVALSHA"} else command[1]
         try:
@@ -227,18 +234,20 @@ class _Wire:
         self._moved_at = 0.0
         self._may_be_cut = False
 
-    async def ask(self, command: tuple[_Word, ...]) -> Any:
-        if len(self._outbox) + len(self._waiting) >= _MOST_WAITING:
+    def ask(self, command: _Command) -> asyncio.Future[Any]:
+        """Send *command* at the end of this tick; the future is its answer."""
+        outbox = self._outbox
+        if len(outbox) + len(self._waiting) >= _MOST_WAITING:
             raise exceptions.ConnectionError(f"{_MOST_WAITING} calls are waiting for answers")
         answer: asyncio.Future[Any] = self.loop.create_future()
-        self._outbox[answer] = _pack(command)
+        outbox[answer] = _pack(command)
         if self._sender is None:
             self._start()
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            self._outbox.pop(answer, None)
-            raise
+        return answer
+
+    def forget(self, answer: asyncio.Future[Any]) -> None:
+        """Do not send the command of *answer*, if it was not sent yet."""
+        self._outbox.pop(answer, None)
 
     async def close(self) -> None:
         if self.loop is asyncio.get_running_loop():
