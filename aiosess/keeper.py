@@ -25,7 +25,7 @@ from aiosess.errors import (
 from aiosess.merge import Merge
 from aiosess.record import Alias, Record, decode, encode, encode_alias
 from aiosess.session import Intent, SessionState
-from aiosess.storages import Storage, Stored, Version
+from aiosess.storages import Storage, Stored, TouchingStorage, Version
 from aiosess.timeouts import Timeouts
 
 __all__ = ["Keeper", "KeeperOptions"]
@@ -82,6 +82,7 @@ class Keeper:
         self._grace = options.renew_grace
         self._clock = clock
         self._sleep = sleep
+        self._touching = storage if isinstance(storage, TouchingStorage) else None
         self._touched = _Touched(options.timeouts.touch_after, clock)
         self._queues = _Queues()
         self._reasons_logged: set[str] = set()
@@ -98,9 +99,15 @@ class Keeper:
         """Return the session under *session_id*, or ``None`` when there is none to go on with.
 
         A record whose absolute timeout has passed is deleted. One that cannot be decoded counts
-        as absent; the log says so, once for each reason.
+        as absent; the log says so, once for each reason. Where a touch is due, and the storage
+        can, that is done in the same call.
         """
-        stored = await self._storage.load(session_id)
+        is_touched = False
+        if self._touching is not None and self._touched.is_due(session_id):
+            loaded = await self._touching.load_and_touch(session_id, self._timeouts.idle)
+            stored, is_touched = loaded or (None, False)
+        else:
+            stored = await self._storage.load(session_id)
         if stored is None:
             return None
         payload, version = stored
@@ -121,6 +128,8 @@ class Keeper:
         if absolute is not None and self._clock() >= state.created_at + absolute:
             await self._storage.delete(state.session_id)
             return None
+        if is_touched and not state.is_alias:
+            await self._note_touch(state)
         return state
 
     async def create(self, state: SessionState) -> None:
@@ -158,19 +167,22 @@ class Keeper:
     async def touch(self, state: SessionState, *, is_renewal_told: bool = True) -> bool:
         """Let the record live its idle timeout from now; False when it is gone.
 
-        With *is_renewal_told*, one more call finds out whether the id was renewed since the record
-        was read: ``is_alias`` says so then, and it is the record under the new id that lives on.
+        With *is_renewal_told*, the record is read again, in the same call where the storage can, to
+        find out whether the id was renewed meanwhile: ``is_alias`` says so then, and it is the
+        record under the new id that lives on.
         """
-        if self._is_over(state):
+        ttl = self._ttl(state)
+        if ttl <= 0:
             return await self._end(state)
-        state.is_gone = not await self._storage.touch(state.session_id, self._ttl(state))
-        if is_renewal_told and not state.is_gone:
-            stored = await self._storage.load(state.session_id)
+        if is_renewal_told:
+            stored = await self._load_and_touch(state.session_id, ttl)
             found = await self._follow(state.session_id, stored)
             if found is not None and found.session_id != state.session_id:
                 state.is_alias = True
-                await self._storage.touch(found.session_id, self._ttl(state))
+                await self._storage.touch(found.session_id, ttl)
             state.is_gone = found is None
+        else:
+            state.is_gone = not await self._storage.touch(state.session_id, ttl)
         self._touched.add(state.session_id)
         return not state.is_gone
 
@@ -274,12 +286,38 @@ class Keeper:
 
     def is_touch_due(self, state: SessionState) -> bool:
         """Ask whether this process last touched the record ``touch_after`` ago, or never."""
+        if state.is_touched:
+            return False
         if state.cookie.own or self._is_idle_by_cookie:
             own = self._own_idle(state)
             if own is not None and own < self._timeouts.idle:
                 # touch_after fits the general idle timeout; this session might end before.
                 return True
         return self._touched.is_due(state.session_id)
+
+    async def _load_and_touch(self, session_id: str, ttl: float) -> Stored | None:
+        """Return the record, which lives *ttl* seconds from now."""
+        if self._touching is None:
+            is_there = await self._storage.touch(session_id, ttl)
+            return await self._storage.load(session_id) if is_there else None
+        stored, is_touched = await self._touching.load_and_touch(session_id, ttl) or (None, False)
+        if stored is not None and not is_touched and not await self._storage.touch(session_id, ttl):
+            return None
+        return stored
+
+    async def _note_touch(self, state: SessionState) -> None:
+        """Take note that the record was touched when it was read, with the general idle timeout.
+
+        That is too much where the session's own is shorter, or its end is near.
+        """
+        ttl = self._ttl(state)
+        if ttl > self._timeouts.idle:
+            # It lives longer anyway, and is still to be touched.
+            return
+        if ttl < self._timeouts.idle:
+            await self._storage.touch(state.session_id, max(ttl, _LEAST_TTL))
+        state.is_touched = True
+        self._touched.add(state.session_id)
 
     async def _replace_on_top(self, state: SessionState, current: Stored | None) -> bool:
         """Merge *state* with what is kept now, and try again, until it fits."""
@@ -454,9 +492,6 @@ class Keeper:
         """Return this session's own idle timeout; ``None`` where the general one counts."""
         own = state.cookie.own.get("max_age")
         return state.cookie.max_age if own is None and self._is_idle_by_cookie else own
-
-    def _is_over(self, state: SessionState) -> bool:
-        return self._ttl(state) <= 0
 
     def _saved(self, state: SessionState, version: Version) -> None:
         state.saved(version)

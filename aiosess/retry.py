@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar
 
 from aiosess.errors import OptionsError, StorageUnavailable
-from aiosess.storages import Storage, Stored, Version
+from aiosess.storages import Storage, Stored, TouchingStorage, Version
 from aiosess.timeouts import Duration, seconds
 
 __all__ = ["Retries", "RetryPolicy", "RetryingStorage", "no_wait"]
@@ -103,8 +103,10 @@ class RetryingStorage:
     """Asks *storage* again, as *policy* says, when it does not answer.
 
     A retried ``create`` or ``replace`` may find its own earlier try: it then raises IdTaken or
-    Conflict, and the payload that is kept tells.
+    Conflict, and the payload that is kept tells. It can ``load_and_touch`` where *storage* can.
     """
+
+    load_and_touch: Callable[[str, float], Coroutine[Any, Any, tuple[Stored, bool] | None]]
 
     def __init__(
         self,
@@ -115,6 +117,9 @@ class RetryingStorage:
     ) -> None:
         self._storage = storage
         self._try = Retries(policy, sleep=sleep).call
+        if isinstance(storage, TouchingStorage):
+            load_and_touch = storage.load_and_touch
+            self.load_and_touch = lambda session_id, ttl: self._try(load_and_touch, session_id, ttl)
 
     # Plain functions: a coroutine for each would only hand on what another one does.
 

@@ -58,6 +58,7 @@ class SessionState:
     - ``previous``: the session as it was under the old id, after the id was changed.
     - ``stale_id``: the id that the browser came with, where it had no record that can be used.
     - ``unconfirmed``: the payload of a creation that got no answer, and may have happened.
+    - ``is_touched``: the record lives its idle timeout from the time when it was read.
     - ``is_alias``: the request came with an id that was renewed a moment ago.
     - ``is_gone``: the record was destroyed or has expired since it was read.
     """
@@ -77,6 +78,7 @@ class SessionState:
     stale_id: str | None = None
     unconfirmed: bytes | None = None
     is_marked: bool = False
+    is_touched: bool = False
     is_alias: bool = False
     is_gone: bool = False
 

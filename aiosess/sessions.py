@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
 from aiohttp_session import AbstractStorage
@@ -17,7 +17,7 @@ from aiosess.foreign import ForeignStorage
 from aiosess.keeper import Keeper
 from aiosess.options import SessionOptions
 from aiosess.retry import RetryingStorage
-from aiosess.storages import Closeable, MemoryStorage
+from aiosess.storages import Closeable, MemoryStorage, Storage
 
 __all__ = ["Sessions"]
 
@@ -59,7 +59,8 @@ class Sessions:
             storage = options.storage
             # Our own memory always answers, and at once.
             if type(storage) is not MemoryStorage:
-                storage = RetryingStorage(storage, options.retry_policy)
+                # To pyright, a function that returns a coroutine is none that is async.
+                storage = cast("Storage", RetryingStorage(storage, options.retry_policy))
             self.keeper = Keeper(storage, options.keeper_options)
         self.is_eager = options.is_eager
         self.acts_on_reads = options.rules.acts_on_reads

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["Closeable", "Storage", "Stored", "Version"]
+__all__ = ["Closeable", "Storage", "Stored", "TouchingStorage", "Version"]
 
 Version: TypeAlias = Hashable
 """Which state of a record was seen; only the storage that gave it looks inside."""
@@ -58,6 +58,19 @@ class Storage(Protocol):
 
     async def delete(self, session_id: str) -> bool:
         """Remove the record. Return False when there was none."""
+        ...
+
+
+@runtime_checkable
+class TouchingStorage(Protocol):
+    """A storage that can read a record and extend its life in one call."""
+
+    async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
+        """Return the record, and whether it now lives *ttl* seconds.
+
+        A record that lives longer anyway keeps its end, and the second is False. Payload and
+        version stay. Return ``None``, and create nothing, when there is no such record.
+        """
         ...
 
 

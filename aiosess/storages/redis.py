@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from types import TracebackType
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, NoReturn, Self, cast
 
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
@@ -30,7 +30,21 @@ if redis.sha1hex(kept) ~= ARGV[1] then return kept end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
-_REPLACE_SHA: Final = hashlib.sha1(_REPLACE.encode(), usedforsecurity=False).hexdigest()
+
+# The answer: the payload, and 1 when its life was extended. A key without an end (connect-redis has
+# an option for that) keeps none. Where nothing can be written just now, as on a replica, the record
+# is read all the same.
+_LOAD_AND_TOUCH: Final = """\
+local kept = redis.call('GET', KEYS[1])
+if not kept then return false end
+local left = redis.call('PTTL', KEYS[1])
+if left < 0 or left > tonumber(ARGV[1]) then return {kept, 0} end
+return {kept, redis.pcall('PEXPIRE', KEYS[1], ARGV[1])}
+"""
+_SHA: Final = {
+    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    for script in (_REPLACE, _LOAD_AND_TOUCH)
+}
 
 # Errors that say "not now": https://redis.io/docs/latest/develop/reference/protocol-spec/
 _NO_ANSWER: Final = (
@@ -132,6 +146,14 @@ class RedisStorage:
         payload = _as_bytes(await self._call("GET", self._key(session_id)))
         return None if payload is None else Stored(payload, payload)
 
+    async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
+        """Return the record, and whether it now lives *ttl* seconds (a script, one round trip)."""
+        answer = await self._run(_LOAD_AND_TOUCH, self._key(session_id), _ms(ttl))
+        if answer is None:
+            return None
+        payload = cast("bytes", _as_bytes(answer[0]))
+        return Stored(payload, payload), answer[1] == 1
+
     async def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
     ) -> Version:
@@ -140,11 +162,7 @@ class RedisStorage:
         digest = ""
         if isinstance(expected, bytes):
             digest = hashlib.sha1(expected, usedforsecurity=False).hexdigest()
-        arguments = (1, self._key(session_id), digest, payload, _ms(ttl))
-        try:
-            answer = await self._call("EVALSHA", _REPLACE_SHA, *arguments)
-        except _NoScript:
-            answer = await self._call("EVAL", _REPLACE, *arguments)
+        answer = await self._run(_REPLACE, self._key(session_id), digest, payload, _ms(ttl))
         if answer == 1:
             return payload
         current = _as_bytes(answer)
@@ -160,6 +178,12 @@ class RedisStorage:
 
     def _key(self, session_id: str) -> str:
         return self._prefix + session_id
+
+    async def _run(self, script: str, key: str, *arguments: str | bytes | int) -> Any:
+        try:
+            return await self._call("EVALSHA", _SHA[script], 1, key, *arguments)
+        except _NoScript:
+            return await self._call("EVAL", script, 1, key, *arguments)
 
     async def _call(self, *command: str | bytes | int) -> Any:
         try:

@@ -380,6 +380,50 @@ class TouchDoesNotLookAtTheEnd(Mutant):
         return entry is not None
 
 
+class Touching(Mutant):
+    """One that has load_and_touch besides, and right."""
+
+    async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
+        stored = await self.load(session_id)
+        if stored is None:
+            return None
+        is_due = ttl >= self._ttl_left(session_id)
+        if is_due:
+            await self.touch(session_id, ttl)
+        return stored, is_due
+
+
+@breaks("load_and_touch_returns_what_load_returns")
+class ReadingTouchIsAWrite(Touching):
+    async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
+        stored = await self.load(session_id)
+        if stored is None:
+            return None
+        return Stored(stored.payload, await self._put(session_id, stored.payload, ttl)), True
+
+
+@breaks("load_and_touch_extends_life")
+class ReadingTouchOnlySaysSo(Touching):
+    async def touch(self, session_id: str, _ttl: float) -> bool:
+        return self._is_there(session_id)
+
+
+@breaks("load_and_touch_never_shortens_life")
+class ReadingTouchShortens(Touching):
+    async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
+        stored = await self.load(session_id)
+        await self.touch(session_id, ttl)
+        return None if stored is None else (stored, False)
+
+
+@breaks("load_and_touch_never_creates")
+class ReadingTouchCreates(Touching):
+    async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
+        if not self._is_there(session_id):
+            await self.create(session_id, b"", ttl)
+        return await super().load_and_touch(session_id, ttl)
+
+
 @breaks("delete_removes")
 class DeleteOnlySaysSo(Mutant):
     async def delete(self, session_id: str) -> bool:

@@ -15,6 +15,7 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.exceptions import ResponseError
 
 from aiosess import Conflict, OptionsError, StorageError, StorageUnavailable
+from aiosess.storages import Stored
 from aiosess.storages.redis import RedisStorage
 from tests.servers import RedisServer, free_port
 
@@ -46,6 +47,7 @@ def call(storage: RedisStorage, verb: str, session_id: str) -> Awaitable[object]
         "load": lambda: storage.load(session_id),
         "replace": lambda: storage.replace(session_id, b"more", 60, expected=b"cart"),
         "touch": lambda: storage.touch(session_id, 60),
+        "load_and_touch": lambda: storage.load_and_touch(session_id, 60),
         "delete": lambda: storage.delete(session_id),
     }
     return calls[verb]()
@@ -161,6 +163,7 @@ async def test_a_change_by_express_is_a_conflict(
         ("load", "GET"),
         ("replace", "EVALSHA"),
         ("touch", "PEXPIRE"),
+        ("load_and_touch", "EVALSHA"),
         ("delete", "DEL"),
     ],
 )
@@ -169,6 +172,7 @@ async def test_each_verb_is_one_command(
 ) -> None:
     version = await redis.create("warm " + session_id, b"cart", 60)
     await redis.replace("warm " + session_id, b"more", 60, expected=version)
+    await redis.load_and_touch("warm " + session_id, 60)
     if verb != "create":
         await redis.create(session_id, b"cart", 60)
 
@@ -302,6 +306,32 @@ async def test_a_read_only_replica_is_unavailable_for_writing(
     async with RedisStorage.from_url(own_redis_server.url) as storage:
         with pytest.raises(StorageUnavailable):
             await call(storage, verb, session_id)
+
+
+async def test_what_is_due_for_a_touch_is_read_where_nothing_can_be_written(
+    own_redis_server: RedisServer, session_id: str
+) -> None:
+    async with (
+        Redis.from_url(own_redis_server.url) as replica,
+        RedisStorage.from_url(own_redis_server.url) as storage,
+    ):
+        await storage.create(session_id, b"cart", 60)
+        await replica.replicaof("127.0.0.1", free_port())
+
+        loaded = await storage.load_and_touch(session_id, 600)
+
+    assert loaded == (Stored(b"cart", b"cart"), False)
+
+
+async def test_a_record_without_an_end_keeps_none_when_it_is_read_and_touched(
+    redis: RedisStorage, client: Redis, session_id: str
+) -> None:
+    await client.set(f"sess:{session_id}", "by express")
+
+    loaded = await redis.load_and_touch(session_id, 60)
+
+    assert loaded == (Stored(b"by express", b"by express"), False)
+    assert await client.ttl(f"sess:{session_id}") == -1
 
 
 @pytest.mark.parametrize("verb", VERBS)

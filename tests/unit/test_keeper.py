@@ -23,7 +23,7 @@ from aiosess.keeper import Keeper, KeeperOptions, _Queues, _Touched
 from aiosess.record import Alias, decode, encode_alias
 from aiosess.retry import RetryingStorage, RetryPolicy
 from aiosess.session import Intent, SessionState
-from aiosess.storages import Storage
+from aiosess.storages import Storage, Stored
 from aiosess.testing import FakeClock, FaultyStorage
 from aiosess.timeouts import Timeouts
 
@@ -631,6 +631,165 @@ def test_touches_are_remembered_in_bounded_memory(
     remembered = sum(not touched.is_due(str(number)) for number in range(1000))
     assert 0 < remembered <= 20
     assert not touched.is_due("999")
+
+
+# Touch by a storage that can load and touch in one call
+
+
+class Touching(FaultyStorage):
+    """One that can, as RedisStorage can."""
+
+    memory: MemoryStorage
+
+    async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
+        self.calls.append("load_and_touch")
+        stored = await self.memory.load(session_id)
+        if stored is None:
+            return None
+        entry = self.memory._find(session_id, self.memory._clock())
+        assert entry is not None
+        is_due = entry.expires_at <= self.memory._clock() + ttl
+        if is_due:
+            await self.memory.touch(session_id, ttl)
+        return stored, is_due
+
+
+@pytest.fixture
+def touching(bench: Bench) -> Touching:
+    storage = Touching(bench.memory)
+    storage.memory = bench.memory
+    return storage
+
+
+@pytest.fixture
+def touching_keeper(bench: Bench, touching: Touching) -> Keeper:
+    return bench.another(storage=touching, timeouts=Timeouts(idle=IDLE, touch_after=IDLE / 2))
+
+
+async def loaded(keeper: Keeper, session_id: str = "id") -> SessionState:
+    state = await keeper.load(session_id, COOKIE)
+    assert state is not None
+    return state
+
+
+async def test_a_session_whose_touch_is_due_is_read_and_touched_in_one_call(
+    bench: Bench, touching: Touching, touching_keeper: Keeper
+) -> None:
+    await bench.keep(count=1)
+    bench.clock.advance(IDLE - 1)
+
+    state = await loaded(touching_keeper)
+
+    bench.clock.advance(IDLE - 1)
+    assert touching.calls == ["load_and_touch"]
+    assert not touching_keeper.is_touch_due(state)
+    assert await bench.kept() == {"count": 1}
+
+
+async def test_a_session_whose_touch_is_not_due_is_only_read(
+    bench: Bench, touching: Touching, touching_keeper: Keeper
+) -> None:
+    await bench.keep()
+    await loaded(touching_keeper)
+    touching.calls.clear()
+
+    await loaded(touching_keeper)
+
+    assert touching.calls == ["load"]
+
+
+async def test_without_touch_after_each_session_is_touched_when_it_is_read(
+    bench: Bench, touching: Touching
+) -> None:
+    keeper = bench.another(storage=touching)
+    await bench.keep()
+    states = [await loaded(keeper) for _ in range(3)]
+
+    assert touching.calls == ["load_and_touch"] * 3
+    assert not any(keeper.is_touch_due(state) for state in states)
+
+
+async def test_a_session_with_a_longer_life_of_its_own_keeps_it_when_it_is_read(
+    bench: Bench, touching_keeper: Keeper
+) -> None:
+    state = await bench.keep()
+    state.cookie.max_age = IDLE * 10
+    await bench.keeper.replace(state)
+
+    again = await loaded(touching_keeper)
+
+    bench.clock.advance(IDLE * 9)
+    assert touching_keeper.is_touch_due(again)
+    assert await bench.memory.load("id") is not None
+
+
+async def test_a_session_with_a_shorter_life_of_its_own_keeps_it_when_it_is_read(
+    bench: Bench, touching_keeper: Keeper
+) -> None:
+    state = await bench.keep()
+    state.cookie.max_age = IDLE / 10
+    await bench.keeper.replace(state)
+
+    await loaded(touching_keeper)
+
+    bench.clock.advance(IDLE / 10 + 1)
+    assert await bench.memory.load("id") is None
+
+
+async def test_reading_does_not_extend_a_life_beyond_the_absolute_timeout(
+    bench: Bench, touching: Touching
+) -> None:
+    keeper = bench.another(storage=touching, timeouts=Timeouts(idle=IDLE, absolute=IDLE * 1.5))
+    await bench.keep()
+    bench.clock.advance(IDLE - 1)
+
+    await loaded(keeper)
+
+    bench.clock.advance(IDLE / 2 + 2)
+    assert await bench.memory.load("id") is None
+
+
+async def test_a_renewal_is_told_in_the_call_that_touches(
+    bench: Bench, touching: Touching, touching_keeper: Keeper
+) -> None:
+    await bench.keep(count=1)
+    state = await loaded(touching_keeper)
+    other = await bench.load()
+    await bench.keeper.renew(other, renewed(other))
+    touching.calls.clear()
+
+    is_kept = await touching_keeper.touch(state)
+
+    assert (is_kept, state.is_alias) == (True, True)
+    assert touching.calls[0] == "load_and_touch"
+
+
+async def test_a_touch_that_reads_as_well_does_not_bring_a_session_back(
+    bench: Bench, touching_keeper: Keeper
+) -> None:
+    await bench.keep()
+    state = await loaded(touching_keeper)
+    await bench.memory.delete("id")
+
+    is_kept = await touching_keeper.touch(state)
+
+    assert (is_kept, state.is_gone) == (False, True)
+    assert await bench.memory.load("id") is None
+
+
+async def test_a_record_that_would_outlive_its_idle_timeout_ends_in_time_once_it_is_touched(
+    bench: Bench, touching_keeper: Keeper
+) -> None:
+    """As after the operator has lowered idle_timeout."""
+    await bench.keep()
+    await bench.memory.touch("id", IDLE * 10)
+    state = await loaded(touching_keeper)
+    assert touching_keeper.is_touch_due(state)
+
+    await touching_keeper.touch(state)
+
+    bench.clock.advance(IDLE + 1)
+    assert await bench.memory.load("id") is None
 
 
 # Renew

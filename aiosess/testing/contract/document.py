@@ -20,6 +20,9 @@ nothing. `Storage`, `Stored` and `Version` come from `aiosess.storages`, what it
 exception; where the back-end gives no answer, every verb raises `StorageUnavailable` with the
 client's error as its cause.
 
+A storage may have `load_and_touch` besides (`aiosess.storages.TouchingStorage`), which reads a
+record and extends its life in one call; the sentences about it count only where it is there.
+
 Each sentence below is a case in `aiosess.testing`, to be run against any storage. aiosess writes a
 new payload with each `replace`, so that a version may be the payload itself, or a hash of it.
 

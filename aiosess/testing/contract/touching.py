@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from aiosess.storages import Storage
+from aiosess.storages import Storage, TouchingStorage
 from aiosess.testing.contract.case import (
     LONG,
     Case,
@@ -117,6 +117,70 @@ async def touch_never_revives_an_expired_record(storage: Storage, time: Timeline
 
 
 @promise
+async def load_and_touch_returns_what_load_returns(storage: Storage) -> None:
+    """Where there is load_and_touch, it returns the record with the version that load returns."""
+    if not isinstance(storage, TouchingStorage):
+        return
+    session_id = new_id()
+    await storage.create(session_id, b"cart", LONG / 2)
+    stored = await kept(storage, session_id, b"cart")
+
+    loaded = await storage.load_and_touch(session_id, LONG)
+
+    expect(loaded == (stored, True), f"load_and_touch returned {loaded!r}, load {stored!r}")
+    await storage.replace(session_id, b"new", LONG, expected=stored.version)
+
+
+@promise_over_time
+async def load_and_touch_extends_life(storage: Storage, time: Timeline) -> None:
+    """A record that load_and_touch touched lives its ttl, counted from then."""
+    if not isinstance(storage, TouchingStorage):
+        return
+    session_id = new_id()
+    started = time.now()
+    await storage.create(session_id, b"cart", 2 * time.unit)
+    await storage.load_and_touch(session_id, 8 * time.unit)
+    time.still_before(started + 2 * time.unit)
+
+    await time.wait(4 * time.unit)
+    stored = await storage.load(session_id)
+    time.still_before(started + 8 * time.unit)
+
+    expect(stored is not None, "the record ended with the ttl that it had before")
+
+
+@promise_over_time
+async def load_and_touch_never_shortens_life(storage: Storage, time: Timeline) -> None:
+    """A record that lives longer than the ttl of load_and_touch keeps its end, and that says so."""
+    if not isinstance(storage, TouchingStorage):
+        return
+    session_id = new_id()
+    await storage.create(session_id, b"cart", LONG)
+
+    loaded = await storage.load_and_touch(session_id, time.unit)
+    await time.wait(2 * time.unit)
+
+    expect(
+        loaded is not None and loaded[1] is False,
+        f"load_and_touch with a shorter ttl returned {loaded!r}: the second must be False",
+    )
+    await kept(storage, session_id, b"cart")
+
+
+@promise
+async def load_and_touch_never_creates(storage: Storage) -> None:
+    """Load_and_touch returns None for an id that no record has, and it stays absent."""
+    if not isinstance(storage, TouchingStorage):
+        return
+    session_id = new_id()
+
+    loaded = await storage.load_and_touch(session_id, LONG)
+
+    expect(loaded is None, f"load_and_touch of no record returned {loaded!r}: it must be None")
+    await absent(storage, session_id, "only load_and_touch was called")
+
+
+@promise
 async def delete_removes(storage: Storage) -> None:
     """Delete removes the record and returns True."""
     session_id = new_id()
@@ -162,6 +226,10 @@ TOUCHING: Final[tuple[Case, ...]] = (
     touch_never_creates,
     touch_never_revives_a_deleted_record,
     touch_never_revives_an_expired_record,
+    load_and_touch_returns_what_load_returns,
+    load_and_touch_extends_life,
+    load_and_touch_never_shortens_life,
+    load_and_touch_never_creates,
     delete_removes,
     delete_of_an_absent_record_is_false,
     delete_of_an_expired_record_is_false,
