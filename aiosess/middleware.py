@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 from aiohttp import web
@@ -82,22 +82,21 @@ def setup_async(
     _install(app, sessions, run)
 
 
-async def get_session(request: web.Request) -> Session | None:
-    """Return the session of *request*, a new one where the browser has none.
+def get_session(request: web.Request) -> Coroutine[Any, Any, Session | None]:
+    """Return, once awaited, the session of *request*, a new one where the browser has none.
 
     Return ``None`` where the route gets no session, or the storage does not answer and
     ``retries`` is not set. Raise RuntimeError where no session middleware is installed, and
     HTTPInternalServerError where the storage does not answer after all ``retries``.
     """
     try:
-        opening = request[VISIT].open(request)
+        opening: Coroutine[Any, Any, Session | None] = request[VISIT].open(request)
     except (KeyError, AttributeError):
         raise RuntimeError(
             "no session middleware is installed: "
             "app.middlewares.append(aiosess.session_middleware(options))"
         ) from None
-    session: Session | None = await opening
-    return session
+    return opening
 
 
 _NO_SESSIONS: Final = NoSessions()

@@ -128,12 +128,37 @@ class Visit(Bridge[SessionState]):
             # In the second case an error was raised, or another response returned, after a stream.
             await self._commit_late()
             return
-        if not self._is_abandoned:
+        if self._is_only_read():
+            self._is_settled = self._is_committed = True
+        elif not self._is_abandoned:
             try:
                 await self._settle()
             except StorageUnavailable as error:
                 self._without_storage(error)
         self._finish(response)
+
+    def _is_only_read(self) -> bool:
+        """Ask, in short, whether decide() and decide_cookie() would find nothing to do."""
+        state, signed, sessions = self._state, self._signed, self._sessions
+        return (
+            state is not None
+            and state.version is not None
+            and not state.may_be_modified
+            and not state.is_gone
+            and self._waiters is None
+            and signed is not None
+            and signed.is_current
+            and not sessions.acts_on_reads
+            and not sessions.keeper.is_touch_due(state)
+            and self._is_held()
+        )
+
+    def _is_held(self) -> bool:
+        """Ask whether the request still has its session, or somebody took it out."""
+        try:
+            return self.request[SESSION] is self._session
+        except KeyError:
+            return False
 
     async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
         """Do the same for a response whose headers are about to leave."""
@@ -214,27 +239,11 @@ class Visit(Bridge[SessionState]):
         state = self._state
         if state is None or state.is_gone:
             return
-        try:
-            is_held = self.request[SESSION] is self._session
-        except KeyError:
-            is_held = False
-        if not is_held:
+        if not self._is_held():
             if self._sessions.options.unset == "keep":
                 state.rollback()
                 return
             state.intent = Intent.DESTROY
-        elif (
-            # In short, where decide() and decide_cookie() would find nothing to do.
-            not state.may_be_modified
-            and state.version is not None
-            and self._waiters is None
-            and self._signed is not None
-            and self._signed.is_current
-            and not self._sessions.acts_on_reads
-            and not self._sessions.keeper.is_touch_due(state)
-        ):
-            self._is_committed = True
-            return
         rules = self._sessions.options.rules
         if self._is_saved:
             # What the handler saved itself is not written a second time.

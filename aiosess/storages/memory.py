@@ -100,8 +100,10 @@ class MemoryStorage:
         """Return the record, or ``None`` when there is none."""
         now = self._clock()
         self._sweep(now)
-        entry = self._find(session_id, now)
-        return None if entry is None else Stored(entry.payload, entry.version)
+        entry = self._shards[hash(session_id) % _SHARDS].get(session_id)
+        if entry is None or entry.expires_at <= now:
+            return None
+        return Stored(entry.payload, entry.version)
 
     async def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
