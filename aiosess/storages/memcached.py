@@ -6,11 +6,11 @@ import hashlib
 import math
 import re
 import ssl
+import string
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Self, overload
+from typing import Final, Self, cast
 
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
 from aiosess.storages.base import Stored, Version
@@ -20,24 +20,21 @@ __all__ = ["MemcachedStorage"]
 
 # What may stand in a key, and how long it may be:
 # https://github.com/memcached/memcached/blob/master/doc/protocol.txt
-_LEGAL: Final = re.compile(r"[!-~]{1,250}")
+_LONGEST_KEY: Final = 250
+_LEGAL: Final = re.compile(rf"[!-~]{{1,{_LONGEST_KEY}}}")
 _LONGEST_PREFIX: Final = 150
 _HASHED: Final = "sha256:"
+
+# What is URL-safe, as our own ids are, comes out of this table as it was, and nothing else does.
+_URL_SAFE: Final = f"{string.ascii_letters}{string.digits}-_".encode()
+_KEEP_URL_SAFE: Final = bytes(byte if byte in _URL_SAFE else _URL_SAFE[0] for byte in range(256))
 
 # Memcached takes a longer time for a date.
 _MONTH: Final = 30 * 24 * 60 * 60
 _LAST_DATE: Final = 2**31 - 1
 
-
-@dataclass(slots=True, unsafe_hash=True)
-class _Version:
-    """A state of a record; *unique* is memcached's name for it, where it was told.
-
-    Memcached tells it to who reads and not to who writes, so that it is not part of the value.
-    """
-
-    payload: bytes
-    unique: int | None = field(default=None, compare=False)
+# Stored(...) calls a function in Python that does no more than this.
+_new_tuple: Final = tuple[bytes | Version, ...].__new__
 
 
 class MemcachedStorage:
@@ -74,6 +71,8 @@ class MemcachedStorage:
             )
         self._client = client
         self._prefix = prefix
+        self._key_prefix = prefix.encode()
+        self._longest_id = _LONGEST_KEY - len(prefix)
         self._owns_client = owns_client
         self._clock = clock
 
@@ -117,17 +116,29 @@ class MemcachedStorage:
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
         """Keep *payload* under a free id (``add``); IdTaken when it is not."""
         key = self._key(session_id)
-        head = b"add %b 0 %d %d\r\n" % (key, self._expires(ttl), len(payload))
-        reply = await self._ask(key, b"%b%b\r\n" % (head, payload))
+        command = b"add %b 0 %d %d\r\n%b\r\n" % (key, self._expires(ttl), len(payload), payload)
+        try:
+            reply = await self._client.ask(key, command)
+        except OSError as error:
+            raise _no_answer(error) from error
         if reply == b"STORED":
-            return _Version(payload)
+            return Value(payload)
         if reply == b"NOT_STORED":
             raise IdTaken
         raise await self._refused(key, reply, payload)
 
     async def load(self, session_id: str) -> Stored | None:
         """Return the record (``gets``), or ``None`` when there is none."""
-        return _stored(await self._load(self._key(session_id)))
+        key = self._key(session_id)
+        try:
+            reply = await self._client.ask(key, b"gets %b\r\n" % key)
+        except OSError as error:
+            raise _no_answer(error) from error
+        if isinstance(reply, Value):
+            return _new_tuple(Stored, (reply.payload, reply))
+        if reply == b"END":
+            return None
+        raise _failed(reply)
 
     async def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
@@ -137,35 +148,47 @@ class MemcachedStorage:
         One command, but one more before it when the version comes from a create or replace and
         not from a load, and one more after it on a Conflict.
         """
+        unique = expected.unique if isinstance(expected, Value) else b""
+        if not unique:
+            unique = await self._unique(session_id, expected)
         key = self._key(session_id)
-        unique = expected.unique if isinstance(expected, _Version) else None
-        if unique is None:
-            current = await self._load(key)
-            if current is None or _stored(current).version != expected:
-                raise Conflict(_stored(current))
-            unique = current.unique
-        head = b"cas %b 0 %d %d %d\r\n" % (key, self._expires(ttl), len(payload), unique)
-        reply = await self._ask(key, b"%b%b\r\n" % (head, payload))
+        end, size = self._expires(ttl), len(payload)
+        command = b"cas %b 0 %d %d %b\r\n%b\r\n" % (key, end, size, unique, payload)
+        try:
+            reply = await self._client.ask(key, command)
+        except OSError as error:
+            raise _no_answer(error) from error
         if reply == b"STORED":
-            return _Version(payload)
+            return Value(payload)
         if reply == b"NOT_FOUND":
             raise Conflict(None)
         if reply == b"EXISTS":
-            raise Conflict(_stored(await self._load(key)))
+            raise Conflict(await self.load(session_id))
         raise await self._refused(key, reply, payload)
 
     async def touch(self, session_id: str, ttl: float) -> bool:
         """Let the record live *ttl* seconds from now (``touch``); False when there is none."""
         key = self._key(session_id)
-        reply = await self._ask(key, b"touch %b %d\r\n" % (key, self._expires(ttl)))
+        try:
+            reply = await self._client.ask(key, b"touch %b %d\r\n" % (key, self._expires(ttl)))
+        except OSError as error:
+            raise _no_answer(error) from error
         return _is_done(reply, b"TOUCHED")
 
     async def delete(self, session_id: str) -> bool:
         """Remove the record (``delete``); False when there was none."""
         key = self._key(session_id)
-        return _is_done(await self._ask(key, b"delete %b\r\n" % key), b"DELETED")
+        try:
+            reply = await self._client.ask(key, b"delete %b\r\n" % key)
+        except OSError as error:
+            raise _no_answer(error) from error
+        return _is_done(reply, b"DELETED")
 
     def _key(self, session_id: str) -> bytes:
+        if session_id.isascii() and 0 < len(session_id) <= self._longest_id:
+            plain = session_id.encode()
+            if plain.translate(_KEEP_URL_SAFE) == plain:
+                return self._key_prefix + plain
         key = self._prefix + session_id
         if _LEGAL.fullmatch(key) is not None and not session_id.startswith(_HASHED):
             return key.encode("ascii")
@@ -179,27 +202,21 @@ class MemcachedStorage:
             return min(int(self._clock()) + seconds, _LAST_DATE)
         return seconds
 
-    async def _load(self, key: bytes) -> Value | None:
-        reply = await self._ask(key, b"gets %b\r\n" % key)
-        if isinstance(reply, Value):
-            return reply
-        if reply == b"END":
-            return None
-        raise _failed(reply)
-
-    async def _ask(self, key: bytes, command: bytes) -> Reply:
-        try:
-            return await self._client.ask(key, command)
-        except OSError as error:
-            raise StorageUnavailable(
-                f"memcached did not answer: {type(error).__name__}: {error}"
-            ) from error
+    async def _unique(self, session_id: str, expected: Version) -> bytes:
+        """Return memcached's name for *expected*; raise Conflict when that is not kept now."""
+        current = await self.load(session_id)
+        if current is None or current.version != expected:
+            raise Conflict(current)
+        return cast("Value", current.version).unique
 
     async def _refused(self, key: bytes, reply: Reply, payload: bytes) -> StorageError:
-        """Return the error for a record that was not written."""
+        """Return the error for a record that was not written; StorageUnavailable is raised."""
         if not (isinstance(reply, bytes) and reply.startswith(b"SERVER_ERROR object too large")):
             return _failed(reply)
-        settings = await self._ask(key, b"stats settings\r\n")
+        try:
+            settings = await self._client.ask(key, b"stats settings\r\n")
+        except OSError as error:
+            raise _no_answer(error) from error
         found = re.search(rb"^STAT item_size_max (\d+)", _line(settings), re.MULTILINE)
         limit = "" if found is None else f" of {int(found[1]):,} bytes"
         return StorageError(
@@ -209,14 +226,8 @@ class MemcachedStorage:
         )
 
 
-@overload
-def _stored(value: Value) -> Stored: ...
-@overload
-def _stored(value: Value | None) -> Stored | None: ...
-def _stored(value: Value | None) -> Stored | None:
-    if value is None:
-        return None
-    return Stored(value.payload, _Version(value.payload, value.unique))
+def _no_answer(error: OSError) -> StorageUnavailable:
+    return StorageUnavailable(f"memcached did not answer: {type(error).__name__}: {error}")
 
 
 def _is_done(reply: Reply, done: bytes) -> bool:

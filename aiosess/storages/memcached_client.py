@@ -11,9 +11,12 @@ import asyncio
 import hashlib
 import ssl
 from collections import deque
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import Final, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 from aiosess.errors import OptionsError, StorageError
 
@@ -28,14 +31,28 @@ _WORDS: Final = frozenset(
 )
 _LINE_END: Final = b"\r\n"
 _END: Final = b"END\r\n"
+_AFTER_PAYLOAD: Final = len(_LINE_END + _END)
 
 
-class Value(NamedTuple):
-    """What is kept under *key*: its bytes, and the cas unique that names this state of it."""
+class Value(msgspec.Struct, eq=False, frozen=True, gc=False):
+    """What is kept under a key, and the cas unique that is memcached's name for this state of it.
 
-    key: bytes
+    Memcached tells the *unique* to who reads and not to who writes: there it is empty, and two
+    values are equal where their payloads are.
+    """
+
     payload: bytes
-    unique: int
+    unique: bytes = b""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Value) and self.payload == other.payload
+
+    def __ne__(self, other: object) -> bool:
+        # Structs have one of their own, which does not ask __eq__.
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.payload)
 
 
 Reply: TypeAlias = Value | bytes
@@ -105,19 +122,20 @@ class MemcachedClient:
             password=unquote(password) if credentials else None,
         )
 
-    async def ask(self, key: bytes, command: bytes) -> Reply:
-        """Send *command*, which is about *key*, to the key's node, and return the reply.
+    def ask(self, key: bytes, command: bytes) -> Awaitable[Reply]:
+        """Send *command*, which is about *key*, to the key's node; await the reply.
 
-        Raise OSError (``TimeoutError`` and ``ConnectionError`` are some) when there is none. May
-        be cancelled: a command that was not sent yet is not sent, and the reply to one that was
-        is thrown away when it comes.
+        That raises OSError (``TimeoutError`` and ``ConnectionError`` are some) when there is
+        none. May be cancelled: a command that was not sent yet is not sent, and the reply to one
+        that was is thrown away when it comes.
         """
         nodes = self._nodes
         node = nodes[0] if len(nodes) == 1 else max(nodes, key=lambda node: node.score(key))
         connection = node.connection
-        if connection is None or connection.loop is not asyncio.get_running_loop():
-            connection = await node.connect()
-        return await connection.ask(key, command)
+        # Where the connection stands, a coroutine would only hand on what the future says.
+        if connection is not None and connection.loop is asyncio.get_running_loop():
+            return connection.ask(key, command)
+        return node.connect_and_ask(key, command)
 
     async def close(self) -> None:
         """Close the connections; who waits for a reply gets ``ConnectionError``."""
@@ -151,6 +169,10 @@ class _Node:
         score = self._hash.copy()
         score.update(key)
         return score.digest()
+
+    async def connect_and_ask(self, key: bytes, command: bytes) -> Reply:
+        connection = await self.connect()
+        return await connection.ask(key, command)
 
     async def connect(self) -> _Connection:
         """Return a connection that stands, a new one where needed; all who ask share it."""
@@ -195,10 +217,8 @@ class _Node:
         return connection
 
 
-class _Call(NamedTuple):
-    key: bytes
-    command: bytes
-    reply: asyncio.Future[Reply]
+# Key, command, and who waits for the reply. A plain tuple, for there is one for each call.
+_Call: TypeAlias = tuple[bytes, bytes, asyncio.Future[Reply]]
 
 
 class _Connection(asyncio.Protocol):
@@ -216,21 +236,22 @@ class _Connection(asyncio.Protocol):
         self._may_write = True
         self._unsent: list[_Call] = []
         self._sent: deque[_Call] = deque()
-        self._received: list[bytes] = []
-        self._length = 0
-        self._needed = 0
+        # The reply that is not all there yet: its pieces, and the bytes that are still missing.
+        self._pieces: list[bytes] = []
+        self._missing = 0
         self._is_silent = True
         self._watch: asyncio.TimerHandle | None = None
 
-    async def ask(self, key: bytes, command: bytes) -> Reply:
-        """Send *command* at the end of this tick; return its reply."""
+    def ask(self, key: bytes, command: bytes) -> asyncio.Future[Reply]:
+        """Send *command* at the end of this tick; the future is its reply."""
         if not self.is_open:
             raise ConnectionResetError("the connection to memcached was lost")
-        reply: asyncio.Future[Reply] = self.loop.create_future()
+        # As loop.create_future() makes one, in half the steps: whoever asks runs in this loop.
+        reply: asyncio.Future[Reply] = asyncio.Future()
         if not self._unsent:
             self.loop.call_soon(self._send)
-        self._unsent.append(_Call(key, command, reply))
-        return await reply
+        self._unsent.append((key, command, reply))
+        return reply
 
     def give_up(self, error: Exception) -> None:
         """Close at once; who waits for a reply gets an error with the text of *error*."""
@@ -254,50 +275,43 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._is_silent = False
-        self._received.append(data)
-        self._length += len(data)
-        if self._length < self._needed:
-            return
-        data = b"".join(self._received) if len(self._received) > 1 else data
-        start, self._needed = 0, 0
-        while start < len(data):
-            reply, end = _read(data, start)
-            if reply is None:
-                self._needed = end - start
-                break
-            start = end
-            if not self._hand_out(reply):
+        if self._pieces:
+            self._pieces.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
                 return
-        self._received = [data[start:]] if start < len(data) else []
-        self._length = len(data) - start
-
-    def _hand_out(self, reply: Reply) -> bool:
-        """Give *reply* to the longest waiting; False when the connection had to be given up."""
-        if not self._sent:
-            self.give_up(ConnectionResetError(f"memcached said unasked: {_text(reply)}"))
-            return False
-        call = self._sent.popleft()
-        if isinstance(reply, Value) and reply.key != call.key:
-            self._sent.appendleft(call)
-            self.give_up(ConnectionResetError("memcached answered with another key"))
-            return False
-        if not call.reply.done():
-            call.reply.set_result(reply)
-        if isinstance(reply, Value) or reply in _WORDS or reply.startswith((b"SERV", b"STAT")):
-            return True
-        # After a command that it did not understand, memcached may take data for commands.
-        self.give_up(ConnectionResetError(f"memcached said: {_text(reply)}"))
-        return False
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+        start, size, sent = 0, len(data), self._sent
+        while start < size:
+            reply, key, end = _read(data, start)
+            if reply is None:
+                self._pieces.append(data[start:])
+                self._missing = end - size
+                return
+            start = end
+            if not sent:
+                self.give_up(ConnectionResetError(f"memcached said unasked: {_text(reply)}"))
+                return
+            if key is not None and key != sent[0][0]:
+                self.give_up(ConnectionResetError("memcached answered with another key"))
+                return
+            _, _, future = sent.popleft()
+            if not future.done():
+                future.set_result(reply)
+            if key is None and reply not in _WORDS and not _is_understood(reply):
+                self.give_up(ConnectionResetError(f"memcached said: {_text(reply)}"))
+                return
 
     def _send(self) -> None:
         if not self._may_write or self._transport is None:
             return
-        calls = [call for call in self._unsent if not call.reply.done()]
+        calls = [call for call in self._unsent if not call[2].done()]
         self._unsent.clear()
         if not calls:
             return
         self._sent.extend(calls)
-        self._transport.write(b"".join([call.command for call in calls]))
+        self._transport.write(b"".join([command for _, command, _ in calls]))
         if self._watch is None:
             self._watch_on()
 
@@ -323,37 +337,43 @@ class _Connection(asyncio.Protocol):
         if self._watch is not None:
             self._watch.cancel()
         kind = TimeoutError if isinstance(error, TimeoutError) else ConnectionResetError
-        for call in (*self._sent, *self._unsent):
-            if not call.reply.done():
+        for _, _, reply in (*self._sent, *self._unsent):
+            if not reply.done():
                 # One error each: an error that is raised twice collects both tracebacks.
-                call.reply.set_exception(kind(str(error)))
+                reply.set_exception(kind(str(error)))
         self._sent.clear()
         self._unsent.clear()
 
 
-def _read(data: bytes, start: int) -> tuple[Reply | None, int]:
-    """Return the reply that begins at *start* and where it ends.
+def _read(data: bytes, start: int) -> tuple[Reply | None, bytes | None, int]:
+    """Return the reply that begins at *start*, its key when it is a value, and where it ends.
 
-    ``None`` and where it ends at the earliest, when it is not all there yet.
+    ``None`` for the reply, and where it ends at the earliest, when it is not all there yet.
     """
     line_end = data.find(_LINE_END, start)
     if line_end < 0:
-        return None, len(data) + 1
+        return None, None, len(data) + 1
     line = data[start:line_end]
+    words = line.split(b" ")
     after = line_end + 2
-    if line.startswith(b"VALUE "):
-        _, key, _, length, unique = line.split(b" ")
+    if words[0] == b"VALUE":
+        _, key, _, length, unique = words
         payload_end = after + int(length)
-        end = payload_end + 2 + len(_END)
+        end = payload_end + _AFTER_PAYLOAD
         if len(data) < end:
-            return None, end
-        return Value(key, data[after:payload_end], int(unique)), end
-    if line.startswith(b"STAT "):
+            return None, None, end
+        return Value(data[after:payload_end], unique), key, end
+    if words[0] == b"STAT":
         last = data.find(_LINE_END + _END, line_end)
         if last < 0:
-            return None, len(data) + 1
-        return data[start:last], last + 2 + len(_END)
-    return line, after
+            return None, None, len(data) + 1
+        return data[start:last], None, last + _AFTER_PAYLOAD
+    return line, None, after
+
+
+def _is_understood(reply: Reply) -> bool:
+    """Return False where memcached may take the data after the command for commands."""
+    return not isinstance(reply, bytes) or reply.startswith((b"SERV", b"STAT"))
 
 
 async def _log_in(connection: _Connection, login: bytes) -> None:

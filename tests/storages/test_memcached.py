@@ -119,6 +119,23 @@ async def test_the_prefix_is_that_of_express(own_server: Memcached) -> None:
     assert "\r\ncart\r\n" in own_server.ask(f"get sess:{ID}")
 
 
+@pytest.mark.parametrize("session_id", ["a.b~!", "sha256", "user:7"])
+async def test_an_id_of_other_characters_that_a_key_may_have_is_not_hashed(
+    session_id: str, server: Memcached, storage: MemcachedStorage, prefix: str
+) -> None:
+    await storage.create(session_id, b"cart", 60)
+
+    assert "\r\ncart\r\n" in server.ask(f"get {prefix}{session_id}")
+    assert await kept(storage, session_id) == b"cart"
+
+
+async def test_an_empty_key_is_hashed(own_server: Memcached) -> None:
+    async with MemcachedStorage.from_url(own_server.url, prefix="") as storage:
+        await storage.create("", b"cart", 60)
+
+        assert await kept(storage, "") == b"cart"
+
+
 @pytest.mark.parametrize(
     "session_id",
     ["a b", "a\r\nflush_all", "a\0b", "a\x7fb", "größer", "\ud800", "sha256:plain", "x" * 214],

@@ -77,8 +77,27 @@ async def test_a_reply_may_come_in_any_pieces() -> None:
     async with pretending(byte_by_byte) as client:
         found, missing = await asyncio.gather(client.ask(b"k", GET), client.ask(b"k", GET))
 
-    assert found == Value(b"k", b"cart", 7)
+    assert isinstance(found, Value)
+    assert (found.payload, found.unique) == (b"cart", b"7")
     assert missing == b"END"
+
+
+async def test_a_value_tells_its_unique() -> None:
+    async with pretending(answering(FOUND)) as client:
+        found = await client.ask(b"k", GET)
+
+    assert isinstance(found, Value)
+    assert (found.payload, found.unique) == (b"cart", b"7")
+
+
+def test_values_are_equal_where_their_payloads_are() -> None:
+    written, read, other = Value(b"cart"), Value(b"cart", b"7"), Value(b"other", b"7")
+
+    assert written == read
+    assert (written != read) is False
+    assert hash(written) == hash(read)
+    assert read != other
+    assert read != b"cart"
 
 
 @pytest.mark.parametrize("cut", range(1, len(FOUND)))
@@ -94,7 +113,7 @@ async def test_a_reply_may_be_cut_anywhere(cut: int) -> None:
     async with pretending(in_two_pieces) as client:
         replies = await asyncio.gather(*(client.ask(b"k", GET) for _ in range(3)))
 
-    assert replies == [Value(b"k", b"cart", 7)] * 3
+    assert replies == [Value(b"cart", b"7")] * 3
 
 
 async def test_a_payload_may_look_like_a_reply() -> None:
@@ -104,7 +123,7 @@ async def test_a_payload_may_look_like_a_reply() -> None:
     async with pretending(answering(reply)) as client:
         found = await client.ask(b"k", GET)
 
-    assert found == Value(b"k", payload, 7)
+    assert found == Value(payload, b"7")
 
 
 async def test_statistics_may_come_in_two_pieces() -> None:
@@ -195,7 +214,7 @@ async def test_a_record_of_another_key_is_given_to_nobody() -> None:
 
         assert [type(outcome) for outcome in outcomes] == [ConnectionResetError] * 2
         assert "another key" in str(outcomes[0])
-        assert await client.ask(b"k", GET) == Value(b"k", b"cart", 7)
+        assert await client.ask(b"k", GET) == Value(b"cart", b"7")
 
 
 @pytest.mark.parametrize("said", [b"CLIENT_ERROR bad data chunk", b"ERROR", b"HTTP/1.1 400 No"])
@@ -229,7 +248,7 @@ async def test_what_was_said_unasked_answers_nothing() -> None:
         first = await client.ask(b"k", GET)
         second = await client.ask(b"k", GET)
 
-    assert first == second == Value(b"k", b"cart", 7)
+    assert first == second == Value(b"cart", b"7")
 
 
 async def test_a_connection_that_ends_in_mid_reply_is_no_reply() -> None:
