@@ -9,7 +9,7 @@ UV_INSTALL = .ci/uv $(VENV) pip install --quiet --python $(BIN)/python \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types architecture spelling coverage proof bench bench-peers bench-micro bench-memory bench-import wrk matrix servers \
+.PHONY: help run test check format lint types architecture spelling coverage proof bench bench-peers bench-micro bench-instructions bench-memory bench-import wrk matrix servers \
 	constraints build clean
 
 help: ## List these targets
@@ -69,8 +69,11 @@ bench-memory: $(VENV)/.bench ## MemoryStorage with a million sessions: memory, c
 bench-import: $(VENV)/.run ## What importing aiosess takes beside importing aiohttp.web
 	$(BIN)/python benchmarks/imports.py $(ARGS)
 
-wrk:
-	@command -v wrk > /dev/null || .ci/apt-install wrk
+bench-instructions: $(VENV)/.bench servers valgrind ## Instructions a request, exact on any machine (ARGS="--against HEAD")
+	$(BIN)/python benchmarks/instructions.py $(ARGS)
+
+wrk valgrind:
+	@command -v $@ > /dev/null || .ci/apt-install $@
 
 matrix: ## Run all tests on Python 3.11, 3.12 and 3.13, where they are found
 	@failed=; \

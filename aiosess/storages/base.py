@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 __all__ = ["Closeable", "Storage", "Stored", "TouchingStorage", "Version"]
 
@@ -16,6 +16,10 @@ class Stored(NamedTuple):
 
     payload: bytes
     version: Version
+
+
+# Stored() passes through a function in Python; new_tuple(Stored, (payload, version)) does not.
+new_tuple: Final = tuple[bytes | Version, ...].__new__
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Final, Self, cast
 
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
-from aiosess.storages.base import Stored, Version
+from aiosess.storages.base import Stored, Version, new_tuple
 from aiosess.storages.memcached_client import MemcachedClient, Reply, Value
 
 __all__ = ["MemcachedStorage"]
@@ -32,9 +32,6 @@ _KEEP_URL_SAFE: Final = bytes(byte if byte in _URL_SAFE else _URL_SAFE[0] for by
 # Memcached takes a longer time for a date.
 _MONTH: Final = 30 * 24 * 60 * 60
 _LAST_DATE: Final = 2**31 - 1
-
-# Stored(...) calls a function in Python that does no more than this.
-_new_tuple: Final = tuple[bytes | Version, ...].__new__
 
 
 class MemcachedStorage:
@@ -135,7 +132,7 @@ class MemcachedStorage:
         except OSError as error:
             raise _no_answer(error) from error
         if isinstance(reply, Value):
-            return _new_tuple(Stored, (reply.payload, reply))
+            return new_tuple(Stored, (reply.payload, reply))
         if reply == b"END":
             return None
         raise _failed(reply)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Awaitable
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self, cast
 
@@ -13,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
-from aiosess.storages.base import Stored, Version
+from aiosess.storages.base import Stored, Version, new_tuple
 from aiosess.storages.redis_line import line_of
 
 __all__ = ["RedisStorage"]
@@ -60,6 +61,7 @@ _NO_ANSWER: Final = (
 )
 # redis-py counts these among the connection errors, yet trying again does not mend them.
 _REFUSED: Final = (exceptions.AuthenticationError, exceptions.AuthorizationError)
+_FAILURES: Final = (exceptions.RedisError, OSError)
 _NOT_NOW: Final = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "NOREPLICAS")
 
 
@@ -143,8 +145,11 @@ class RedisStorage:
 
     async def load(self, session_id: str) -> Stored | None:
         """Return the record (``GET``), or ``None`` when there is none."""
-        payload = _as_bytes(await self._call("GET", self._key(session_id)))
-        return None if payload is None else Stored(payload, payload)
+        try:
+            payload = _as_bytes(await self._ask("GET", self._prefix + session_id))
+        except _FAILURES as error:
+            _raise(error)
+        return None if payload is None else new_tuple(Stored, (payload, payload))
 
     async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
         """Return the record, and whether it now lives *ttl* seconds (a script, one round trip)."""
@@ -181,27 +186,28 @@ class RedisStorage:
 
     async def _run(self, script: str, key: str, *arguments: str | bytes | int) -> Any:
         try:
-            return await self._call("EVALSHA", _SHA[script], 1, key, *arguments)
-        except _NoScript:
+            return await self._ask("EVALSHA", _SHA[script], 1, key, *arguments)
+        except exceptions.NoScriptError:
             return await self._call("EVAL", script, 1, key, *arguments)
+        except _FAILURES as error:
+            _raise(error)
 
     async def _call(self, *command: str | bytes | int) -> Any:
         try:
-            if self._line is not None:
-                return await self._line.call(command)
-            return await self._client.execute_command(*command, NEVER_DECODE=True)
-        except (exceptions.RedisError, OSError) as error:
+            return await self._ask(*command)
+        except _FAILURES as error:
             _raise(error)
 
-
-class _NoScript(StorageError):
-    """The server does not know the script yet."""
+    def _ask(self, *command: str | bytes | int) -> Awaitable[Any]:
+        """Return, once awaited, the answer; raise redis-py's errors."""
+        if self._line is not None:
+            return self._line.call(command)
+        answer: Awaitable[Any] = self._client.execute_command(*command, NEVER_DECODE=True)
+        return answer
 
 
 def _raise(error: Exception) -> NoReturn:
     """Raise what *error*, of redis-py or the network, means to who uses a storage."""
-    if isinstance(error, exceptions.NoScriptError):
-        raise _NoScript("the server does not know the script") from error
     if isinstance(error, _REFUSED):
         raise StorageError(f"redis refused the connection: {error}") from error
     if isinstance(error, _NO_ANSWER):

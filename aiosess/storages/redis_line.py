@@ -239,7 +239,8 @@ class _Wire:
         outbox = self._outbox
         if len(outbox) + len(self._waiting) >= _MOST_WAITING:
             raise exceptions.ConnectionError(f"{_MOST_WAITING} calls are waiting for answers")
-        answer: asyncio.Future[Any] = self.loop.create_future()
+        # What loop.create_future() does by way of a Python function; the loop is this one.
+        answer: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
         outbox[answer] = _pack(command)
         if self._sender is None:
             self._start()
@@ -296,28 +297,35 @@ class _Wire:
 
     async def _send_batch(self, connection: _Connection) -> None:
         batch, self._outbox = self._outbox, {}
-        live = [(command, answer) for answer, command in batch.items() if not answer.done()]
-        if not live:
-            return
-        self._waiting.extend(answer for _, answer in live)
+        if any(answer.done() for answer in batch):
+            # What was cancelled before it was sent is never sent.
+            batch = {answer: command for answer, command in batch.items() if not answer.done()}
+            if not batch:
+                return
+        self._waiting.extend(batch)
         if self._reader is None:
             self._reader = asyncio.Task(self._read(connection), loop=self.loop)
-        commands = b"".join(command for command, _ in live)
-        await connection.send_packed_command(commands, check_health=False)
+        await connection.send_packed_command(b"".join(batch.values()), check_health=False)
 
     async def _read(self, connection: _Connection) -> None:
         try:
             while self._waiting:
-                value, error = await _response(connection)
+                value: Any = None
+                refusal: exceptions.ResponseError | None = None
+                try:
+                    # Who watches over the time is _watch(): a limit for each answer costs more.
+                    value = await connection.read_response(disable_decoding=True, timeout=math.inf)
+                except exceptions.ResponseError as error:
+                    refusal = error
                 answer = self._waiting.popleft()
                 self._moved_at = self.loop.time()
                 self._may_be_cut = False
                 if answer.done():
                     continue
-                if error is None:
+                if refusal is None:
                     answer.set_result(value)
                 else:
-                    answer.set_exception(error)
+                    answer.set_exception(refusal)
             self._reader = None
         except BaseException as error:
             await self._end(error)
@@ -373,15 +381,6 @@ class _Wire:
             await connection.disconnect(nowait=True)
         with contextlib.suppress(exceptions.RedisError, OSError, RuntimeError, KeyError):
             await self._pool.release(connection)
-
-
-async def _response(connection: _Connection) -> tuple[Any, exceptions.ResponseError | None]:
-    try:
-        # Who watches over the time is _watch(): a time limit for each answer would cost more.
-        answer: Any = await connection.read_response(disable_decoding=True, timeout=math.inf)
-    except exceptions.ResponseError as error:
-        return None, error
-    return answer, None
 
 
 async def _is_cut(connection: _Connection) -> bool:
