@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from aiohttp import web
@@ -95,8 +94,7 @@ class Bridge(ABC, Generic[StateT]):
         held = self._state
         if held is None:
             return session
-        self._state = state = replace(
-            held,
+        self._state = state = held.copied(
             data=dict(held.data),
             originals=dict(held.originals),
             cookie=SessionCookie(held.cookie.base, dict(held.cookie.own)),

@@ -97,6 +97,15 @@ class Signer:
 
         Signatures that held are remembered, for some thousand cookies.
         """
+        # Most requests bring one such cookie, not for the first time.
+        header, start = request.headers.get(hdrs.COOKIE, ""), name + "="
+        at = header.find(start)
+        if at == 0 or header.startswith("; ", at - 2, at):
+            end = header.find(";", at)
+            value = header[at + len(start) :] if end < 0 else header[at + len(start) : end]
+            signed = self._verified.get(value)
+            if signed is not None:
+                return signed
         for value in cookie_values(request, name):
             signed = self._verified.get(value) or self._verify(value)
             if signed is not None:

@@ -14,7 +14,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
 
@@ -146,7 +146,7 @@ class ForeignStorage:
         return f"{self.name} is a storage of aiohttp-session: {'; '.join(limits)}"
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class ForeignState(SessionState):
     """What is known of a session; *loaded* is the storage's own object for it.
 
@@ -191,8 +191,7 @@ class ForeignState(SessionState):
         kept: SessionState = self
         if self.version is not None:
             copies = {key: _copied(value) for key, value in self.data.items()}
-            kept.previous = replace(
-                self,
+            kept.previous = self.copied(
                 cookie=SessionCookie(self.cookie.base, dict(self.cookie.own)),
                 data=dict(self.data),
                 originals={**copies, **self.originals},

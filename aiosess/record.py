@@ -8,7 +8,7 @@ import os
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import msgspec
 
@@ -55,8 +55,7 @@ _encode_anything: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"
 Meta: TypeAlias = dict[str, Any]
 
 
-@dataclass(slots=True)
-class Record:
+class Record(NamedTuple):
     """What is kept for one session.
 
     - ``data``: what handlers see.
@@ -81,6 +80,10 @@ class Record:
         # A record counts in milliseconds.
         usual = None if options.max_age is None else _rounded(options.max_age)
         return own if self.max_age == usual else {**own, "max_age": self.max_age}
+
+
+# Record() passes through a function in Python; this does not.
+_new_record: Final = tuple[dict[str, Any] | float | None, ...].__new__
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ def decode(payload: bytes) -> Record | Alias:
         max_age = _max_age(max_age)
     meta: Any = data.pop(RESERVED_KEY, None)
     if meta.__class__ is not dict:
-        return Record(data, max_age, {}, None)
+        return _new_record(Record, (data, max_age, {}, None))
     # Data beside it were written by Express, which carries our key along: a session of its own.
     if "renewed_to" in meta and not data:
         alias = _alias(meta)
@@ -149,11 +152,14 @@ def decode(payload: bytes) -> Record | Alias:
             return alias
     own = meta.get("own")
     created = meta.get("created")
-    return Record(
-        data,
-        max_age,
-        restored(own) if own.__class__ is dict else {},
-        created if created.__class__ is float and 0 <= created < _LATEST else _instant(created),
+    return _new_record(
+        Record,
+        (
+            data,
+            max_age,
+            restored(own) if own.__class__ is dict else {},
+            created if created.__class__ is float and 0 <= created < _LATEST else _instant(created),
+        ),
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol, TypeVar, cast
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, Self, TypeVar, cast
 
 import aiohttp_session
 from aiohttp import web
@@ -31,6 +32,9 @@ __all__ = ["SESSION", "Intent", "Session", "SessionIO", "SessionState"]
 
 T = TypeVar("T")
 
+# Any record can hold a str, and any int that is smaller.
+_LARGE: Final = 2**63
+
 
 class Intent(enum.Enum):
     """What the handler wants of its session, beyond the data."""
@@ -47,7 +51,8 @@ class Intent(enum.Enum):
     """Delete the record."""
 
 
-@dataclass(slots=True)
+# Without slots: what has a plain default costs a request nothing until it is set.
+@dataclass
 class SessionState:
     """All that is known of one session in one request; plain values, no I/O.
 
@@ -70,17 +75,17 @@ class SessionState:
     data: dict[str, Any] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
     version: Version | None = None
     original_own: dict[str, Any] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
-    originals: dict[str, Original] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
-    written: dict[str, Original] | None = None
-    written_own: dict[str, Any] | None = None
-    intent: Intent = Intent.KEEP
-    previous: SessionState | None = None
-    stale_id: str | None = None
-    unconfirmed: bytes | None = None
-    is_marked: bool = False
-    is_touched: bool = False
-    is_alias: bool = False
-    is_gone: bool = False
+    originals: dict[str, Original] = field(default_factory=dict, init=False)  # pyright: ignore[reportUnknownVariableType]
+    written: dict[str, Original] | None = field(default=None, init=False)
+    written_own: dict[str, Any] | None = field(default=None, init=False)
+    intent: Intent = field(default=Intent.KEEP, init=False)
+    previous: SessionState | None = field(default=None, init=False)
+    stale_id: str | None = field(default=None, init=False)
+    unconfirmed: bytes | None = field(default=None, init=False)
+    is_marked: bool = field(default=False, init=False)
+    is_touched: bool = field(default=False, init=False)
+    is_alias: bool = field(default=False, init=False)
+    is_gone: bool = field(default=False, init=False)
 
     @property
     def is_new(self) -> bool:
@@ -91,8 +96,8 @@ class SessionState:
     def may_be_modified(self) -> bool:
         """Ask whether the handler did anything but read scalars; what it did may be undone."""
         return (
-            self.is_marked
-            or bool(self.originals)
+            bool(self.originals)
+            or self.is_marked
             or self.intent is not Intent.KEEP
             or self.cookie.own != self.original_own
         )
@@ -112,7 +117,11 @@ class SessionState:
             value = self.data.get(key, MISSING)
             if value is original:
                 continue
-            if value is not MISSING and value.__class__ is not str:
+            if not (
+                value is MISSING
+                or value.__class__ is str
+                or (value.__class__ is int and -_LARGE < value < _LARGE)
+            ):
                 check_value(value, f"session[{key!r}]")
             if not is_same(original, value):
                 changes[key] = (original, value)
@@ -162,11 +171,16 @@ class SessionState:
             _put(self.cookie.own, name, value)
         self.version = version
 
+    def copied(self, **changes: Any) -> Self:
+        """Return a copy in which *changes* are other than here."""
+        other = copy.copy(self)
+        vars(other).update(changes)
+        return other
+
     def leave_for(self, session_id: str) -> None:
         """Go on under another id; what is kept under this one becomes ``previous``."""
         if self.version is not None:
-            self.previous = replace(
-                self,
+            self.previous = self.copied(
                 cookie=SessionCookie(self.cookie.base, dict(self.cookie.own)),
                 data=dict(self.data),
                 # What is changed inside a container under the new id can then be rolled back.
