@@ -305,6 +305,8 @@ class ForeignSession(Session):
 class ForeignVisit(Bridge[ForeignState]):
     """One request's session in such a storage: what Visit is for ours."""
 
+    request: web.Request
+    sent_on: web.StreamResponse | None = None
     _session: Session | None = None
     _state: ForeignState | None = None
     _lock: asyncio.Lock | None = None

@@ -32,6 +32,8 @@ class Visit(Bridge[SessionState]):
     """One request's session, from the cookie that came to the cookie that goes."""
 
     # Set on the class, so that a request which never asks for its session builds next to nothing.
+    request: web.Request
+    sent_on: web.StreamResponse | None = None
     _session: Session | None = None
     _state: SessionState | None = None
     _signed: Signed | None = None

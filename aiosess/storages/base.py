@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["Closeable", "Storage", "Stored", "TouchingStorage", "Version"]
+__all__ = ["Closeable", "Storage", "Stored", "TouchingStorage", "Version", "new_stored"]
 
 Version: TypeAlias = Hashable
 """Which state of a record was seen; only the storage that gave it looks inside."""
@@ -18,8 +18,10 @@ class Stored(NamedTuple):
     version: Version
 
 
-# Stored() passes through a function in Python; new_tuple(Stored, (payload, version)) does not.
-new_tuple: Final = tuple[bytes | Version, ...].__new__
+new_stored: Final[Callable[[type[Stored], tuple[bytes, Version]], Stored]] = tuple[
+    bytes | Version, ...
+].__new__
+"""``new_stored(Stored, (payload, version))``: as ``Stored(payload, version)``, but in C alone."""
 
 
 @runtime_checkable

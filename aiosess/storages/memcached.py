@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Final, Self, cast
 
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
-from aiosess.storages.base import Stored, Version, new_tuple
+from aiosess.storages.base import Stored, Version, new_stored
 from aiosess.storages.memcached_client import MemcachedClient, Reply, Value
 
 __all__ = ["MemcachedStorage"]
@@ -132,7 +132,7 @@ class MemcachedStorage:
         except OSError as error:
             raise _no_answer(error) from error
         if isinstance(reply, Value):
-            return new_tuple(Stored, (reply.payload, reply))
+            return new_stored(Stored, (reply.payload, reply))
         if reply == b"END":
             return None
         raise _failed(reply)

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from aiosess.errors import Conflict, IdTaken, OptionsError
-from aiosess.storages.base import Stored, Version, new_tuple
+from aiosess.storages.base import Stored, Version, new_stored
 
 __all__ = ["MemoryStorage"]
 
@@ -105,7 +105,7 @@ class MemoryStorage:
         entry = self._shards[hash(session_id) % _SHARDS].get(session_id)
         if entry is None or entry.expires_at <= now:
             return None
-        return new_tuple(Stored, (entry.payload, entry.version))
+        return new_stored(Stored, (entry.payload, entry.version))
 
     async def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version

@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
-from aiosess.storages.base import Stored, Version, new_tuple
+from aiosess.storages.base import Stored, Version, new_stored
 from aiosess.storages.redis_line import line_of
 
 __all__ = ["RedisStorage"]
@@ -149,7 +149,7 @@ class RedisStorage:
             payload = _as_bytes(await self._ask("GET", self._prefix + session_id))
         except _FAILURES as error:
             _raise(error)
-        return None if payload is None else new_tuple(Stored, (payload, payload))
+        return None if payload is None else new_stored(Stored, (payload, payload))
 
     async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
         """Return the record, and whether it now lives *ttl* seconds (a script, one round trip)."""
