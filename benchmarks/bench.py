@@ -281,6 +281,8 @@ class Plan:
     rounds: int
     loops: Sequence[str]
     connections: Sequence[int]
+    options: Sequence[str] = ()
+    """For the servers."""
 
 
 def measure_round(
@@ -350,7 +352,7 @@ def start_servers(
     sessions = max(LEAST_SESSIONS, SESSIONS_A_CONNECTION * max(plan.connections))
     names: dict[str, dict[str, Server]] = {}
     for loop in plan.loops:
-        names[loop] = {each.name: each.under(loop) for each in SERVERS}
+        names[loop] = {each.name: each.under(loop, *plan.options) for each in SERVERS}
         if with_peers and loop == "asyncio":
             names[loop] |= {each.name: each for each in PEER_SERVERS}
         needed = [each for name, each in names[loop].items() if name in wanted]
@@ -396,6 +398,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--connections", help="default 1,32,256; quick or chosen variants 32")
     parser.add_argument("--loops", help="default asyncio,uvloop; quick or chosen variants asyncio")
     parser.add_argument(
+        "--freeze", action="store_true", help="each server calls gc.freeze() when it has started"
+    )
+    parser.add_argument(
         "--let-sleep",
         action="store_true",
         help="let a core that waits go to sleep, as without this benchmark: see README.md",
@@ -434,6 +439,7 @@ def main() -> None:
                 arguments.connections or ("32" if is_short else ",".join(map(str, CONNECTIONS)))
             ).split(",")
         ],
+        options=["--freeze"] if arguments.freeze else [],
     )
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:

@@ -14,6 +14,7 @@ that it cannot pass for a quick answer.
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -136,10 +137,19 @@ def _aiohttp_session_storage(url: str) -> Any:
             raise SystemExit(f"aiohttp-session has no storage for {other!r}")
 
 
+async def freeze(_app: web.Application) -> None:
+    """Let the garbage collector pass by all that is there already."""
+    gc.collect()
+    gc.freeze()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
+    parser.add_argument(
+        "--freeze", action="store_true", help="gc.freeze() once everything is there"
+    )
     parser.add_argument(
         "--sessions",
         choices=("none", "empty-middleware", "aiosess", "aiohttp-session"),
@@ -168,6 +178,8 @@ def main() -> None:
             without_sessions(app)
         case _:
             without_sessions(app)
+    if arguments.freeze:
+        app.on_startup.append(freeze)
     loop = None
     if arguments.loop == "uvloop":
         import uvloop

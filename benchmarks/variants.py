@@ -37,10 +37,10 @@ class Server:
                 return need
         return None
 
-    def under(self, loop: str) -> Server:
-        """Return the same on another event loop."""
+    def under(self, loop: str, *options: str) -> Server:
+        """Return the same on another event loop, with more *options*."""
         needs = (*self.needs, "uvloop") if loop == "uvloop" else self.needs
-        command = (*self.command, "--loop", loop)
+        command = (*self.command, "--loop", loop, *options)
         return replace(
             self,
             name=f"{self.name}-{loop}",
