@@ -18,9 +18,6 @@ __all__ = ["VISIT", "Bridge", "NoSessions", "hand_out", "silence"]
 
 StateT = TypeVar("StateT", bound=SessionState)
 
-VISIT: Final = STORAGE_KEY
-"""Where a request keeps its visit: what aiohttp_session calls its storage."""
-
 
 class Bridge(ABC, Generic[StateT]):
     """Stands where aiohttp_session expects the request's storage.
@@ -142,3 +139,7 @@ def silence(request: web.Request) -> None:
         for key in {STORAGE_KEY, SESSION_KEY} - request.keys():
             request[key] = None
             del request[key]
+
+
+VISIT: Final = web.RequestKey[Bridge[Any] | NoSessions]("aiosess.visit")
+"""Where a request keeps its visit, which stands under aiohttp_session's key as well."""

@@ -36,7 +36,7 @@ Secret: TypeAlias = str | bytes
 _PREFIX: Final = "s:"
 _SIGNATURE_LENGTH: Final = 43
 _STRONG: Final = 32
-# A few thousand cookies, of less than 200 bytes each.
+# So many cookies, one for each session that was here last.
 _MOST_VERIFIED: Final = 4096
 # What JavaScript's encodeURIComponent leaves alone besides letters, digits and "_.-~".
 _UNQUOTED: Final = "!~*'()"
@@ -114,8 +114,8 @@ class Signer:
 
     def _verify(self, value: str) -> Signed | None:
         signed = self.unsign(value)
-        if signed is not None:
-            # What does not hold is not kept: nobody can fill the memory or push others out.
+        # Not what does not hold, nor other spellings of what does: nobody can push others out.
+        if signed is not None and signed.is_current and value == self.sign(signed.session_id):
             if len(self._verified) >= _MOST_VERIFIED:
                 self._verified.clear()
             self._verified[value] = signed

@@ -39,6 +39,8 @@ _MOST_RENEWALS: Final = 3
 _QUICK_TRIES: Final = 5
 _LONGEST_PAUSE: Final = 0.05
 _LEAST_TTL: Final = 0.001
+# A touch so many seconds ago need not be repeated by the same request.
+_JUST_NOW: Final = 1.0
 # What stands under an id while its session is being destroyed: it leads nowhere.
 _ENDED: Final = encode_alias(Alias("", 0.0))
 
@@ -232,7 +234,7 @@ class Keeper:
             if current is None:
                 return
             version = current.version
-        # The session is over; if this fails, what is left goes by itself in a moment.
+        # The session is over; if this fails, what is left goes when nobody asks for it any more.
         with contextlib.suppress(StorageUnavailable):
             await self._storage.delete(session_id)
 
@@ -286,13 +288,16 @@ class Keeper:
 
     def is_touch_due(self, state: SessionState) -> bool:
         """Ask whether this process last touched the record ``touch_after`` ago, or never."""
-        if state.is_touched:
-            return False
+        own: float | None = None
         if state.cookie.own or self._is_idle_by_cookie:
             own = self._own_idle(state)
-            if own is not None and own < self._timeouts.idle:
-                # touch_after fits the general idle timeout; this session might end before.
-                return True
+        if state.touched_at is not None:
+            passed = self._clock() - state.touched_at
+            if passed < min(_JUST_NOW, (own or self._timeouts.idle) / 20):
+                return False
+        if own is not None and own < self._timeouts.idle:
+            # touch_after fits the general idle timeout; this session might end before it is due.
+            return True
         return self._touched.is_due(state.session_id)
 
     async def _load_and_touch(self, session_id: str, ttl: float) -> Stored | None:
@@ -315,8 +320,12 @@ class Keeper:
             # It lives longer anyway, and is still to be touched.
             return
         if ttl < self._timeouts.idle:
-            await self._storage.touch(state.session_id, max(ttl, _LEAST_TTL))
-        state.is_touched = True
+            try:
+                await self._storage.touch(state.session_id, max(ttl, _LEAST_TTL))
+            except StorageUnavailable:
+                # The record was read, and is touched once more at the end of the request.
+                return
+        state.touched_at = self._clock()
         self._touched.add(state.session_id)
 
     async def _replace_on_top(self, state: SessionState, current: Stored | None) -> bool:

@@ -9,8 +9,10 @@ from typing import Any, Final, TypeAlias
 from aiohttp import web
 from aiohttp.http import StreamWriter
 from aiohttp.typedefs import Handler, Middleware
+from aiohttp_session import STORAGE_KEY
 
 from aiosess.bridge import VISIT, Bridge, NoSessions
+from aiosess.cookie import vary_by_cookie
 from aiosess.errors import OptionsError
 from aiosess.foreign import ForeignVisit
 from aiosess.options import SessionOptions
@@ -90,13 +92,13 @@ def get_session(request: web.Request) -> Coroutine[Any, Any, Session | None]:
     HTTPInternalServerError where the storage does not answer after all ``retries``.
     """
     try:
-        opening: Coroutine[Any, Any, Session | None] = request[VISIT].open(request)
-    except (KeyError, AttributeError):
+        visit = request[VISIT]
+    except KeyError:
         raise RuntimeError(
             "no session middleware is installed: "
             "app.middlewares.append(aiosess.session_middleware(options))"
         ) from None
-    return opening
+    return visit.open(request)
 
 
 _NO_SESSIONS: Final = NoSessions()
@@ -111,14 +113,14 @@ def _middleware(sessions: Sessions) -> Middleware:
         if len(request) and isinstance(request.get(VISIT), Bridge):
             return await handler(request)
         if not sessions.selects(request):
-            request[VISIT] = _NO_SESSIONS
+            request[VISIT] = request[STORAGE_KEY] = _NO_SESSIONS
             return await handler(request)
         visit: Visit | ForeignVisit
         if sessions.foreign is None:
             visit = Visit(sessions, request)
         else:
             visit = ForeignVisit(sessions.foreign, sessions.options, request)
-        request[VISIT] = visit
+        request[VISIT] = request[STORAGE_KEY] = visit
         try:
             if sessions.is_eager:
                 await visit.open(request)
@@ -147,16 +149,17 @@ def _install(app: web.Application, sessions: Sessions, run: CleanupProvider) -> 
 
 async def _on_response_prepare(request: web.Request, response: web.StreamResponse) -> None:
     try:
-        visit: Any = request[VISIT]
+        visit = request[VISIT]
     except KeyError:
         return
-    # Whose type is known needs no look at its parents.
-    if type(visit) is not Visit and not isinstance(visit, Bridge):
+    if isinstance(visit, NoSessions):
         return
     if not visit.is_asked:
         visit.sent_on = response
         return
     if visit.sent_on is response and not visit.has_news:
+        # A FileResponse, or a middleware outside ours, may have written a Vary of its own.
+        vary_by_cookie(response)
         return
     try:
         await visit.prepare(request, response)

@@ -152,7 +152,7 @@ class _Limit:
     All calls have the same time, so that they fall due in the order in which they began: one
     timer serves them all, where ``asyncio.timeout`` would set one for each.
 
-    - ``running``: when the call that each task is waiting for falls due.
+    - ``running``: when the call that each task is waiting for, one at a time, falls due.
     - ``late``: the tasks whose call was ended and which do not know it yet.
     """
 

@@ -63,7 +63,7 @@ class SessionState:
     - ``previous``: the session as it was under the old id, after the id was changed.
     - ``stale_id``: the id that the browser came with, where it had no record that can be used.
     - ``unconfirmed``: the payload of a creation that got no answer, and may have happened.
-    - ``is_touched``: the record lives its idle timeout from the time when it was read.
+    - ``touched_at``: when the record was touched as it was read; ``None``: it was only read.
     - ``is_alias``: the request came with an id that was renewed a moment ago.
     - ``is_gone``: the record was destroyed or has expired since it was read.
     """
@@ -83,7 +83,7 @@ class SessionState:
     stale_id: str | None = field(default=None, init=False)
     unconfirmed: bytes | None = field(default=None, init=False)
     is_marked: bool = field(default=False, init=False)
-    is_touched: bool = field(default=False, init=False)
+    touched_at: float | None = field(default=None, init=False)
     is_alias: bool = field(default=False, init=False)
     is_gone: bool = field(default=False, init=False)
 
@@ -284,6 +284,9 @@ class Session(aiohttp_session.Session):
 
     The keys ``"cookie"`` and ``"__aiosess"`` belong to the record and cannot be used.
     """
+
+    # What aiohttp_session's own middleware asks: whether the session is for its storage to save.
+    _changed = False
 
     def __init__(self, state: SessionState, io: SessionIO) -> None:
         # Not super().__init__(): whatever it would set is said by the members below.

@@ -71,7 +71,3 @@ class Timeouts:
         if self.absolute is None:
             return left
         return min(left, created_at + self.absolute - now)
-
-    def is_over(self, *, created_at: float, now: float) -> bool:
-        """Ask whether the absolute timeout has passed."""
-        return self.absolute is not None and now >= created_at + self.absolute

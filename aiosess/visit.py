@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final, ParamSpec, TypeVar
@@ -37,7 +38,7 @@ class Visit(Bridge[SessionState]):
     _session: Session | None = None
     _state: SessionState | None = None
     _signed: Signed | None = None
-    _waiters: list[asyncio.Future[None]] | None = None
+    _waiters: deque[asyncio.Future[None]] | None = None
     _cookie_due = CookieAction.LEAVE
     _cookie_sent = CookieAction.LEAVE
     _is_abandoned = False
@@ -101,18 +102,34 @@ class Visit(Bridge[SessionState]):
         self, act: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Let one task of this request at a time have its say, in the order in which they came."""
-        while self._waiters is not None:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
-        self._waiters = []
+        if self._waiters is None:
+            self._waiters = deque()
+        else:
+            await self._turn(self._waiters)
         try:
             return await act(*args, **kwargs)
         finally:
-            waiters, self._waiters = self._waiters, None
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+            self._pass_on()
+
+    async def _turn(self, waiters: deque[asyncio.Future[None]]) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                # The turn came just then, and is not taken.
+                self._pass_on()
+            raise
+
+    def _pass_on(self) -> None:
+        """Hand the turn to the first who waits for it."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._waiters = None
 
     def session_of(self, state: SessionState) -> Session:
         """Return what handlers hold of *state*."""
@@ -130,9 +147,11 @@ class Visit(Bridge[SessionState]):
             # In the second case an error was raised, or another response returned, after a stream.
             await self._commit_late()
             return
-        if self._is_only_read():
+        if self._is_abandoned:
+            pass
+        elif self._is_only_read():
             self._is_settled = self._is_committed = True
-        elif not self._is_abandoned:
+        else:
             try:
                 await self._settle()
             except StorageUnavailable as error:
@@ -184,11 +203,8 @@ class Visit(Bridge[SessionState]):
         """Ask whether prepare() may have more to do for a response that was committed already."""
         state = self._state
         return (
-            (state is not None and state.may_be_modified)
-            or self._cookie_due is not self._cookie_sent
-            # A FileResponse writes a Vary of its own when it is prepared.
-            or type(self.sent_on) is not web.Response
-        )
+            state is not None and state.may_be_modified
+        ) or self._cookie_due is not self._cookie_sent
 
     def _has_left(self) -> bool:
         """Ask whether the headers have left."""

@@ -8,10 +8,12 @@ import sys
 import aiohttp_session
 import pytest
 from aiohttp import web
+from pytest_aiohttp import AiohttpClient
 
 import aiosess
 from aiosess import SESSION, Session, Storage
 from aiosess.testing import FaultyStorage
+from tests.conftest import MakeApp
 from tests.web.conftest import Connect
 from tests.web.handlers import kept, put, session_of, show, views
 
@@ -21,6 +23,20 @@ async def theirs(request: web.Request) -> web.Response:
     session = await aiohttp_session.get_session(request)
     session["views"] = session.get("views", 0) + 1
     return web.json_response(session["views"])
+
+
+@pytest.mark.parametrize("is_outside", [True, False])
+async def test_our_sessions_work_beside_the_middleware_of_aiohttp_session(
+    make_app: MakeApp, aiohttp_client: AiohttpClient, *, is_outside: bool
+) -> None:
+    other = aiohttp_session.session_middleware(aiohttp_session.SimpleCookieStorage())
+    app = make_app(views)
+    app.middlewares.insert(0 if is_outside else 1, other)
+    client = await aiohttp_client(app)
+
+    seen = [await (await client.get("/views")).json() for _ in range(3)]
+
+    assert seen == [1, 2, 3]
 
 
 async def test_get_session_of_aiohttp_session_gives_our_session(connect: Connect) -> None:
@@ -170,6 +186,7 @@ def test_the_keys_of_aiohttp_session_raise_no_warning() -> None:
     code = """
 import asyncio
 from aiohttp import web
+from pytest_aiohttp import AiohttpClient
 from aiohttp.test_utils import TestClient, TestServer
 import aiohttp_session, aiosess
 

@@ -275,6 +275,15 @@ def test_a_signature_that_does_not_hold_is_not_remembered(signer: Signer) -> Non
     assert signer._verified == {}
 
 
+def test_another_spelling_of_a_cookie_is_accepted_and_not_remembered(signer: Signer) -> None:
+    value = signer.sign("ann").replace("ann", "%61nn")
+
+    seen = signer.read(request_with(f"sid={value}"), "sid")
+
+    assert seen == Signed("ann", is_current=True)
+    assert signer._verified == {}
+
+
 def test_signatures_are_remembered_in_bounded_memory(
     signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -678,11 +678,11 @@ async def test_a_session_whose_touch_is_due_is_read_and_touched_in_one_call(
     await bench.keep(count=1)
     bench.clock.advance(IDLE - 1)
 
-    state = await loaded(touching_keeper)
+    is_due = touching_keeper.is_touch_due(await loaded(touching_keeper))
 
     bench.clock.advance(IDLE - 1)
     assert touching.calls == ["load_and_touch"]
-    assert not touching_keeper.is_touch_due(state)
+    assert not is_due
     assert await bench.kept() == {"count": 1}
 
 
@@ -696,6 +696,33 @@ async def test_a_session_whose_touch_is_not_due_is_only_read(
     await loaded(touching_keeper)
 
     assert touching.calls == ["load"]
+
+
+@pytest.mark.parametrize("touch_after", [0, 5])
+async def test_a_long_request_extends_the_sessions_life_at_its_end_too(
+    bench: Bench, touching: Touching, touch_after: float
+) -> None:
+    keeper = bench.another(storage=touching, timeouts=Timeouts(idle=IDLE, touch_after=touch_after))
+    await bench.keep()
+    state = await loaded(keeper)
+    is_due_at_once = keeper.is_touch_due(state)
+
+    bench.clock.advance(IDLE * 0.8)
+
+    assert (is_due_at_once, keeper.is_touch_due(state)) == (False, True)
+
+
+async def test_a_session_that_was_read_is_there_though_its_life_could_not_be_corrected(
+    bench: Bench, touching: Touching, touching_keeper: Keeper
+) -> None:
+    state = await bench.keep()
+    state.cookie.max_age = IDLE / 10
+    await bench.keeper.replace(state)
+    touching.fail(times=1, verbs=("touch",))
+
+    again = await loaded(touching_keeper)
+
+    assert touching_keeper.is_touch_due(again)
 
 
 async def test_without_touch_after_each_session_is_touched_when_it_is_read(

@@ -93,15 +93,3 @@ def test_a_record_lives_its_idle_timeout_within_the_absolute_one(
     timeouts = Timeouts(idle=20, absolute=absolute)
 
     assert timeouts.ttl(created_at=1000, now=1000 + age, idle=idle) == expected
-
-
-@pytest.mark.parametrize(
-    ("absolute", "age", "expected"),
-    [(None, 10**9, False), (100, 99.9, False), (100, 100, True), (100, 101, True)],
-)
-def test_a_session_is_over_when_its_absolute_timeout_has_passed(
-    *, absolute: float | None, age: float, expected: bool
-) -> None:
-    timeouts = Timeouts(idle=20, absolute=absolute)
-
-    assert timeouts.is_over(created_at=1000, now=1000 + age) is expected

@@ -15,7 +15,7 @@ from pytest_aiohttp import AiohttpClient
 
 from aiosess import SESSION, CookieOptions, Session, SessionOptions, Storage, get_session, setup
 from aiosess.testing import FaultyStorage
-from tests.conftest import SECRET, MakeOptions
+from tests.conftest import SECRET, MakeApp, MakeOptions
 from tests.web.conftest import Connect
 from tests.web.handlers import (
     cookies_set,
@@ -488,6 +488,25 @@ async def test_vary_names_cookie_once_and_loses_nothing(
     response = await client.get("/handler")
 
     assert ", ".join(response.headers.getall("Vary")) == expected
+
+
+async def test_vary_names_cookie_though_a_middleware_outside_ours_writes_another(
+    make_app: MakeApp, aiohttp_client: AiohttpClient
+) -> None:
+    @web.middleware
+    async def outer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        response.headers["Vary"] = "Origin"
+        return response
+
+    app = make_app(views, show)
+    app.middlewares.insert(0, outer)
+    client = await aiohttp_client(app)
+    await client.get("/views")
+
+    response = await client.get("/show")
+
+    assert response.headers["Vary"] == "Origin, Cookie"
 
 
 async def test_a_raised_redirect_keeps_the_session(connect: Connect, storage: Storage) -> None:

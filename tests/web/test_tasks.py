@@ -7,8 +7,9 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from aiosess import Session, SessionGone, Storage
+from aiosess import Session, SessionGone, Storage, Version
 from aiosess.storages.redis import RedisStorage
+from aiosess.testing import FaultyStorage
 from tests.servers import RedisServer
 from tests.web.conftest import Connect
 from tests.web.handlers import cookies_set, keep, kept, session_of, show, signed
@@ -211,3 +212,68 @@ async def test_a_new_session_whose_save_was_cancelled_halfway_can_be_saved_again
 
         assert response.status == 200
         assert await kept(redis, await response.text()) == {"n": 2}
+
+
+class Slow(FaultyStorage):
+    """A storage that takes its time to write, also in memory."""
+
+    async def replace(
+        self, session_id: str, payload: bytes, ttl: float, *, expected: Version
+    ) -> Version:
+        await asyncio.sleep(0)
+        return await super().replace(session_id, payload, ttl, expected=expected)
+
+
+async def test_a_task_that_saves_all_the_time_lets_the_others_have_their_turn(
+    connect: Connect, storage: Storage
+) -> None:
+    async def save_beside(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        saves = 0
+
+        async def save_all_the_time() -> None:
+            nonlocal saves
+            while saves < 1000:
+                saves += 1
+                session["saves"] = saves
+                await session.save()
+
+        saving = asyncio.create_task(save_all_the_time())
+        await asyncio.sleep(0)
+        await session.atomic(lambda newest: newest.update(fruit="pear"))
+        seen = saves
+        saving.cancel()
+        await asyncio.wait([saving])
+        return web.json_response(seen)
+
+    await keep(storage, "apple")
+    client = await connect(save_beside, storage=Slow(storage), forgets=True)
+
+    response = await client.get("/save_beside", headers=signed("apple"))
+
+    assert await response.json() < 10
+    data = await kept(storage, "apple")
+    assert data is not None
+    assert data["fruit"] == "pear"
+
+
+async def test_a_task_that_is_cancelled_in_the_queue_holds_up_nobody(
+    connect: Connect, storage: Storage
+) -> None:
+    async def cancel_one(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["fruit"] = "pear"
+        saves = [asyncio.create_task(session.save()) for _ in range(4)]
+        await asyncio.sleep(0)
+        saves[1].cancel()
+        saves[2].cancel()
+        await asyncio.wait(saves)
+        return web.json_response([save.cancelled() for save in saves])
+
+    await keep(storage, "apple")
+    client = await connect(cancel_one, storage=Slow(storage), forgets=True)
+
+    response = await client.get("/cancel_one", headers=signed("apple"))
+
+    assert await response.json() == [False, True, True, False]
+    assert await kept(storage, "apple") == {"fruit": "pear"}
