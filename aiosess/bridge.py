@@ -109,9 +109,6 @@ class Bridge(ABC, Generic[StateT]):
 class NoSessions:
     """Stands there in a request whose route gets no session, and says so."""
 
-    is_asked = False
-    sent_on: web.StreamResponse | None = None
-
     async def open(self, _request: web.Request) -> None:
         """Return ``None``."""
 

@@ -58,7 +58,8 @@ class Retries:
     """Calls again, as *policy* says, what raised StorageUnavailable.
 
     A call that takes longer than the policy's timeout counts as one. No other error is tried
-    again, and a cancelled call is not either.
+    again, and a cancelled call is not either. RuntimeError outside of a task, which alone can be
+    cancelled in time.
     """
 
     def __init__(

@@ -143,15 +143,13 @@ class Visit(Bridge[SessionState]):
         Where the handler prepared *response* itself, only the record can still be changed.
         Raise HTTPInternalServerError as ``retries`` says, SessionNotSent where it is too late.
         """
-        if response.prepared or (self.sent_on is not None and self.sent_on.prepared):
+        if response.prepared or self._has_left():
             # In the second case an error was raised, or another response returned, after a stream.
             await self._commit_late()
             return
-        if self._is_abandoned:
-            pass
-        elif self._is_only_read():
+        if self._is_only_read():
             self._is_settled = self._is_committed = True
-        else:
+        elif not self._is_abandoned:
             try:
                 await self._settle()
             except StorageUnavailable as error:
@@ -166,6 +164,7 @@ class Visit(Bridge[SessionState]):
             and state.version is not None
             and not state.may_be_modified
             and not state.is_gone
+            and not self._is_abandoned
             and self._waiters is None
             and signed is not None
             and signed.is_current

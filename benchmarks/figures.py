@@ -75,8 +75,7 @@ def commands(rounds: list[Measured]) -> dict[str, float]:
     """Return the median of each command a request."""
     names = {name for each in rounds for name in each.sample.commands or {}}
     medians = {
-        # mypy knows no type for a lambda's default, which ties each name to its own lambda.
-        name: median(rounds, lambda each, name=name: (each.sample.commands or {}).get(name, 0.0))  # type: ignore[misc]
+        name: statistics.median((each.sample.commands or {}).get(name, 0.0) for each in rounds)
         for name in sorted(names)
     }
     return {name: count for name, count in medians.items() if count > 0.02}

@@ -31,7 +31,7 @@ from typing import Any
 from aiohttp import web
 from micro import unpacked
 from processes import cores, memcached, redis_server
-from server import do_nothing, with_aiohttp_session, with_aiosess, without_sessions
+from server import application
 
 CONNECTIONS = 32
 FEW, MORE = 10, 40
@@ -113,18 +113,7 @@ class Connection:
 
 async def answer(case: Case, times: int) -> None:
     """Let each connection ask *times* times."""
-    app = web.Application()
-    match case.sessions:
-        case "aiosess":
-            with_aiosess(app, case.storage, is_eager=False)
-        case "aiohttp-session":
-            with_aiohttp_session(app, case.storage)
-        case "empty-middleware":
-            app.middlewares.append(do_nothing)
-            without_sessions(app)
-        case _:
-            without_sessions(app)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(application(case.sessions, case.storage), access_log=None)
     await runner.setup()
     assert runner.server is not None
     connections = [Connection(runner.server()) for _ in range(CONNECTIONS)]

@@ -274,11 +274,13 @@ def pauses(count: int) -> dict[str, Figures]:
         def create(session_id: str) -> Callable[[], Awaitable[Any]]:
             return lambda: storage.create(session_id, made, DAY)
 
+        def load(session_id: str) -> Callable[[], Awaitable[Any]]:
+            return lambda: storage.load(session_id)
+
         def some() -> Iterator[Callable[[], Awaitable[Any]]]:
             """Yield a create and nine loads, and so on."""
             for number in itertools.count():
-                known = ids[number * 7919 % count]
-                yield create(new_id()) if number % 10 == 0 else lambda: storage.load(known)  # noqa: B023
+                yield load(ids[number * 7919 % count]) if number % 10 else create(new_id())
 
         def until_all_are_gone() -> Iterator[Callable[[], Awaitable[Any]]]:
             """Yield the same until only those are there that were created meanwhile."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +25,8 @@ from aiohttp.typedefs import Handler
 
 SECRET = "a secret for the benchmarks, longer than 32 bytes"
 
-GetSession = Callable[[web.Request], Awaitable[MutableMapping[str, Any]]]
+# A mapping; ours may be None, on routes that are excluded.
+GetSession = Callable[[web.Request], Awaitable[Any]]
 
 
 def without_sessions(app: web.Application) -> None:
@@ -82,7 +83,7 @@ def with_aiosess(app: web.Application, storage_url: str, *, is_eager: bool) -> N
         exclude=["/excluded"],
     )
     aiosess.setup(app, options)
-    with_sessions(app, aiosess.get_session)  # type: ignore[arg-type]
+    with_sessions(app, aiosess.get_session)
 
 
 def with_aiohttp_session(app: web.Application, storage_url: str) -> None:
@@ -104,9 +105,7 @@ def _aiosess_storage(url: str) -> Any:
 
             return RedisStorage.from_url(url)
         case "memcached":
-            from aiosess.storages.memcached import (  # type: ignore[import-not-found,unused-ignore]
-                MemcachedStorage,
-            )
+            from aiosess.storages.memcached import MemcachedStorage
 
             return MemcachedStorage.from_url(url)
         case other:
@@ -135,6 +134,22 @@ def _aiohttp_session_storage(url: str) -> Any:
             return EncryptedCookieStorage(SECRET.encode()[:32])
         case other:
             raise SystemExit(f"aiohttp-session has no storage for {other!r}")
+
+
+def application(sessions: str, storage_url: str, *, is_eager: bool = False) -> web.Application:
+    """Return the application with the sessions of one library, or with none."""
+    app = web.Application()
+    match sessions:
+        case "aiosess":
+            with_aiosess(app, storage_url, is_eager=is_eager)
+        case "aiohttp-session":
+            with_aiohttp_session(app, storage_url)
+        case "empty-middleware":
+            app.middlewares.append(do_nothing)
+            without_sessions(app)
+        case _:
+            without_sessions(app)
+    return app
 
 
 async def freeze(_app: web.Application) -> None:
@@ -167,17 +182,7 @@ def main() -> None:
 
     # That MemoryStorage is for one process is known here.
     logging.getLogger("aiosess").setLevel(logging.ERROR)
-    app = web.Application()
-    match arguments.sessions:
-        case "aiosess":
-            with_aiosess(app, arguments.storage, is_eager=arguments.eager)
-        case "aiohttp-session":
-            with_aiohttp_session(app, arguments.storage)
-        case "empty-middleware":
-            app.middlewares.append(do_nothing)
-            without_sessions(app)
-        case _:
-            without_sessions(app)
+    app = application(arguments.sessions, arguments.storage, is_eager=arguments.eager)
     if arguments.freeze:
         app.on_startup.append(freeze)
     loop = None

@@ -39,6 +39,7 @@ REDIS = web.AppKey("REDIS", Redis)
 async def redis_client(app: web.Application) -> AsyncIterator[None]:
     """Open the client that the whole application uses, and close it at the end."""
     url = app[CONFIG].redis_url
+    # redis-py does not say what **kwargs may hold.
     async with Redis.from_url(url) as client:  # pyright: ignore[reportUnknownMemberType]
         app[REDIS] = client
         yield

@@ -104,7 +104,7 @@ async def test_an_answer_that_comes_byte_by_byte_is_whole_in_the_end() -> None:
 
 
 @pytest.mark.parametrize("multiplex", [True, False])
-async def test_a_server_that_speaks_another_protocol_is_unavailable(multiplex: bool) -> None:  # noqa: FBT001
+async def test_a_server_that_speaks_another_protocol_is_unavailable(*, multiplex: bool) -> None:
     async def talk(client: Conversation) -> None:
         await client.greet()
         await client.command()

@@ -27,7 +27,7 @@ class Users(AbstractAuthorizationPolicy):
         self,
         identity: str | None,
         permission: object,  # noqa: ARG002 - the contract's
-        context: object = None,  # noqa: ARG002
+        context: object = None,  # noqa: ARG002 - the contract's
     ) -> bool:
         return identity == "ann"
 

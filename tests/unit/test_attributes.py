@@ -46,7 +46,7 @@ def test_the_defaults_are_the_safe_ones() -> None:
         ({"max_age": -1}, "cookie max_age=-1 must be more than zero"),
         ({"max_age": "1"}, "cookie max_age='1' is not a duration"),
         ({"expires": 5}, "cookie expires=5 must be a datetime with a time zone"),
-        ({"expires": datetime(2030, 1, 1)}, "must be a datetime with a time zone"),  # noqa: DTZ001
+        ({"expires": datetime(2030, 1, 1)}, "must be a datetime with a time zone"),  # noqa: DTZ001 - naive
         (
             {"expires": datetime.max.replace(tzinfo=UTC)},
             "must be in the years 1970 to 9998",

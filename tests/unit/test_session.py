@@ -857,7 +857,7 @@ async def test_a_session_that_could_not_be_destroyed_is_not_over() -> None:
 
     session = Session(stored(key=1), Refusing())
 
-    with pytest.raises(OSError):  # noqa: PT011
+    with pytest.raises(OSError):  # noqa: PT011 - it says nothing more
         await session.destroy()
 
     assert dict(session) == {"key": 1}

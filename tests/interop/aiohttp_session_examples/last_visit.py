@@ -13,7 +13,7 @@ from cryptography import fernet
 
 async def handler(request: web.Request) -> web.Response:
     session = await get_session(request)
-    last_visit = session["last_visit"] if "last_visit" in session else None  # noqa: SIM401
+    last_visit = session["last_visit"] if "last_visit" in session else None  # noqa: SIM401 - as documented
     session["last_visit"] = time.time()
     return web.Response(text=f"Last visited: {last_visit}")
 
