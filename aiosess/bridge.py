@@ -42,6 +42,10 @@ class Bridge(ABC, Generic[StateT]):
     def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
         """Return the session; ``None`` where there can be none."""
 
+    def has_finished(self, response: web.StreamResponse) -> bool:  # noqa: ARG002
+        """Finish *response* at once where there is nothing to keep; False: it takes commit()."""
+        return False
+
     @abstractmethod
     async def commit(self, response: web.StreamResponse) -> None:
         """Keep what the handler did, then write the cookie into *response*."""

@@ -36,6 +36,7 @@ Secret: TypeAlias = str | bytes
 _PREFIX: Final = "s:"
 _SIGNATURE_LENGTH: Final = 43
 _STRONG: Final = 32
+_COOKIE: Final = hdrs.COOKIE
 # So many cookies, one for each session that was here last.
 _MOST_VERIFIED: Final = 4096
 # What JavaScript's encodeURIComponent leaves alone besides letters, digits and "_.-~".
@@ -92,18 +93,15 @@ class Signer:
                 return Signed(session_id, is_current=index == 0)
         return None
 
-    def read(self, request: web.Request, name: str) -> Signed | None:
+    def read(self, name: str, request: web.Request) -> Signed | None:
         """Return the id in the first cookie called *name* whose signature holds.
 
         Signatures that held are remembered, for some thousand cookies.
         """
         # Most requests bring one such cookie, not for the first time.
-        header, start = request.headers.get(hdrs.COOKIE, ""), name + "="
-        at = header.find(start)
-        if at == 0 or header.startswith("; ", at - 2, at):
-            end = header.find(";", at)
-            value = header[at + len(start) :] if end < 0 else header[at + len(start) : end]
-            signed = self._verified.get(value)
+        before, _, after = request.headers.get(_COOKIE, "").partition(name + "=")
+        if not before or before.endswith("; "):
+            signed = self._verified.get(after.partition(";")[0])
             if signed is not None:
                 return signed
         for value in cookie_values(request, name):

@@ -158,11 +158,15 @@ class Keeper:
             return await self._end(state)
         payload = self._encode(state)
         try:
-            version = await self._replace_bytes(
+            version = await self._storage.replace(
                 state.session_id, payload, ttl, expected=state.version
             )
         except Conflict as conflict:
-            return await self._replace_on_top(state, conflict.current)
+            current = conflict.current
+            if current is None or current.payload != payload:
+                return await self._replace_on_top(state, current)
+            # An earlier try got there, only its answer did not.
+            version = current.version
         self._saved(state, version)
         return True
 
@@ -291,6 +295,8 @@ class Keeper:
         own: float | None = None
         if state.cookie.own or self._is_idle_by_cookie:
             own = self._own_idle(state)
+        elif state.touched_at is None:
+            return self._touched.is_due(state.session_id)
         if state.touched_at is not None:
             passed = self._clock() - state.touched_at
             if passed < min(_JUST_NOW, (own or self._timeouts.idle) / 20):

@@ -67,9 +67,12 @@ def freeze(value: object) -> Original:
 
 def is_same(original: Original, value: object) -> bool:
     """Ask whether *value* is what *original* was frozen from; 1, 1.0 and True are three things."""
-    if isinstance(original, bytes):
-        return is_container(value) and encode_value(value) == original
-    return type(value) is type(original) and value == original
+    if value.__class__ is original.__class__:
+        return value == original
+    # Bytes are no value of a session's: a container was frozen into them.
+    return (
+        original.__class__ is bytes and is_container(value) and encode_value(value) == original
+    )
 
 
 def merged(changes: Changes, theirs: Mapping[str, Any], merge: Merge) -> dict[str, Any]:

@@ -132,7 +132,11 @@ def _middleware(sessions: Sessions) -> Middleware:
             visit.abandon()
             raise
         else:
-            if visit.is_asked and isinstance(response, _RESPONSES):
+            if (
+                visit.is_asked
+                and isinstance(response, _RESPONSES)
+                and not visit.has_finished(response)
+            ):
                 await visit.commit(response)
             return response
         finally:

@@ -70,6 +70,8 @@ class SessionState:
     - ``touched_at``: when the record was touched as it was read; ``None``: it was only read.
     - ``is_alias``: the request came with an id that was renewed a moment ago.
     - ``is_gone``: the record was destroyed or has expired since it was read.
+    - ``is_plain``: nothing can have been done but to read data, and to change some; ``originals``
+      then tells all. Who does anything else takes this back.
     """
 
     session_id: str
@@ -89,6 +91,7 @@ class SessionState:
     touched_at: float | None = field(default=None, init=False)
     is_alias: bool = field(default=False, init=False)
     is_gone: bool = field(default=False, init=False)
+    is_plain: bool = field(default=False, init=False)
 
     @property
     def is_new(self) -> bool:
@@ -116,14 +119,14 @@ class SessionState:
         Raise UnserializableValue for a value that a record cannot hold.
         """
         changes: Changes = {}
+        data = self.data
         for key, original in self.originals.items():
-            value = self.data.get(key, MISSING)
+            value = data.get(key, MISSING)
             if value is original:
                 continue
+            kind = value.__class__
             if not (
-                value is MISSING
-                or value.__class__ is str
-                or (value.__class__ is int and -_LARGE < value < _LARGE)
+                kind is str or (kind is int and -_LARGE < value < _LARGE) or value is MISSING
             ):
                 check_value(value, f"session[{key!r}]")
             if not is_same(original, value):
@@ -132,7 +135,11 @@ class SessionState:
 
     def writing(self) -> None:
         """Take note of what is about to be written: what changes from here on is not in it."""
-        self.written = {key: freeze(self.data.get(key, MISSING)) for key in self.originals}
+        data, written = self.data, {}
+        for key in self.originals:
+            value = data.get(key, MISSING)
+            written[key] = value if value.__class__ in SCALARS else freeze(value)
+        self.written = written
         self.written_own = dict(self.cookie.own)
 
     def saved(self, version: Version) -> None:
@@ -141,12 +148,13 @@ class SessionState:
         self.is_marked = False
         if self.written_own is not None:
             self.original_own = self.written_own
-        originals, self.originals = self.originals, {}
-        for key, original in {**originals, **(self.written or {})}.items():
-            value = self.data.get(key, MISSING)
+        data, unsaved = self.data, {}
+        for key, original in {**self.originals, **(self.written or {})}.items():
+            value = data.get(key, MISSING)
             # The handler may still hold a container and change it after an explicit save().
             if value is not original and (is_container(value) or not is_same(original, value)):
-                self.originals[key] = original
+                unsaved[key] = original
+        self.originals = unsaved
 
     def rebase(self, record: Record, version: Version, merge: Merge) -> None:
         """Put this request's changes on top of a newer *record*.
@@ -309,6 +317,7 @@ class Session(aiohttp_session.Session):
     @property
     def cookie(self) -> SessionCookie:
         """The cookie of this session; its attributes can be set for this session alone."""
+        self._state.is_plain = False
         return self._state.cookie
 
     @property
@@ -334,14 +343,16 @@ class Session(aiohttp_session.Session):
 
     @max_age.setter
     def max_age(self, value: Duration | None) -> None:
-        self._state.cookie.max_age = value
+        self.cookie.max_age = value
 
     def changed(self) -> None:
         """Have the session written even though nothing seems to have changed."""
+        self._state.is_plain = False
         self._state.is_marked = True
 
     def invalidate(self) -> None:
         """Forget all data; the record is deleted unless new data are put in."""
+        self._state.is_plain = False
         for key in list(self._mapping):
             del self[key]
         if self._state.previous is None:
@@ -357,6 +368,7 @@ class Session(aiohttp_session.Session):
             raise RuntimeError("Can't change identity for a session which is not new")
         if not isinstance(identity, str) or not identity:
             raise TypeError(f"a session id must be a str that is not empty, not {identity!r}")
+        self._state.is_plain = False
         self._state.session_id = identity
 
     def rollback(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Final, cast
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from aiohttp_session import AbstractStorage
 
 from aiosess.attributes import CookieOptions, check_name
 from aiosess.bridge import silence
+from aiosess.cookie import Signed
 from aiosess.errors import OptionsError
 from aiosess.foreign import ForeignStorage
 from aiosess.keeper import Keeper
@@ -42,6 +44,8 @@ class Sessions:
     acts_on_reads: bool
     selects: Callable[[web.Request], bool]
     """Ask whether the route of a request gets a session."""
+    signed_id: Callable[[web.Request], Signed | None]
+    """Return the id that the cookie of a request brings, if its signature holds."""
 
     def __init__(self, options: SessionOptions | None = None) -> None:
         self.selects = self._select_first
@@ -64,6 +68,7 @@ class Sessions:
             self.keeper = Keeper(storage, options.keeper_options)
         self.is_eager = options.is_eager
         self.acts_on_reads = options.rules.acts_on_reads
+        self.signed_id = partial(options.signer.read, options.name)
         given = options.cookie
         if isinstance(given, CookieOptions):
             self.cookies = (given.resolve(is_secure=False), given.resolve(is_secure=True))

@@ -39,6 +39,7 @@ class Visit(Bridge[SessionState]):
     _state: SessionState | None = None
     _signed: Signed | None = None
     _waiters: deque[asyncio.Future[None]] | None = None
+    _is_busy = False
     _cookie_due = CookieAction.LEAVE
     _cookie_sent = CookieAction.LEAVE
     _is_abandoned = False
@@ -59,61 +60,75 @@ class Visit(Bridge[SessionState]):
         """Return the session, loading it the first time; ``None`` where there can be none."""
         self.is_asked = True
         self.request = request
-        return self._held(request) if self._is_opened else self._alone(self._open, request)
+        return self._held(request) if self._is_opened else self._open(request)
 
     async def _held(self, request: web.Request) -> Session | None:
         # Once the visit has left its request, a middleware outside ours still finds the session.
         return request.get(SESSION) if self._session is None else self._session
 
     async def _open(self, request: web.Request) -> Session | None:
-        if self._is_opened:
-            # Another task of this request was at it.
-            return self._session
-        sessions, options = self._sessions, self._sessions.options
-        self._is_secure = is_encrypted = (
-            request.secure if options.proxy is None else is_secure(request, proxy=options.proxy)
-        )
-        if sessions.cookies is not None:
-            cookie = sessions.cookies[is_encrypted]
-        else:
-            cookie = await sessions.cookie_for(request, is_secure=is_encrypted)
-        if cookie.path != "/" and not is_under(request.rel_url.raw_path, cookie.path):
-            self._is_opened = True
-            return None
-        self._signed = signed = options.signer.read(request, options.name)
-        state = None
-        if signed is not None:
-            try:
-                state = await sessions.keeper.load(signed.session_id, cookie)
-            except StorageUnavailable as error:
-                self._without_storage(error)
+        if self._is_busy:
+            await self._turn()
+        self._is_busy = True
+        try:
+            if self._is_opened:
+                # Another task of this request was at it.
+                return self._session
+            sessions = self._sessions
+            cookies, proxy = sessions.cookies, sessions.options.proxy
+            self._is_secure = is_encrypted = (
+                request.secure if proxy is None else is_secure(request, proxy=proxy)
+            )
+            if cookies is not None:
+                cookie = cookies[is_encrypted]
+            else:
+                cookie = await sessions.cookie_for(request, is_secure=is_encrypted)
+            if cookie.path != "/" and not is_under(request.rel_url.raw_path, cookie.path):
                 self._is_opened = True
                 return None
-        if state is None:
-            state = sessions.keeper.fresh(await sessions.new_id(request), cookie)
-            state.stale_id = None if signed is None else signed.session_id
-        self._state = state
-        self._session = Session(state, self)
-        hand_out(request, self._session)
-        self._is_opened = True
-        return self._session
+            self._signed = signed = sessions.signed_id(request)
+            state = None
+            if signed is not None:
+                try:
+                    state = await sessions.keeper.load(signed.session_id, cookie)
+                except StorageUnavailable as error:
+                    self._without_storage(error)
+                    self._is_opened = True
+                    return None
+            if state is None:
+                state = sessions.keeper.fresh(await sessions.new_id(request), cookie)
+                state.stale_id = None if signed is None else signed.session_id
+            elif not (sessions.acts_on_reads or state.is_marked or state.is_alias):
+                state.is_plain = signed is not None and signed.is_current
+            self._state = state
+            self._session = session = Session(state, self)
+            hand_out(request, session)
+            self._is_opened = True
+            return session
+        finally:
+            if self._waiters:
+                self._pass_on()
+            else:
+                self._is_busy = False
 
     async def _alone(
         self, act: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Let one task of this request at a time have its say, in the order in which they came."""
-        if self._waiters is None:
-            self._waiters = deque()
-        else:
-            await self._turn(self._waiters)
+        if self._is_busy:
+            await self._turn()
+        self._is_busy = True
         try:
             return await act(*args, **kwargs)
         finally:
             self._pass_on()
 
-    async def _turn(self, waiters: deque[asyncio.Future[None]]) -> None:
+    async def _turn(self) -> None:
+        """Wait for the turn; who has it is the one for whom the visit is busy."""
+        if self._waiters is None:
+            self._waiters = deque()
         waiter = asyncio.get_running_loop().create_future()
-        waiters.append(waiter)
+        self._waiters.append(waiter)
         try:
             await waiter
         except asyncio.CancelledError:
@@ -129,13 +144,31 @@ class Visit(Bridge[SessionState]):
             if not waiter.done():
                 waiter.set_result(None)
                 return
-        self._waiters = None
+        self._is_busy = False
 
     def session_of(self, state: SessionState) -> Session:
         """Return what handlers hold of *state*."""
         return Session(state, self)
 
     # Commit: decide, act, tell the browser.
+
+    def has_finished(self, response: web.StreamResponse) -> bool:
+        """Finish *response* at once where the session was only read; False: it takes commit()."""
+        state = self._state
+        if (
+            state is None
+            or not state.is_plain
+            or state.originals
+            or response.prepared
+            or self.sent_on is not None
+            or not self._is_held()
+            or self._sessions.keeper.is_touch_due(state)
+        ):
+            return False
+        self._is_settled = self._is_committed = True
+        self.sent_on = response
+        vary_by_cookie(response)
+        return True
 
     async def commit(self, response: web.StreamResponse) -> None:
         """Keep what the handler did, then write the cookie into *response*.
@@ -147,31 +180,12 @@ class Visit(Bridge[SessionState]):
             # In the second case an error was raised, or another response returned, after a stream.
             await self._commit_late()
             return
-        if self._is_only_read():
-            self._is_settled = self._is_committed = True
-        elif not self._is_abandoned:
+        if not self._is_abandoned:
             try:
                 await self._settle()
             except StorageUnavailable as error:
                 self._without_storage(error)
         self._finish(response)
-
-    def _is_only_read(self) -> bool:
-        """Ask, in short, whether decide() and decide_cookie() would find nothing to do."""
-        state, signed, sessions = self._state, self._signed, self._sessions
-        return (
-            state is not None
-            and state.version is not None
-            and not state.may_be_modified
-            and not state.is_gone
-            and not self._is_abandoned
-            and self._waiters is None
-            and signed is not None
-            and signed.is_current
-            and not sessions.acts_on_reads
-            and not sessions.keeper.is_touch_due(state)
-            and self._is_held()
-        )
 
     def _is_held(self) -> bool:
         """Ask whether the request still has its session, or somebody took it out."""
@@ -201,6 +215,8 @@ class Visit(Bridge[SessionState]):
     def has_news(self) -> bool:
         """Ask whether prepare() may have more to do for a response that was committed already."""
         state = self._state
+        if state is not None and state.is_plain:
+            return bool(state.originals)
         return (
             state is not None and state.may_be_modified
         ) or self._cookie_due is not self._cookie_sent
@@ -261,12 +277,32 @@ class Visit(Bridge[SessionState]):
                 state.rollback()
                 return
             state.intent = Intent.DESTROY
+        elif state.is_plain and state.originals.keys().isdisjoint(self._sessions.options.renew_on):
+            await self._alone(self._keep_data, state)
+            self._is_committed = True
+            return
+        state.is_plain = False
         rules = self._sessions.options.rules
         if self._is_saved:
             # What the handler saved itself is not written a second time.
             rules = replace(rules, resave=False)
         await self._alone(self._act, state, rules, is_late=is_late)
         self._is_committed = True
+
+    async def _keep_data(self, state: SessionState) -> None:
+        """Do what the tables say of a session of which only data was changed, as in most writes."""
+        keeper = self._sessions.keeper
+        is_modified = bool(state.changes())
+        if is_modified:
+            is_kept = await keeper.replace(state)
+        elif keeper.is_touch_due(state):
+            is_kept = await keeper.touch(state, is_renewal_told=False)
+        else:
+            return
+        if not is_kept:
+            self._is_interrupted()
+        elif is_modified and state.cookie.is_persistent and not state.is_alias:
+            self._cookie_due = CookieAction.SET
 
     async def _act(self, state: SessionState, rules: Rules, *, is_late: bool) -> None:
         """Decide, and do to the record what was decided."""
@@ -479,6 +515,8 @@ class Visit(Bridge[SessionState]):
             self._is_interrupted()
 
     def _opened(self) -> SessionState:
+        """Return the session, to which more is done than to change its data."""
         if self._state is None:
             raise RuntimeError("the session was not opened")
+        self._state.is_plain = False
         return self._state

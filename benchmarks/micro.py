@@ -67,11 +67,11 @@ def cookies() -> Cases:
 
     ours, forged = request(signed), request(signed[:-1] + "!")
     without = make_mocked_request("GET", "/", headers=BROWSER)
-    assert signer.read(ours, "sid") is not None
-    assert signer.read(forged, "sid") is None
-    yield "cookie: read and verify, the third of four", lambda: signer.read(ours, "sid")
-    yield "cookie: refuse a forged one", lambda: signer.read(forged, "sid")
-    yield "cookie: none", lambda: signer.read(without, "sid")
+    assert signer.read("sid", ours) is not None
+    assert signer.read("sid", forged) is None
+    yield "cookie: read and verify, the third of four", lambda: signer.read("sid", ours)
+    yield "cookie: refuse a forged one", lambda: signer.read("sid", forged)
+    yield "cookie: none", lambda: signer.read("sid", without)
     yield "cookie: sign", lambda: signer.sign(session_id)
 
     cookie = session_cookie()

@@ -99,9 +99,13 @@ class MemoryStorage:
     async def load(self, session_id: str) -> Stored | None:
         """Return the record, or ``None`` when there is none."""
         now = self._clock()
-        self._sweep(now)
-        entry = self._find(session_id, now)
-        return None if entry is None else new_stored(Stored, (entry.payload, entry.version))
+        queue = self._ends.queue
+        if queue and queue[0][0] <= now:
+            self._sweep(now)
+        entry = self._shards[hash(session_id) % _SHARDS].get(session_id)
+        if entry is None or entry.expires_at <= now:
+            return None
+        return new_stored(Stored, (entry.payload, entry.version))
 
     async def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version

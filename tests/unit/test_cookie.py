@@ -81,7 +81,7 @@ def test_a_value_that_express_signed_is_accepted(session_id: str, value: str) ->
 def test_any_id_survives_the_journey(signer: Signer, session_id: str) -> None:
     value = signer.sign(session_id)
 
-    assert signer.read(request_with(f"sid={value}"), "sid") == Signed(session_id, is_current=True)
+    assert signer.read("sid", request_with(f"sid={value}")) == Signed(session_id, is_current=True)
 
 
 @pytest.mark.parametrize(
@@ -236,33 +236,33 @@ def test_the_first_cookie_whose_signature_holds_is_used(signer: Signer) -> None:
     ours, other = signer.sign("ours"), signer.sign("other")
     request = request_with(f"sid=planted; sid={ours}; sid={other}")
 
-    assert signer.read(request, "sid") == Signed("ours", is_current=True)
+    assert signer.read("sid", request) == Signed("ours", is_current=True)
 
 
 def test_a_cookie_in_a_second_header_is_found(signer: Signer) -> None:
     request = request_with("sid=planted", "a=b", f"c=d; sid={signer.sign('ours')}")
 
-    assert signer.read(request, "sid") == Signed("ours", is_current=True)
+    assert signer.read("sid", request) == Signed("ours", is_current=True)
 
 
 def test_a_thousand_planted_cookies_do_not_push_ours_aside(signer: Signer) -> None:
     planted = "; ".join(f"sid=s%3A{n}.{'A' * 43}" for n in range(1000))
     request = request_with(f"{planted}; sid={signer.sign('ours')}")
 
-    assert signer.read(request, "sid") == Signed("ours", is_current=True)
+    assert signer.read("sid", request) == Signed("ours", is_current=True)
 
 
 def test_a_thousand_planted_cookies_are_nothing(signer: Signer) -> None:
     planted = "; ".join(f"sid=s%3A{n}.{'A' * 43}" for n in range(1000))
 
-    assert signer.read(request_with(planted), "sid") is None
+    assert signer.read("sid", request_with(planted)) is None
 
 
 def test_a_signature_that_held_is_computed_once(signer: Signer) -> None:
     request = request_with(f"sid={signer.sign('ann')}")
-    seen = signer.read(request, "sid")
+    seen = signer.read("sid", request)
 
-    again = signer.read(request, "sid")
+    again = signer.read("sid", request)
 
     assert again == Signed("ann", is_current=True)
     assert again is seen
@@ -270,7 +270,7 @@ def test_a_signature_that_held_is_computed_once(signer: Signer) -> None:
 
 def test_a_signature_that_does_not_hold_is_not_remembered(signer: Signer) -> None:
     for number in range(10):
-        signer.read(request_with(f"sid=s%3Aann.{number:043}"), "sid")
+        signer.read("sid", request_with(f"sid=s%3Aann.{number:043}"))
 
     assert signer._verified == {}
 
@@ -278,7 +278,7 @@ def test_a_signature_that_does_not_hold_is_not_remembered(signer: Signer) -> Non
 def test_another_spelling_of_a_cookie_is_accepted_and_not_remembered(signer: Signer) -> None:
     value = signer.sign("ann").replace("ann", "%61nn")
 
-    seen = signer.read(request_with(f"sid={value}"), "sid")
+    seen = signer.read("sid", request_with(f"sid={value}"))
 
     assert seen == Signed("ann", is_current=True)
     assert signer._verified == {}
@@ -289,7 +289,7 @@ def test_signatures_are_remembered_in_bounded_memory(
 ) -> None:
     monkeypatch.setattr("aiosess.cookie._MOST_VERIFIED", 10)
 
-    seen = [signer.read(request_with(f"sid={signer.sign(str(n))}"), "sid") for n in range(95)]
+    seen = [signer.read("sid", request_with(f"sid={signer.sign(str(n))}")) for n in range(95)]
 
     assert [signed.session_id for signed in seen if signed] == [str(n) for n in range(95)]
     assert 0 < len(signer._verified) <= 10
