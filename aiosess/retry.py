@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from aiosess.errors import OptionsError, StorageUnavailable
-from aiosess.storages import Storage, Stored, TouchingStorage, Version
+from aiosess.storages import (
+    MemoryStorage,
+    PunctualStorage,
+    Storage,
+    Stored,
+    TouchingStorage,
+    Version,
+)
 from aiosess.timeouts import Duration, seconds
 
-__all__ = ["Retries", "RetryPolicy", "RetryingStorage", "no_wait"]
+__all__ = ["Retries", "RetryPolicy", "RetryingStorage", "held_to", "no_wait"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,51 +64,52 @@ class RetryPolicy:
 class Retries:
     """Calls again, as *policy* says, what raised StorageUnavailable.
 
-    A call that takes longer than the policy's timeout counts as one. No other error is tried
-    again, and a cancelled call is not either. RuntimeError outside of a task, which alone can be
-    cancelled in time.
+    A call that takes longer than the policy's timeout counts as one, unless who is called
+    *is_punctual* and says so itself. No other error is tried again, and a cancelled call is not
+    either. RuntimeError outside of a task, which alone can be cancelled in time.
     """
 
     def __init__(
         self,
         policy: RetryPolicy,
         *,
+        is_punctual: bool = False,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._policy = policy
         self._sleep = sleep
-        self._limit = _Limit(policy.timeout)
+        self._limit = None if is_punctual else _Limit(policy.timeout)
 
     async def call(self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what *call* returns for these arguments."""
-        limit, retry = self._limit, 0
+        retry = 0
         while True:
-            task = limit.begin()
-            cancelling = task.cancelling()
             try:
-                return await call(*args, **kwargs)
+                if self._limit is None:
+                    return await call(*args, **kwargs)
+                return await self._limit.call(call, *args, **kwargs)
             except StorageUnavailable:
                 retry += 1
                 if retry > self._policy.retries:
                     raise
-            except asyncio.CancelledError as error:
-                # As asyncio.timeout does: only our own cancellation becomes an error.
-                if task not in limit.late or task.cancelling() - 1 > cancelling:
-                    raise
-                retry += 1
-                if retry > self._policy.retries:
-                    raise limit.error() from error
-            finally:
-                limit.running.pop(task, None)
-                if task in limit.late:
-                    limit.late.remove(task)
-                    # A storage may answer our cancellation with a result or an error of its own.
-                    task.uncancel()
             await self._sleep(self._policy.pause(retry))
 
 
+def held_to(storage: Storage, policy: RetryPolicy) -> Storage:
+    """Return *storage* with the time limit and the retries of *policy*."""
+    if type(storage) is MemoryStorage:
+        # It always answers, and at once.
+        return storage
+    punctual = storage.within(policy.timeout) if isinstance(storage, PunctualStorage) else None
+    if punctual is not None and not policy.retries:
+        return punctual
+    wrapped = RetryingStorage(punctual or storage, policy, is_punctual=punctual is not None)
+    # To pyright, a function that returns a coroutine is none that is async.
+    return cast("Storage", wrapped)
+
+
 class RetryingStorage:
-    """Asks *storage* again, as *policy* says, when it does not answer.
+    """Asks *storage* again, as *policy* says, when it does not answer; see Retries.
 
     A retried ``create`` or ``replace`` may find its own earlier try: it then raises IdTaken or
     Conflict, and the payload that is kept tells. It can ``load_and_touch`` where *storage* can.
@@ -114,10 +122,11 @@ class RetryingStorage:
         storage: Storage,
         policy: RetryPolicy,
         *,
+        is_punctual: bool = False,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._storage = storage
-        self._try = Retries(policy, sleep=sleep).call
+        self._try = Retries(policy, is_punctual=is_punctual, sleep=sleep).call
         if isinstance(storage, TouchingStorage):
             load_and_touch = storage.load_and_touch
             self.load_and_touch = lambda session_id, ttl: self._try(load_and_touch, session_id, ttl)
@@ -164,7 +173,27 @@ class _Limit:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_timed = False
 
-    def begin(self) -> asyncio.Task[Any]:
+    async def call(self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what *call* returns; StorageUnavailable when it takes too long."""
+        task = self._begin()
+        cancelling = task.cancelling()
+        try:
+            return await call(*args, **kwargs)
+        except asyncio.CancelledError as error:
+            # As asyncio.timeout does: only our own cancellation becomes an error.
+            if task not in self.late or task.cancelling() - 1 > cancelling:
+                raise
+            raise StorageUnavailable(
+                f"the storage did not answer within {self._timeout:g} s"
+            ) from error
+        finally:
+            self.running.pop(task, None)
+            if task in self.late:
+                self.late.remove(task)
+                # A storage may answer our cancellation with a result or an error of its own.
+                task.uncancel()
+
+    def _begin(self) -> asyncio.Task[Any]:
         """Let the time of a call begin, and return the task that makes it."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
@@ -180,9 +209,6 @@ class _Limit:
             self._is_timed = True
             loop.call_at(due_at, self._end_late, loop)
         return task
-
-    def error(self) -> StorageUnavailable:
-        return StorageUnavailable(f"the storage did not answer within {self._timeout:g} s")
 
     def _end_late(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self._loop:

@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Final, cast
+from typing import Final
 
 from aiohttp import web
 from aiohttp_session import AbstractStorage
@@ -18,8 +18,8 @@ from aiosess.errors import OptionsError
 from aiosess.foreign import ForeignStorage
 from aiosess.keeper import Keeper
 from aiosess.options import SessionOptions
-from aiosess.retry import RetryingStorage
-from aiosess.storages import Closeable, MemoryStorage, Storage
+from aiosess.retry import held_to
+from aiosess.storages import Closeable
 
 __all__ = ["Sessions"]
 
@@ -60,11 +60,7 @@ class Sessions:
         if isinstance(options.storage, AbstractStorage):
             self.foreign = ForeignStorage(options.storage, options.retry_policy)
         else:
-            storage = options.storage
-            # Our own memory always answers, and at once.
-            if type(storage) is not MemoryStorage:
-                # To pyright, a function that returns a coroutine is none that is async.
-                storage = cast("Storage", RetryingStorage(storage, options.retry_policy))
+            storage = held_to(options.storage, options.retry_policy)
             self.keeper = Keeper(storage, options.keeper_options)
         self.is_eager = options.is_eager
         self.acts_on_reads = options.rules.acts_on_reads

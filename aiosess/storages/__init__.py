@@ -1,6 +1,21 @@
 """Anything that can keep a session: the contract here, a back-end a file."""
 
-from aiosess.storages.base import Closeable, Storage, Stored, TouchingStorage, Version
+from aiosess.storages.base import (
+    Closeable,
+    PunctualStorage,
+    Storage,
+    Stored,
+    TouchingStorage,
+    Version,
+)
 from aiosess.storages.memory import MemoryStorage
 
-__all__ = ["Closeable", "MemoryStorage", "Storage", "Stored", "TouchingStorage", "Version"]
+__all__ = [
+    "Closeable",
+    "MemoryStorage",
+    "PunctualStorage",
+    "Storage",
+    "Stored",
+    "TouchingStorage",
+    "Version",
+]

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["Closeable", "Storage", "Stored", "TouchingStorage", "Version", "new_stored"]
+__all__ = [
+    "Closeable",
+    "PunctualStorage",
+    "Storage",
+    "Stored",
+    "TouchingStorage",
+    "Version",
+    "new_stored",
+]
 
 Version: TypeAlias = Hashable
 """Which state of a record was seen; only the storage that gave it looks inside."""
@@ -76,6 +84,18 @@ class TouchingStorage(Protocol):
 
         A record that lives longer anyway keeps its end, and the second is False. Payload and
         version stay. Return ``None``, and create nothing, when there is no such record.
+        """
+        ...
+
+
+@runtime_checkable
+class PunctualStorage(Protocol):
+    """A storage that can keep to a time limit itself, which costs less than one around it."""
+
+    def within(self, timeout: float) -> Storage | None:
+        """Return the same storage, whose calls raise StorageUnavailable after *timeout* seconds.
+
+        ``None`` where it cannot, as it is set up.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Awaitable
@@ -15,7 +16,7 @@ from redis.backoff import NoBackoff
 
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
 from aiosess.storages.base import Stored, Version, new_stored
-from aiosess.storages.redis_line import line_of
+from aiosess.storages.redis_line import RedisLine, line_of
 
 __all__ = ["RedisStorage"]
 
@@ -92,6 +93,7 @@ class RedisStorage:
         self._client: Any = client
         self._prefix = prefix
         self._owns_client = False
+        self._timeout = math.inf
         self._line = line_of(client) if multiplex else None
 
     @classmethod
@@ -115,6 +117,18 @@ class RedisStorage:
         storage = cls(client, prefix=prefix, multiplex=multiplex)
         storage._owns_client = True
         return storage
+
+    def within(self, timeout: float) -> Self | None:
+        """Return the same storage, whose calls raise StorageUnavailable after *timeout* seconds.
+
+        ``None`` where it takes somebody else to watch the time: on a cluster, and without
+        ``multiplex``.
+        """
+        if not isinstance(self._line, RedisLine):
+            return None
+        limited = copy.copy(self)
+        limited._timeout = timeout
+        return limited
 
     async def __aenter__(self) -> Self:
         """Return the storage itself; leaving closes it."""
@@ -146,10 +160,14 @@ class RedisStorage:
     async def load(self, session_id: str) -> Stored | None:
         """Return the record (``GET``), or ``None`` when there is none."""
         try:
-            payload = _as_bytes(await self._ask("GET", self._prefix + session_id))
+            payload = await self._ask("GET", self._prefix + session_id)
         except _FAILURES as error:
             _raise(error)
-        return None if payload is None else new_stored(Stored, (payload, payload))
+        if payload is None:
+            return None
+        if payload.__class__ is not bytes:
+            payload = _as_bytes(payload)
+        return new_stored(Stored, (payload, payload))
 
     async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
         """Return the record, and whether it now lives *ttl* seconds (a script, one round trip)."""
@@ -201,7 +219,7 @@ class RedisStorage:
     def _ask(self, *command: str | bytes | int) -> Awaitable[Any]:
         """Return, once awaited, the answer; raise redis-py's errors."""
         if self._line is not None:
-            return self._line.call(command)
+            return self._line.ask(command, self._timeout)
         answer: Awaitable[Any] = self._client.execute_command(*command, NEVER_DECODE=True)
         return answer
 

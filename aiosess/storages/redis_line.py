@@ -3,7 +3,7 @@
 redis-py's pool gives each command a connection of its own, and each a write and a read. Here the
 commands of all requests share one connection: those of one tick of the event loop leave in one
 write, and the answers, which Redis gives in order, are handed out as they come. redis-py still
-makes the connection (URL, TLS, credentials, Sentinel) and reads the protocol.
+makes the connection (URL, TLS, credentials, Sentinel) and lends it; hiredis reads the protocol.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import time
 from collections import deque
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final, TypeAlias
 
 from redis import exceptions
@@ -24,19 +26,29 @@ from redis.asyncio.connection import (
 from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.credentials import StreamingCredentialProvider
 
+from aiosess.errors import StorageUnavailable
+
 __all__ = ["ClusterLine", "RedisLine", "line_of"]
 
 # redis-py leaves much of its connections untyped.
 _Connection: TypeAlias = Any
 _Pool: TypeAlias = Any
 _Command: TypeAlias = tuple[str | bytes | int, ...]
+# Who waits, the packed command, when it was asked, and how many seconds the answer may take. A
+# plain tuple, for there is one for each call.
+_Call: TypeAlias = tuple[asyncio.Future[Any], bytes, float, float]
 
 try:
     import hiredis
 except ImportError:
     _pack: Any = None
+    _Push: Any = ()
 else:
     _pack = getattr(hiredis, "pack_command", None)
+    _Push = getattr(hiredis, "PushNotification", ())
+
+_NOT_YET: Final = object()
+_clock: Final = time.monotonic
 
 # So many calls may wait for answers; one more is refused, so that an outage does not fill memory.
 _MOST_WAITING: Final = 10_000
@@ -69,7 +81,7 @@ _NOT_DONE: Final = (
 
 def line_of(client: Redis | RedisCluster) -> RedisLine | ClusterLine | None:
     """Return a line over connections of *client*, or ``None`` where they cannot be shared."""
-    if _pack is None or "execute_command" in _overridden(client):
+    if _pack is None or not _is_lent() or "execute_command" in _overridden(client):
         return None
     if isinstance(client, RedisCluster):
         # Who wants replicas to answer has no one connection for a key.
@@ -101,20 +113,20 @@ class RedisLine:
         self._pool = pool
         self._wire: _Wire | None = None
 
-    async def call(self, command: _Command, *, is_repeated: bool = False) -> Any:
-        """Send *command* and return its answer, strings as bytes; raise redis-py's errors."""
-        wire = self._open()
-        answer = wire.ask(command)
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            wire.forget(answer)
-            raise
-        except _CutWhileIdleError:
-            # The server had cut the connection while nobody used it: that is no outage yet.
-            if is_repeated:
-                raise
-            return await self.call(command, is_repeated=True)
+    def ask(self, command: _Command, timeout: float = math.inf) -> asyncio.Future[Any]:
+        """Send *command* at the end of this tick.
+
+        The future is its answer, strings as bytes, or an error of redis-py; StorageUnavailable
+        when there is none after *timeout* seconds.
+        """
+        wire = self._wire
+        if wire is None or wire.is_over or wire.loop is not asyncio.get_running_loop():
+            wire = self._next_wire()
+        return wire.ask(_pack(command), timeout)
+
+    def ask_again(self, calls: Iterable[_Call]) -> None:
+        """Let another connection do what the last one was asked and did not do."""
+        self._next_wire().take(calls)
 
     async def close(self) -> None:
         """Give the connection back; calls that wait fail."""
@@ -122,11 +134,9 @@ class RedisLine:
         if wire is not None:
             await wire.close()
 
-    def _open(self) -> _Wire:
-        wire = self._wire
-        if wire is None or wire.is_over or wire.loop is not asyncio.get_running_loop():
-            wire = self._wire = _Wire(self._pool, before=wire)
-        return wire
+    def _next_wire(self) -> _Wire:
+        self._wire = _Wire(self, self._pool, before=self._wire)
+        return self._wire
 
 
 class ClusterLine:
@@ -142,8 +152,11 @@ class ClusterLine:
         self._lines: dict[str, RedisLine | None] = {}
         self._doubted: set[str] = set()
 
-    async def call(self, command: _Command) -> Any:
-        """Send *command* and return its answer, strings as bytes; raise redis-py's errors."""
+    async def ask(self, command: _Command, timeout: float = math.inf) -> Any:  # noqa: ASYNC109
+        """Send *command* and return its answer, strings as bytes; raise redis-py's errors.
+
+        *timeout* is for what goes over a line; what the cluster's client is asked has its own.
+        """
         node = self._node_of(command)
         line = None if node is None else self._line_to(node)
         if node is None or line is None or node.name in self._doubted:
@@ -152,7 +165,7 @@ class ClusterLine:
                 self._doubted.discard(node.name)
             return answer
         try:
-            return await line.call(command)
+            return await line.ask(command, timeout)
         except _NOT_DONE:
             return await self._client.execute_command(*command, NEVER_DECODE=True)
         except exceptions.ResponseError:
@@ -207,170 +220,244 @@ class _NodePool:
         self._node.release(connection)
 
 
-class _CutWhileIdleError(exceptions.ConnectionError):
-    """The connection was lost in a pause, or with the first call after it unanswered."""
-
-
-class _Wire:
+class _Wire(asyncio.Protocol):
     """One connection, from the first call until it is lost; then another takes its place.
 
-    Whatever still runs after the end finds nothing to send and nobody to answer here.
+    Whatever makes it doubtful which answer belongs to whom ends the connection.
     """
 
-    def __init__(self, pool: _Pool, *, before: _Wire | None) -> None:
+    def __init__(self, line: RedisLine, pool: _Pool, *, before: _Wire | None) -> None:
         self.loop = asyncio.get_running_loop()
         self.is_over = False
+        self._line = line
         self._pool = pool
         self._before = before
         self._patience: float = pool.connection_kwargs.get("socket_timeout") or _PATIENCE
         self._connection: _Connection | None = None
-        self._outbox: dict[asyncio.Future[Any], bytes] = {}
-        self._waiting: deque[asyncio.Future[Any]] = deque()
-        self._sender: asyncio.Task[None] | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._ender: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._lender: asyncio.BaseProtocol | None = None
+        self._reader: Any = None
+        self._may_write = True
+        self._outbox: list[_Call] = []
+        self._waiting: deque[_Call] = deque()
+        # Connecting, giving back, or hearing what Redis says unasked.
+        self._connecting: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._look_at = math.inf
         # When an answer came, or the first call after a pause.
         self._moved_at = 0.0
         self._may_be_cut = False
 
-    def ask(self, command: _Command) -> asyncio.Future[Any]:
+    def ask(self, command: bytes, timeout: float) -> asyncio.Future[Any]:
         """Send *command* at the end of this tick; the future is its answer."""
         outbox = self._outbox
         if len(outbox) + len(self._waiting) >= _MOST_WAITING:
-            raise exceptions.ConnectionError(f"{_MOST_WAITING} calls are waiting for answers")
+            # Calls that were given up may stand there still.
+            outbox[:] = [call for call in outbox if not call[0].done()]
+            if len(outbox) + len(self._waiting) >= _MOST_WAITING:
+                raise exceptions.ConnectionError(f"{_MOST_WAITING} calls are waiting for answers")
         # What loop.create_future() does by way of a Python function; the loop is this one.
         answer: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
-        outbox[answer] = _pack(command)
-        if self._sender is None:
-            self._start()
+        if not outbox:
+            self.loop.call_soon(self._send)
+        now = _clock()
+        outbox.append((answer, command, now, timeout))
+        if now + timeout < self._look_at:
+            self._look_by(now + timeout)
         return answer
 
-    def forget(self, answer: asyncio.Future[Any]) -> None:
-        """Do not send the command of *answer*, if it was not sent yet."""
-        self._outbox.pop(answer, None)
+    def take(self, calls: Iterable[_Call]) -> None:
+        """Do what another connection was asked."""
+        self._outbox.extend(calls)
+        self.loop.call_soon(self._send)
+        self._look_by(min(asked_at + timeout for _, _, asked_at, timeout in self._outbox))
 
     async def close(self) -> None:
         if self.loop is asyncio.get_running_loop():
             self._may_be_cut = False
-            await self._end(exceptions.ConnectionError("the storage was closed"))
+            self._end(exceptions.ConnectionError("the storage was closed"))
+            tasks = [task for task in (self._connecting, *self._tasks) if task is not None]
+            if tasks:
+                await asyncio.wait(tasks)
         elif self.loop.is_closed():
             await self._give_back()
 
-    def _start(self) -> None:
-        now = self.loop.time()
-        if not self._waiting:
-            self._may_be_cut = self._connection is not None and now - self._moved_at > _IDLE
-            self._moved_at = now
-        if self._timer is None:
-            self._timer = self.loop.call_at(now + self._patience, self._watch)
-        # The task begins in the next tick, whatever the loop's task factory says; what others ask
-        # until then goes along.
-        self._sender = asyncio.Task(self._send(), loop=self.loop)
+    def connection_lost(self, exc: Exception | None) -> None:
+        lost = exceptions.ConnectionError("the connection was lost")
+        lost.__cause__ = exc
+        self._end(lost)
+        if self._lender is not None:
+            # redis-py, or who asked it to disconnect, may be waiting for that.
+            self._lender.connection_lost(exc)
 
-    async def _send(self) -> None:
+    def pause_writing(self) -> None:
+        self._may_write = False
+
+    def resume_writing(self) -> None:
+        self._may_write = True
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        if self.is_over:
+            return
+        self._moved_at = _clock()
+        self._may_be_cut = False
+        reader, waiting = self._reader, self._waiting
         try:
-            connection = self._connection
-            if connection is None:
-                connection = await self._connect()
-            while self._outbox:
-                if not self._waiting and await _is_cut(connection):
-                    raise _CutWhileIdleError("the connection was cut while it was idle")
-                # redis-py would connect anew, in the middle of what others wait for.
-                if not connection.is_connected:
-                    raise exceptions.ConnectionError("the connection was lost")
-                await self._send_batch(connection)
-            self._sender = None
-        except BaseException as error:
-            # Whatever it was, no call may wait for ever.
-            await self._end(error)
-            if not isinstance(error, Exception):
-                raise
-
-    async def _connect(self) -> _Connection:
-        before, self._before = self._before, None
-        if before is not None and before.loop.is_closed():
-            await before.close()
-        self._connection = await self._pool.get_connection()
-        self._moved_at = self.loop.time()
-        return self._connection
-
-    async def _send_batch(self, connection: _Connection) -> None:
-        batch, self._outbox = self._outbox, {}
-        if any(answer.done() for answer in batch):
-            # What was cancelled before it was sent is never sent.
-            batch = {answer: command for answer, command in batch.items() if not answer.done()}
-            if not batch:
-                return
-        self._waiting.extend(batch)
-        if self._reader is None:
-            self._reader = asyncio.Task(self._read(connection), loop=self.loop)
-        await connection.send_packed_command(b"".join(batch.values()), check_health=False)
-
-    async def _read(self, connection: _Connection) -> None:
-        try:
-            while self._waiting:
-                value: Any = None
-                refusal: exceptions.ResponseError | None = None
-                try:
-                    # Who watches over the time is _watch(): a limit for each answer costs more.
-                    value = await connection.read_response(disable_decoding=True, timeout=math.inf)
-                except exceptions.ResponseError as error:
-                    refusal = error
-                answer = self._waiting.popleft()
-                self._moved_at = self.loop.time()
-                self._may_be_cut = False
+            reader.feed(data)
+            while True:
+                reply = reader.gets(False)
+                if reply is _NOT_YET:
+                    return
+                if isinstance(reply, _Push):
+                    self._hear(reply)
+                    continue
+                if not waiting:
+                    raise exceptions.ConnectionError("redis answered what nobody asked")  # noqa: TRY301
+                is_refusal = isinstance(reply, Exception)
+                if is_refusal and self._is_end(reply):
+                    raise reply
+                answer = waiting.popleft()[0]
                 if answer.done():
                     continue
-                if refusal is None:
-                    answer.set_result(value)
+                if is_refusal:
+                    answer.set_exception(reply)
                 else:
-                    answer.set_exception(refusal)
-            self._reader = None
+                    answer.set_result(reply)
+        except Exception as error:  # noqa: BLE001
+            # Whatever it was, no call may wait for ever.
+            self._end(error)
+
+    def _send(self) -> None:
+        if self.is_over or not self._may_write:
+            return
+        transport = self._transport
+        if transport is None:
+            if self._connecting is None:
+                self._moved_at = _clock()
+                self._connecting = asyncio.Task(self._connect(), loop=self.loop)
+                self._look_by(min(self._look_at, self._moved_at + _PATIENCE))
+            return
+        # What was cancelled before it was sent is never sent.
+        calls = [call for call in self._outbox if not call[0].done()]
+        self._outbox.clear()
+        if not calls:
+            return
+        if not self._waiting:
+            now = _clock()
+            self._may_be_cut = now - self._moved_at > _IDLE
+            self._moved_at = now
+            self._waiting.extend(calls)
+            if self._connection.should_reconnect():
+                self._may_be_cut = True
+                self._end(exceptions.ConnectionError("the connection is to be replaced"))
+                return
+        else:
+            self._waiting.extend(calls)
+        transport.write(b"".join([command for _, command, _, _ in calls]))
+        owes_until = self._moved_at + self._patience
+        if owes_until < self._look_at:
+            self._look_by(owes_until)
+
+    async def _connect(self) -> None:
+        try:
+            before, self._before = self._before, None
+            if before is not None and before.loop.is_closed():
+                await before.close()
+            self._connection = connection = await self._pool.get_connection()
+            # From here on what arrives is ours; redis-py has read the answers to what it asked.
+            self._reader = hiredis.Reader(
+                protocolError=exceptions.InvalidResponse,
+                replyError=connection._parser.parse_error,  # noqa: SLF001
+                notEnoughData=_NOT_YET,
+            )
+            transport = connection._writer.transport  # noqa: SLF001
+            self._lender = transport.get_protocol()
+            transport.set_protocol(self)
+            if transport.is_closing():
+                raise exceptions.ConnectionError("the connection was lost")
+            self._transport = transport
         except BaseException as error:
-            await self._end(error)
+            self._end(error)
             if not isinstance(error, Exception):
                 raise
+            return
+        self._moved_at = _clock()
+        self._send()
 
-    def _watch(self) -> None:
-        """Give the connection up when it has owed an answer for too long."""
+    def _is_end(self, refusal: Exception) -> bool:
+        """Ask whether *refusal* says of the connection that it is of no use."""
+        if not isinstance(refusal, exceptions.ResponseError):
+            return True
+        # The primary was demoted, and the sentinel knows the new one.
+        return isinstance(refusal, exceptions.ReadOnlyError) and isinstance(
+            self._connection, SentinelManagedConnection
+        )
+
+    def _hear(self, push: Any) -> None:
+        """Tell redis-py what Redis said unasked: the connection may have to be replaced."""
+        parser = self._connection._parser  # noqa: SLF001
+        if hasattr(parser, "handle_push_response"):
+            self._begin(parser.handle_push_response(push))
+
+    def _look_by(self, at: float) -> None:
+        """Let _look() be called at *at* instead."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._look_at = at
+        if at < math.inf:
+            self._timer = self.loop.call_later(max(0.0, at - _clock()), self._look)
+
+    def _look(self) -> None:
+        """End the calls that have waited too long, and the connection when it owes too long."""
         self._timer = None
-        if not self._waiting and self._sender is None:
-            return
-        due_at = self._moved_at + (self._patience if self._waiting else _PATIENCE)
-        if self.loop.time() < due_at:
-            self._timer = self.loop.call_at(due_at, self._watch)
-            return
-        late = exceptions.TimeoutError("the connection owes an answer for too long")
-        self._ender = asyncio.Task(self._end(late), loop=self.loop)
+        now, next_at = _clock(), math.inf
+        for answer, _, asked_at, timeout in (*self._waiting, *self._outbox):
+            if answer.done():
+                continue
+            if asked_at + timeout <= now:
+                answer.set_exception(
+                    StorageUnavailable(f"the storage did not answer within {timeout:g} s")
+                )
+            else:
+                next_at = min(next_at, asked_at + timeout)
+        if self._waiting or self._transport is None:
+            owes_until = self._moved_at + (self._patience if self._waiting else _PATIENCE)
+            if now >= owes_until:
+                self._end(exceptions.TimeoutError("the connection owes an answer for too long"))
+                return
+            next_at = min(next_at, owes_until)
+        self._look_by(next_at)
 
-    async def _end(self, error: BaseException) -> None:
+    def _end(self, error: BaseException) -> None:
         """Fail every call that waits, and give the connection back."""
         if self.is_over:
             return
         self.is_over = True
-        if self._timer is not None:
-            self._timer.cancel()
-        told = self._told(error)
-        for answer in (*self._waiting, *self._outbox):
-            if not answer.done():
-                answer.set_exception(told)
+        self._look_by(math.inf)
+        calls = [call for call in (*self._waiting, *self._outbox) if not call[0].done()]
         self._waiting.clear()
         self._outbox.clear()
-        try:
-            # Before the connection can be another's, nothing of ours may touch it any more.
-            await _stop(self._sender, self._reader)
-        finally:
-            await self._give_back()
-
-    def _told(self, error: BaseException) -> BaseException:
+        connecting = self._connecting
+        if connecting is not None and connecting is not asyncio.current_task(self.loop):
+            connecting.cancel()
+        if self._connection is not None:
+            self._begin(self._give_back())
         if self._may_be_cut and type(error) is exceptions.ConnectionError:
-            return _CutWhileIdleError(str(error))
-        if isinstance(error, exceptions.RedisError | OSError):
-            return error
-        lost = exceptions.ConnectionError(f"the connection was lost: {type(error).__name__}")
-        lost.__cause__ = error
-        return lost
+            # The server had cut the connection while nobody used it: that is no outage yet.
+            if calls:
+                self._line.ask_again(calls)
+            return
+        told = _told(error)
+        for answer, *_ in calls:
+            answer.set_exception(told)
+
+    def _begin(self, act: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.Task(act, loop=self.loop)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _give_back(self) -> None:
         connection, self._connection = self._connection, None
@@ -383,6 +470,20 @@ class _Wire:
             await self._pool.release(connection)
 
 
+def _told(error: BaseException) -> BaseException:
+    if isinstance(error, exceptions.RedisError | OSError):
+        return error
+    lost = exceptions.ConnectionError(f"the connection was lost: {type(error).__name__}")
+    lost.__cause__ = error
+    return lost
+
+
+def _is_lent() -> bool:
+    """Ask whether connections of this redis-py can be lent; how is not a part of its API."""
+    connection = Connection()
+    return hasattr(connection, "_writer") and hasattr(connection, "_parser")
+
+
 async def _is_cut(connection: _Connection) -> bool:
     """Ask whether the server closed the connection, is about to, or sent what nobody asked for."""
     try:
@@ -392,16 +493,6 @@ async def _is_cut(connection: _Connection) -> bool:
         return bool(await connection.can_read_destructive())
     except (exceptions.RedisError, OSError):
         return True
-
-
-async def _stop(*tasks: asyncio.Task[None] | None) -> None:
-    """Cancel *tasks* but for the current one, and wait until they are done."""
-    current = asyncio.current_task()
-    others = [task for task in tasks if task is not None and task is not current]
-    for task in others:
-        task.cancel()
-    if others:
-        await asyncio.wait(others)
 
 
 def _overridden(client: Redis | RedisCluster) -> set[str]:
