@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final, Literal, TypeAlias, cast
+
+import msgspec
 
 from aiosess.errors import OptionsError
 from aiosess.timeouts import Duration, seconds
@@ -25,7 +28,8 @@ _FIRST_YEAR: Final = 1970
 _LAST_YEAR: Final = 9998
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Without slots, for the sake of ``head``.
+@dataclass(frozen=True, kw_only=True)
 class CookieOptions:
     """The attributes of the session cookie; checked when built, OptionsError where they clash.
 
@@ -71,6 +75,16 @@ class CookieOptions:
                 "partitioned=True with secure=False is refused by browsers: set secure=True"
             )
         _check_priority(self.priority)
+
+    @cached_property
+    def head(self) -> bytes:
+        """How the payload of a record begins whose session has no attributes of its own.
+
+        Empty where the cookie has an end, which differs from record to record.
+        """
+        if self.max_age is not None or self.expires is not None:
+            return b""
+        return b'{"cookie":%b,' % msgspec.json.encode(SessionCookie(self).as_express(0))
 
     def resolve(self, *, is_secure: bool) -> CookieOptions:
         """Return the same attributes with each ``"auto"`` settled for one connection."""
@@ -224,6 +238,29 @@ class SessionCookie:
         age = self.max_age
         return None if age is None else now + age
 
+    def as_express(self, now: float) -> dict[str, Any]:
+        """Return what express-session's ``Cookie.data`` holds, for a cookie that is sent *now*."""
+        attributes = self if self.own else self.base
+        fields: dict[str, Any] = {
+            "originalMaxAge": None,
+            "expires": None,
+            "secure": attributes.secure,
+            "httpOnly": attributes.httponly,
+            "path": attributes.path,
+            "sameSite": attributes.samesite,
+        }
+        expires_at = self.expires_at(now)
+        if expires_at is not None:
+            fields["originalMaxAge"] = round((expires_at - now) * 1000)
+            fields["expires"] = _iso(expires_at)
+        if attributes.domain is not None:
+            fields["domain"] = attributes.domain
+        if attributes.partitioned:
+            fields["partitioned"] = True
+        if attributes.priority is not None:
+            fields["priority"] = attributes.priority
+        return fields
+
     def _get(self, name: str) -> object:
         return self.own[name] if name in self.own else getattr(self.base, name)
 
@@ -233,6 +270,11 @@ class SessionCookie:
             self.own.pop(name, None)
         else:
             self.own[name] = value
+
+
+def _iso(at: float) -> str:
+    moment = datetime.fromtimestamp(at, UTC)
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def restored(own: dict[str, Any]) -> dict[str, Any]:

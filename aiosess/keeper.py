@@ -114,7 +114,7 @@ class Keeper:
             return None
         payload, version = stored
         try:
-            record = decode(payload)
+            record = decode(payload, cookie.head)
         except RecordError as error:
             self._note_unreadable(error)
             return None

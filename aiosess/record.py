@@ -7,7 +7,6 @@ import math
 import os
 import random
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import msgspec
@@ -105,7 +104,9 @@ def encode(data: dict[str, Any], cookie: SessionCookie, *, created_at: float, no
         own = {name: value for name, value in cookie.own.items() if name != "max_age"}
         if own:
             meta["own"] = own
-    return encode_value({COOKIE_KEY: _express_cookie(cookie, now=now), **data, RESERVED_KEY: meta})
+    elif cookie.base.head:
+        return cookie.base.head + encode_value({**data, RESERVED_KEY: meta})[1:]
+    return encode_value({COOKIE_KEY: cookie.as_express(now), **data, RESERVED_KEY: meta})
 
 
 def encode_alias(alias: Alias) -> bytes:
@@ -121,12 +122,16 @@ def encode_alias(alias: Alias) -> bytes:
     )
 
 
-def decode(payload: bytes) -> Record | Alias:
-    """Return what *payload* says; raise RecordError, with the reason, where it is not a record."""
+def decode(payload: bytes, head: bytes = b"") -> Record | Alias:
+    """Return what *payload* says; raise RecordError, with the reason, where it is not a record.
+
+    *head* is that of the cookie's options. What it says of the cookie need not be read again.
+    """
+    is_usual = payload.startswith(head) if head else False
     try:
-        data: Any = _decode(payload)
+        data: Any = _decode(b"{" + payload[len(head) :] if is_usual else payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        data = _decode_rare(payload)
+        data, is_usual = _decode_rare(payload), False
     if data.__class__ is not dict:
         raise RecordError(f"JSON, but {data.__class__.__name__} and not an object")
     # Only a payload with many brackets can be deep, so that most need no look.
@@ -136,12 +141,15 @@ def decode(payload: bytes) -> Record | Alias:
         and not _is_within(data, _DEEPEST)
     ):
         raise RecordError(f"nested more than {_DEEPEST} deep")
-    cookie: Any = data.pop(COOKIE_KEY, None)
-    if cookie.__class__ is not dict:
-        raise RecordError("an object without a cookie")
-    max_age = cookie.get("originalMaxAge")
-    if max_age is not None:
-        max_age = _max_age(max_age)
+    max_age = None
+    # As everywhere in JSON, the last of two keys counts.
+    if not is_usual or COOKIE_KEY in data:
+        cookie: Any = data.pop(COOKIE_KEY, None)
+        if cookie.__class__ is not dict:
+            raise RecordError("an object without a cookie")
+        max_age = cookie.get("originalMaxAge")
+        if max_age is not None:
+            max_age = _max_age(max_age)
     meta: Any = data.pop(RESERVED_KEY, None)
     if meta.__class__ is not dict:
         return _new_record(Record, (data, max_age, {}, None))
@@ -236,35 +244,6 @@ def _check_number(value: float, path: str) -> None:
             )
     elif not math.isfinite(value):
         raise UnserializableValue(f"{path} is {value!r}, which JSON does not have", path=path)
-
-
-def _express_cookie(cookie: SessionCookie, *, now: float) -> dict[str, Any]:
-    """Return the attributes as express-session's ``Cookie.data`` writes them."""
-    attributes = cookie if cookie.own else cookie.base
-    fields: dict[str, Any] = {
-        "originalMaxAge": None,
-        "expires": None,
-        "secure": attributes.secure,
-        "httpOnly": attributes.httponly,
-        "path": attributes.path,
-        "sameSite": attributes.samesite,
-    }
-    if cookie.is_persistent:
-        expires_at = cast("float", cookie.expires_at(now))
-        fields["originalMaxAge"] = round((expires_at - now) * 1000)
-        fields["expires"] = _iso(expires_at)
-    if attributes.domain is not None:
-        fields["domain"] = attributes.domain
-    if attributes.partitioned:
-        fields["partitioned"] = True
-    if attributes.priority is not None:
-        fields["priority"] = attributes.priority
-    return fields
-
-
-def _iso(at: float) -> str:
-    moment = datetime.fromtimestamp(at, UTC)
-    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def _decode_rare(payload: bytes) -> Any:
