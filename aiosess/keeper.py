@@ -69,6 +69,9 @@ class _Found(NamedTuple):
 class Keeper:
     """Keeps sessions in *storage*: never loses an update, never brings one back to life."""
 
+    is_due: Callable[[str], bool]
+    """Ask whether a record that lives as long as most was last touched ``touch_after`` ago."""
+
     def __init__(
         self,
         storage: Storage,
@@ -86,6 +89,7 @@ class Keeper:
         self._sleep = sleep
         self._touching = storage if isinstance(storage, TouchingStorage) else None
         self._touched = _Touched(options.timeouts.touch_after, clock)
+        self.is_due = self._touched.is_due
         self._queues = _Queues()
         self._reasons_logged: set[str] = set()
 
@@ -120,6 +124,7 @@ class Keeper:
             return None
         if type(record) is Record:
             state = self._state(session_id, record, version, cookie)
+            state.is_plain = not (state.original_own or state.is_marked or self._is_idle_by_cookie)
         else:
             found = await self._follow(session_id, stored)
             if found is None:
@@ -295,8 +300,6 @@ class Keeper:
         own: float | None = None
         if state.cookie.own or self._is_idle_by_cookie:
             own = self._own_idle(state)
-        elif state.touched_at is None:
-            return self._touched.is_due(state.session_id)
         if state.touched_at is not None:
             passed = self._clock() - state.touched_at
             if passed < min(_JUST_NOW, (own or self._timeouts.idle) / 20):

@@ -70,8 +70,8 @@ class SessionState:
     - ``touched_at``: when the record was touched as it was read; ``None``: it was only read.
     - ``is_alias``: the request came with an id that was renewed a moment ago.
     - ``is_gone``: the record was destroyed or has expired since it was read.
-    - ``is_plain``: nothing can have been done but to read data, and to change some; ``originals``
-      then tells all. Who does anything else takes this back.
+    - ``is_plain``: the record lives as long as most, and nothing was done but to read data and to
+      change some: ``originals`` tells all. Who does anything else takes this back.
     """
 
     session_id: str

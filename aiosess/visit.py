@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any, Final, ParamSpec, TypeVar
 
 from aiohttp import web
+from aiohttp_session import SESSION_KEY
 
-from aiosess.bridge import Bridge, hand_out
+from aiosess.bridge import Bridge
 from aiosess.commit import Action, CookieAction, Rules, decide, decide_cookie, ending, is_login
 from aiosess.cookie import Signed, clear_cookie, is_secure, is_under, set_cookie, vary_by_cookie
 from aiosess.errors import SessionGone, SessionNotSent, StorageUnavailable
@@ -56,17 +57,13 @@ class Visit(Bridge[SessionState]):
 
     # Open: cookie, id, record, session.
 
-    def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
+    async def open(self, request: web.Request) -> Session | None:
         """Return the session, loading it the first time; ``None`` where there can be none."""
         self.is_asked = True
         self.request = request
-        return self._held(request) if self._is_opened else self._open(request)
-
-    async def _held(self, request: web.Request) -> Session | None:
-        # Once the visit has left its request, a middleware outside ours still finds the session.
-        return request.get(SESSION) if self._session is None else self._session
-
-    async def _open(self, request: web.Request) -> Session | None:
+        if self._is_opened:
+            # Once the visit has left its request, a middleware outside ours still finds the session.
+            return request.get(SESSION) if self._session is None else self._session
         if self._is_busy:
             await self._turn()
         self._is_busy = True
@@ -76,8 +73,9 @@ class Visit(Bridge[SessionState]):
                 return self._session
             sessions = self._sessions
             cookies, proxy = sessions.cookies, sessions.options.proxy
+            # In the first case, what request.secure asks.
             self._is_secure = is_encrypted = (
-                request.secure if proxy is None else is_secure(request, proxy=proxy)
+                request.scheme == "https" if proxy is None else is_secure(request, proxy=proxy)
             )
             if cookies is not None:
                 cookie = cookies[is_encrypted]
@@ -98,11 +96,11 @@ class Visit(Bridge[SessionState]):
             if state is None:
                 state = sessions.keeper.fresh(await sessions.new_id(request), cookie)
                 state.stale_id = None if signed is None else signed.session_id
-            elif not (sessions.acts_on_reads or state.is_marked or state.is_alias):
-                state.is_plain = signed is not None and signed.is_current
+            elif sessions.acts_on_reads or (signed is not None and not signed.is_current):
+                state.is_plain = False
             self._state = state
             self._session = session = Session(state, self)
-            hand_out(request, session)
+            request[SESSION] = request[SESSION_KEY] = session
             self._is_opened = True
             return session
         finally:
@@ -159,10 +157,10 @@ class Visit(Bridge[SessionState]):
             state is None
             or not state.is_plain
             or state.originals
-            or response.prepared
             or self.sent_on is not None
+            or response.prepared
+            or self._sessions.keeper.is_due(state.session_id)
             or not self._is_held()
-            or self._sessions.keeper.is_touch_due(state)
         ):
             return False
         self._is_settled = self._is_committed = True
