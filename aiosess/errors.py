@@ -20,7 +20,7 @@ No message holds a session id.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from aiosess.storages.base import Stored
@@ -90,6 +90,11 @@ class StorageError(AiosessError):
 
 class StorageUnavailable(StorageError):
     """The back-end did not answer: refused, reset, timed out, loading, failing over."""
+
+    @classmethod
+    def after(cls, timeout: float) -> Self:
+        """Return the error for a call that took longer than *timeout* seconds."""
+        return cls(f"the storage did not answer within {timeout:g} s")
 
 
 class Conflict(StorageError):

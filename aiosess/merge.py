@@ -70,9 +70,7 @@ def is_same(original: Original, value: object) -> bool:
     if value.__class__ is original.__class__:
         return value == original
     # Bytes are no value of a session's: a container was frozen into them.
-    return (
-        original.__class__ is bytes and is_container(value) and encode_value(value) == original
-    )
+    return original.__class__ is bytes and is_container(value) and encode_value(value) == original
 
 
 def merged(changes: Changes, theirs: Mapping[str, Any], merge: Merge) -> dict[str, Any]:

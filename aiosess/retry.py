@@ -183,9 +183,7 @@ class _Limit:
             # As asyncio.timeout does: only our own cancellation becomes an error.
             if task not in self.late or task.cancelling() - 1 > cancelling:
                 raise
-            raise StorageUnavailable(
-                f"the storage did not answer within {self._timeout:g} s"
-            ) from error
+            raise StorageUnavailable.after(self._timeout) from error
         finally:
             self.running.pop(task, None)
             if task in self.late:

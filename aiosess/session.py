@@ -125,9 +125,7 @@ class SessionState:
             if value is original:
                 continue
             kind = value.__class__
-            if not (
-                kind is str or (kind is int and -_LARGE < value < _LARGE) or value is MISSING
-            ):
+            if not (kind is str or (kind is int and -_LARGE < value < _LARGE) or value is MISSING):
                 check_value(value, f"session[{key!r}]")
             if not is_same(original, value):
                 changes[key] = (original, value)

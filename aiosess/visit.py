@@ -62,7 +62,7 @@ class Visit(Bridge[SessionState]):
         self.is_asked = True
         self.request = request
         if self._is_opened:
-            # Once the visit has left its request, a middleware outside ours still finds the session.
+            # Once the visit has left its request, a middleware outside ours still finds it there.
             return request.get(SESSION) if self._session is None else self._session
         if self._is_busy:
             await self._turn()
@@ -95,7 +95,7 @@ class Visit(Bridge[SessionState]):
                     return None
             if state is None:
                 state = sessions.keeper.fresh(await sessions.new_id(request), cookie)
-                state.stale_id = None if signed is None else signed.session_id
+                state.stale_id = signed and signed.session_id
             elif sessions.acts_on_reads or (signed is not None and not signed.is_current):
                 state.is_plain = False
             self._state = state
@@ -104,10 +104,7 @@ class Visit(Bridge[SessionState]):
             self._is_opened = True
             return session
         finally:
-            if self._waiters:
-                self._pass_on()
-            else:
-                self._is_busy = False
+            self._pass_on()
 
     async def _alone(
         self, act: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
@@ -276,7 +273,7 @@ class Visit(Bridge[SessionState]):
                 return
             state.intent = Intent.DESTROY
         elif state.is_plain and state.originals.keys().isdisjoint(self._sessions.options.renew_on):
-            await self._alone(self._keep_data, state)
+            await self._keep_data(state)
             self._is_committed = True
             return
         state.is_plain = False
@@ -289,18 +286,24 @@ class Visit(Bridge[SessionState]):
 
     async def _keep_data(self, state: SessionState) -> None:
         """Do what the tables say of a session of which only data was changed, as in most writes."""
-        keeper = self._sessions.keeper
-        is_modified = bool(state.changes())
-        if is_modified:
-            is_kept = await keeper.replace(state)
-        elif keeper.is_touch_due(state):
-            is_kept = await keeper.touch(state, is_renewal_told=False)
-        else:
-            return
-        if not is_kept:
-            self._is_interrupted()
-        elif is_modified and state.cookie.is_persistent and not state.is_alias:
-            self._cookie_due = CookieAction.SET
+        if self._is_busy:
+            await self._turn()
+        self._is_busy = True
+        try:
+            keeper = self._sessions.keeper
+            is_modified = bool(state.changes())
+            if is_modified:
+                is_kept = await keeper.replace(state)
+            elif keeper.is_due(state.session_id):
+                is_kept = await keeper.touch(state, is_renewal_told=False)
+            else:
+                return
+            if not is_kept:
+                self._is_interrupted()
+            elif is_modified and state.cookie.is_persistent and not state.is_alias:
+                self._cookie_due = CookieAction.SET
+        finally:
+            self._pass_on()
 
     async def _act(self, state: SessionState, rules: Rules, *, is_late: bool) -> None:
         """Decide, and do to the record what was decided."""

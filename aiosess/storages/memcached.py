@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import re
@@ -72,6 +73,7 @@ class MemcachedStorage:
         self._longest_id = _LONGEST_KEY - len(prefix)
         self._owns_client = owns_client
         self._clock = clock
+        self._timeout = math.inf
 
     @classmethod
     def from_url(
@@ -91,6 +93,12 @@ class MemcachedStorage:
         """
         client = MemcachedClient.from_url(url, timeout=timeout, tls=tls)
         return cls(client, prefix=prefix, owns_client=True)
+
+    def within(self, timeout: float) -> Self:
+        """Return the same storage, whose calls raise StorageUnavailable after *timeout* seconds."""
+        limited = copy.copy(self)
+        limited._timeout = timeout  # noqa: SLF001
+        return limited
 
     async def __aenter__(self) -> Self:
         """Return the storage itself; leaving closes it."""
@@ -115,7 +123,7 @@ class MemcachedStorage:
         key = self._key(session_id)
         command = b"add %b 0 %d %d\r\n%b\r\n" % (key, self._expires(ttl), len(payload), payload)
         try:
-            reply = await self._client.ask(key, command)
+            reply = await self._client.ask(key, command, self._timeout)
         except OSError as error:
             raise _no_answer(error) from error
         if reply == b"STORED":
@@ -128,7 +136,7 @@ class MemcachedStorage:
         """Return the record (``gets``), or ``None`` when there is none."""
         key = self._key(session_id)
         try:
-            reply = await self._client.ask(key, b"gets %b\r\n" % key)
+            reply = await self._client.ask(key, b"gets %b\r\n" % key, self._timeout)
         except OSError as error:
             raise _no_answer(error) from error
         if isinstance(reply, Value):
@@ -152,7 +160,7 @@ class MemcachedStorage:
         end, size = self._expires(ttl), len(payload)
         command = b"cas %b 0 %d %d %b\r\n%b\r\n" % (key, end, size, unique, payload)
         try:
-            reply = await self._client.ask(key, command)
+            reply = await self._client.ask(key, command, self._timeout)
         except OSError as error:
             raise _no_answer(error) from error
         if reply == b"STORED":
@@ -167,7 +175,8 @@ class MemcachedStorage:
         """Let the record live *ttl* seconds from now (``touch``); False when there is none."""
         key = self._key(session_id)
         try:
-            reply = await self._client.ask(key, b"touch %b %d\r\n" % (key, self._expires(ttl)))
+            command = b"touch %b %d\r\n" % (key, self._expires(ttl))
+            reply = await self._client.ask(key, command, self._timeout)
         except OSError as error:
             raise _no_answer(error) from error
         return _is_done(reply, b"TOUCHED")
@@ -176,7 +185,7 @@ class MemcachedStorage:
         """Remove the record (``delete``); False when there was none."""
         key = self._key(session_id)
         try:
-            reply = await self._client.ask(key, b"delete %b\r\n" % key)
+            reply = await self._client.ask(key, b"delete %b\r\n" % key, self._timeout)
         except OSError as error:
             raise _no_answer(error) from error
         return _is_done(reply, b"DELETED")
@@ -211,7 +220,7 @@ class MemcachedStorage:
         if not (isinstance(reply, bytes) and reply.startswith(b"SERVER_ERROR object too large")):
             return _failed(reply)
         try:
-            settings = await self._client.ask(key, b"stats settings\r\n")
+            settings = await self._client.ask(key, b"stats settings\r\n", self._timeout)
         except OSError as error:
             raise _no_answer(error) from error
         found = re.search(rb"^STAT item_size_max (\d+)", _line(settings), re.MULTILINE)

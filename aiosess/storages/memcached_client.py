@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import ssl
-from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from aiosess.errors import OptionsError, StorageError
+from aiosess.errors import OptionsError, StorageError, StorageUnavailable
+from aiosess.storages.pipeline import Call, Pipeline, clock
 
 __all__ = ["MemcachedClient", "Reply", "Value"]
 
@@ -122,20 +123,26 @@ class MemcachedClient:
             password=unquote(password) if credentials else None,
         )
 
-    def ask(self, key: bytes, command: bytes) -> Awaitable[Reply]:
+    def ask(
+        self,
+        key: bytes,
+        command: bytes,
+        timeout: float = math.inf,
+    ) -> Awaitable[Reply]:
         """Send *command*, which is about *key*, to the key's node; await the reply.
 
         That raises OSError (``TimeoutError`` and ``ConnectionError`` are some) when there is
-        none. May be cancelled: a command that was not sent yet is not sent, and the reply to one
-        that was is thrown away when it comes.
+        none, StorageUnavailable when there is none after *timeout* seconds. May be cancelled: a
+        command that was not sent yet is not sent, and the reply to one that was is thrown away
+        when it comes.
         """
         nodes = self._nodes
         node = nodes[0] if len(nodes) == 1 else max(nodes, key=lambda node: node.score(key))
         connection = node.connection
         # Where the connection stands, a coroutine would only hand on what the future says.
         if connection is not None and connection.loop is asyncio.get_running_loop():
-            return connection.ask(key, command)
-        return node.connect_and_ask(key, command)
+            return connection.ask(command, timeout, key)
+        return node.connect_and_ask(key, command, timeout)
 
     async def close(self) -> None:
         """Close the connections; who waits for a reply gets ``ConnectionError``."""
@@ -170,11 +177,19 @@ class _Node:
         score.update(key)
         return score.digest()
 
-    async def connect_and_ask(self, key: bytes, command: bytes) -> Reply:
-        connection = await self.connect()
-        return await connection.ask(key, command)
+    async def connect_and_ask(
+        self,
+        key: bytes,
+        command: bytes,
+        timeout: float,  # noqa: ASYNC109
+    ) -> Reply:
+        asked_at = clock()
+        connection = await self.connect(timeout)
+        answer: asyncio.Future[Reply] = connection.loop.create_future()
+        connection.take([(answer, command, asked_at, timeout, key)])
+        return await answer
 
-    async def connect(self) -> _Connection:
+    async def connect(self, timeout: float) -> _Connection:  # noqa: ASYNC109
         """Return a connection that stands, a new one where needed; all who ask share it."""
         loop = asyncio.get_running_loop()
         task = self._connecting
@@ -183,7 +198,9 @@ class _Node:
             # Who was cancelled meanwhile does not look at the outcome.
             task.add_done_callback(_look_at)
         # Unlike an awaited task, one that is waited for outlives the cancelled waiter.
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=timeout if timeout < math.inf else None)
+        if not task.done():
+            raise StorageUnavailable.after(timeout)
         if task.cancelled():
             raise ConnectionAbortedError("the client was closed")
         return task.result()
@@ -194,7 +211,7 @@ class _Node:
             connecting.cancel()
         connection, self.connection = self.connection, None
         if connection is not None and not connection.loop.is_closed():
-            connection.give_up(ConnectionAbortedError("the client was closed"))
+            connection.end(ConnectionAbortedError("the client was closed"))
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> _Connection:
         dial = self._dial
@@ -210,71 +227,31 @@ class _Node:
                 if dial.login is not None:
                     await _log_in(connection, dial.login)
             # One that was closed at once says so to whoever asks; the next call connects anew.
-            self.connection = connection if connection.is_open else None
+            self.connection = None if connection.is_over else connection
         finally:
             if self.connection is not connection:
-                connection.give_up(ConnectionResetError("memcached was not connected to"))
+                connection.end(ConnectionResetError("memcached was not connected to"))
         return connection
 
 
-# Key, command, and who waits for the reply. A plain tuple, for there is one for each call.
-_Call: TypeAlias = tuple[bytes, bytes, asyncio.Future[Reply]]
-
-
-class _Connection(asyncio.Protocol):
-    """Sends what is asked in one tick together, and hands the replies out in order.
-
-    Whatever makes it doubtful which reply belongs to whom ends the connection.
-    """
+class _Connection(Pipeline):
+    """One connection to a node; whatever makes it doubtful which reply is whose ends it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, node: _Node, patience: float) -> None:
-        self.loop = loop
-        self.is_open = False
+        super().__init__(loop, patience=patience)
         self._node = node
-        self._patience = patience
-        self._transport: asyncio.Transport | None = None
-        self._may_write = True
-        self._unsent: list[_Call] = []
-        self._sent: deque[_Call] = deque()
         # The reply that is not all there yet: its pieces, and the bytes that are still missing.
         self._pieces: list[bytes] = []
         self._missing = 0
-        self._is_silent = True
-        self._watch: asyncio.TimerHandle | None = None
-
-    def ask(self, key: bytes, command: bytes) -> asyncio.Future[Reply]:
-        """Send *command* at the end of this tick; the future is its reply."""
-        if not self.is_open:
-            raise ConnectionResetError("the connection to memcached was lost")
-        # As loop.create_future() makes one, in half the steps: whoever asks runs in this loop.
-        reply: asyncio.Future[Reply] = asyncio.Future()
-        if not self._unsent:
-            self.loop.call_soon(self._send)
-        self._unsent.append((key, command, reply))
-        return reply
-
-    def give_up(self, error: Exception) -> None:
-        """Close at once; who waits for a reply gets an error with the text of *error*."""
-        if self._transport is not None:
-            self._transport.abort()
-        self._end(error)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self.is_open = True
+        self.transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(exc or ConnectionResetError("memcached closed the connection"))
-
-    def pause_writing(self) -> None:
-        self._may_write = False
-
-    def resume_writing(self) -> None:
-        self._may_write = True
-        self._send()
+        self.end(exc or ConnectionResetError("memcached closed the connection"))
 
     def data_received(self, data: bytes) -> None:
-        self._is_silent = False
+        self.moved_at = clock()
         if self._pieces:
             self._pieces.append(data)
             self._missing -= len(data)
@@ -282,67 +259,35 @@ class _Connection(asyncio.Protocol):
                 return
             data = b"".join(self._pieces)
             self._pieces.clear()
-        start, size, sent = 0, len(data), self._sent
-        while start < size:
+        start, size, waiting = 0, len(data), self.waiting
+        while start < size and not self.is_over:
             reply, key, end = _read(data, start)
             if reply is None:
                 self._pieces.append(data[start:])
                 self._missing = end - size
                 return
             start = end
-            if not sent:
-                self.give_up(ConnectionResetError(f"memcached said unasked: {_text(reply)}"))
+            if not waiting:
+                self.end(ConnectionResetError(f"memcached said unasked: {_text(reply)}"))
                 return
-            if key is not None and key != sent[0][0]:
-                self.give_up(ConnectionResetError("memcached answered with another key"))
+            if key is not None and key != waiting[0][4]:
+                self.end(ConnectionResetError("memcached answered with another key"))
                 return
-            _, _, future = sent.popleft()
+            future = waiting.popleft()[0]
             if not future.done():
                 future.set_result(reply)
             if key is None and reply not in _WORDS and not _is_understood(reply):
-                self.give_up(ConnectionResetError(f"memcached said: {_text(reply)}"))
-                return
+                self.end(ConnectionResetError(f"memcached said: {_text(reply)}"))
 
-    def _send(self) -> None:
-        if not self._may_write or self._transport is None:
-            return
-        calls = [call for call in self._unsent if not call[2].done()]
-        self._unsent.clear()
-        if not calls:
-            return
-        self._sent.extend(calls)
-        self._transport.write(b"".join([command for _, command, _ in calls]))
-        if self._watch is None:
-            self._watch_on()
-
-    def _watch_on(self) -> None:
-        self._is_silent = True
-        self._watch = self.loop.call_later(self._patience, self._look)
-
-    def _look(self) -> None:
-        self._watch = None
-        if not self._sent:
-            return
-        if self._is_silent:
-            self.give_up(TimeoutError(f"memcached said nothing for {self._patience:g} s"))
-            return
-        self._watch_on()
-
-    def _end(self, error: Exception) -> None:
-        if not self.is_open:
-            return
-        self.is_open = False
+    def ended(self, calls: Sequence[Call], error: BaseException) -> None:
+        if self.transport is not None:
+            self.transport.abort()
         if self._node.connection is self:
             self._node.connection = None
-        if self._watch is not None:
-            self._watch.cancel()
         kind = TimeoutError if isinstance(error, TimeoutError) else ConnectionResetError
-        for _, _, reply in (*self._sent, *self._unsent):
-            if not reply.done():
-                # One error each: an error that is raised twice collects both tracebacks.
-                reply.set_exception(kind(str(error)))
-        self._sent.clear()
-        self._unsent.clear()
+        for answer, *_ in calls:
+            # One error each: an error that is raised twice collects both tracebacks.
+            answer.set_exception(kind(str(error)))
 
 
 def _read(data: bytes, start: int) -> tuple[Reply | None, bytes | None, int]:
@@ -378,7 +323,8 @@ def _is_understood(reply: Reply) -> bool:
 
 async def _log_in(connection: _Connection, login: bytes) -> None:
     # Any key will do: https://github.com/memcached/memcached/blob/master/doc/protocol.txt
-    reply = await connection.ask(b"", b"set auth 0 0 %d\r\n%b\r\n" % (len(login), login))
+    command = b"set auth 0 0 %d\r\n%b\r\n" % (len(login), login)
+    reply = await connection.ask(command, math.inf)
     if reply != b"STORED":
         raise StorageError(f"memcached refused the username or password: {_text(reply)}")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Awaitable
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self, cast
 
@@ -16,7 +15,7 @@ from redis.backoff import NoBackoff
 
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
 from aiosess.storages.base import Stored, Version, new_stored
-from aiosess.storages.redis_line import RedisLine, line_of
+from aiosess.storages.redis_line import ClientLine, RedisLine, line_of
 
 __all__ = ["RedisStorage"]
 
@@ -94,7 +93,7 @@ class RedisStorage:
         self._prefix = prefix
         self._owns_client = False
         self._timeout = math.inf
-        self._line = line_of(client) if multiplex else None
+        self._line = line_of(client) if multiplex else ClientLine(client)
 
     @classmethod
     def from_url(
@@ -127,7 +126,7 @@ class RedisStorage:
         if not isinstance(self._line, RedisLine):
             return None
         limited = copy.copy(self)
-        limited._timeout = timeout
+        limited._timeout = timeout  # noqa: SLF001
         return limited
 
     async def __aenter__(self) -> Self:
@@ -145,8 +144,7 @@ class RedisStorage:
 
     async def close(self) -> None:
         """Close the client if ``from_url`` made it; one that was handed in stays open."""
-        if self._line is not None:
-            await self._line.close()
+        await self._line.close()
         if self._owns_client:
             await self._client.aclose()
 
@@ -160,13 +158,12 @@ class RedisStorage:
     async def load(self, session_id: str) -> Stored | None:
         """Return the record (``GET``), or ``None`` when there is none."""
         try:
-            payload = await self._ask("GET", self._prefix + session_id)
+            answer = await self._line.ask(("GET", self._prefix + session_id), self._timeout)
         except _FAILURES as error:
             _raise(error)
+        payload = _as_bytes(answer) if isinstance(answer, str) else answer
         if payload is None:
             return None
-        if payload.__class__ is not bytes:
-            payload = _as_bytes(payload)
         return new_stored(Stored, (payload, payload))
 
     async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
@@ -204,7 +201,8 @@ class RedisStorage:
 
     async def _run(self, script: str, key: str, *arguments: str | bytes | int) -> Any:
         try:
-            return await self._ask("EVALSHA", _SHA[script], 1, key, *arguments)
+            command = ("EVALSHA", _SHA[script], 1, key, *arguments)
+            return await self._line.ask(command, self._timeout)
         except exceptions.NoScriptError:
             return await self._call("EVAL", script, 1, key, *arguments)
         except _FAILURES as error:
@@ -212,16 +210,9 @@ class RedisStorage:
 
     async def _call(self, *command: str | bytes | int) -> Any:
         try:
-            return await self._ask(*command)
+            return await self._line.ask(command, self._timeout)
         except _FAILURES as error:
             _raise(error)
-
-    def _ask(self, *command: str | bytes | int) -> Awaitable[Any]:
-        """Return, once awaited, the answer; raise redis-py's errors."""
-        if self._line is not None:
-            return self._line.ask(command, self._timeout)
-        answer: Awaitable[Any] = self._client.execute_command(*command, NEVER_DECODE=True)
-        return answer
 
 
 def _raise(error: Exception) -> NoReturn:

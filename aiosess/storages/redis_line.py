@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import time
-from collections import deque
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, Final, TypeAlias
 
 from redis import exceptions
@@ -26,32 +24,28 @@ from redis.asyncio.connection import (
 from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.credentials import StreamingCredentialProvider
 
-from aiosess.errors import StorageUnavailable
+from aiosess.storages.pipeline import Call, Pipeline, clock
 
-__all__ = ["ClusterLine", "RedisLine", "line_of"]
+__all__ = ["ClientLine", "ClusterLine", "RedisLine", "line_of"]
 
 # redis-py leaves much of its connections untyped.
 _Connection: TypeAlias = Any
 _Pool: TypeAlias = Any
 _Command: TypeAlias = tuple[str | bytes | int, ...]
-# Who waits, the packed command, when it was asked, and how many seconds the answer may take. A
-# plain tuple, for there is one for each call.
-_Call: TypeAlias = tuple[asyncio.Future[Any], bytes, float, float]
 
 try:
     import hiredis
 except ImportError:
     _pack: Any = None
+    _Reader: Any = None
     _Push: Any = ()
 else:
     _pack = getattr(hiredis, "pack_command", None)
+    _Reader = hiredis.Reader
     _Push = getattr(hiredis, "PushNotification", ())
 
 _NOT_YET: Final = object()
-_clock: Final = time.monotonic
 
-# So many calls may wait for answers; one more is refused, so that an outage does not fill memory.
-_MOST_WAITING: Final = 10_000
 # A connection that has owed an answer for so many seconds is given up, unless the client has a
 # socket_timeout of its own; so is one that is not made in that time.
 _PATIENCE: Final = 5.0
@@ -79,18 +73,19 @@ _NOT_DONE: Final = (
 )
 
 
-def line_of(client: Redis | RedisCluster) -> RedisLine | ClusterLine | None:
-    """Return a line over connections of *client*, or ``None`` where they cannot be shared."""
+def line_of(client: Redis | RedisCluster) -> RedisLine | ClusterLine | ClientLine:
+    """Return a line over connections of *client*, or *client*'s own where they cannot be shared."""
+    own = ClientLine(client)
     if _pack is None or not _is_lent() or "execute_command" in _overridden(client):
-        return None
+        return own
     if isinstance(client, RedisCluster):
         # Who wants replicas to answer has no one connection for a key.
         reads_elsewhere = client.read_from_replicas or client.load_balancing_strategy
-        return None if reads_elsewhere else ClusterLine(client)
+        return own if reads_elsewhere else ClusterLine(client)
     if not isinstance(client, Redis) or client.single_connection_client:
-        return None
+        return own
     pool = client.connection_pool
-    return RedisLine(pool) if isinstance(pool, ConnectionPool) and _is_shareable(pool) else None
+    return RedisLine(pool) if isinstance(pool, ConnectionPool) and _is_shareable(pool) else own
 
 
 def _is_shareable(pool: _Pool) -> bool:
@@ -104,9 +99,8 @@ def _is_shareable(pool: _Pool) -> bool:
 class RedisLine:
     """Sends the commands of many tasks over one connection of *pool*.
 
-    A call may be cancelled at any time: if it was not sent yet, it never is; if it was, its
-    answer is read and thrown away. Nobody gets another's. When the connection is lost, every
-    call that waits fails with an error of redis-py, and the next one connects anew.
+    A call may be cancelled at any time, and nobody gets another's answer. When the connection is
+    lost, every call that waits fails with an error of redis-py, and the next one connects anew.
     """
 
     def __init__(self, pool: _Pool) -> None:
@@ -124,7 +118,7 @@ class RedisLine:
             wire = self._next_wire()
         return wire.ask(_pack(command), timeout)
 
-    def ask_again(self, calls: Iterable[_Call]) -> None:
+    def ask_again(self, calls: Sequence[Call]) -> None:
         """Let another connection do what the last one was asked and did not do."""
         self._next_wire().take(calls)
 
@@ -139,6 +133,21 @@ class RedisLine:
         return self._wire
 
 
+class ClientLine:
+    """Sends each command as *client* does it by itself, over a connection of its pool."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def ask(self, command: _Command, timeout: float = math.inf) -> Awaitable[Any]:  # noqa: ARG002
+        """Send *command* and return, once awaited, its answer; the time limit is the client's."""
+        answer: Awaitable[Any] = self._client.execute_command(*command, NEVER_DECODE=True)
+        return answer
+
+    async def close(self) -> None:
+        """Do nothing: nothing is held."""
+
+
 class ClusterLine:
     """Sends each command over the line of the node that has its key.
 
@@ -149,25 +158,26 @@ class ClusterLine:
 
     def __init__(self, client: RedisCluster) -> None:
         self._client: Any = client
+        self._own = ClientLine(client)
         self._lines: dict[str, RedisLine | None] = {}
         self._doubted: set[str] = set()
 
     async def ask(self, command: _Command, timeout: float = math.inf) -> Any:  # noqa: ASYNC109
         """Send *command* and return its answer, strings as bytes; raise redis-py's errors.
 
-        *timeout* is for what goes over a line; what the cluster's client is asked has its own.
+        *timeout* is for what goes over a line; what the cluster's client does has its own.
         """
         node = self._node_of(command)
         line = None if node is None else self._line_to(node)
         if node is None or line is None or node.name in self._doubted:
-            answer = await self._client.execute_command(*command, NEVER_DECODE=True)
+            answer = await self._own.ask(command)
             if node is not None:
                 self._doubted.discard(node.name)
             return answer
         try:
             return await line.ask(command, timeout)
         except _NOT_DONE:
-            return await self._client.execute_command(*command, NEVER_DECODE=True)
+            return await self._own.ask(command)
         except exceptions.ResponseError:
             raise
         except BaseException:
@@ -220,101 +230,58 @@ class _NodePool:
         self._node.release(connection)
 
 
-class _Wire(asyncio.Protocol):
-    """One connection, from the first call until it is lost; then another takes its place.
-
-    Whatever makes it doubtful which answer belongs to whom ends the connection.
-    """
+class _Wire(Pipeline):
+    """One connection, from the first call until it is lost; then another takes its place."""
 
     def __init__(self, line: RedisLine, pool: _Pool, *, before: _Wire | None) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.is_over = False
+        super().__init__(asyncio.get_running_loop(), patience=_PATIENCE)
         self._line = line
         self._pool = pool
         self._before = before
-        self._patience: float = pool.connection_kwargs.get("socket_timeout") or _PATIENCE
-        self._connection: _Connection | None = None
-        self._transport: asyncio.Transport | None = None
+        self._connection: _Connection = None
         self._lender: asyncio.BaseProtocol | None = None
         self._reader: Any = None
-        self._may_write = True
-        self._outbox: list[_Call] = []
-        self._waiting: deque[_Call] = deque()
-        # Connecting, giving back, or hearing what Redis says unasked.
         self._connecting: asyncio.Task[None] | None = None
+        # Giving back, and hearing what Redis says unasked.
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._look_at = math.inf
-        # When an answer came, or the first call after a pause.
-        self._moved_at = 0.0
         self._may_be_cut = False
-
-    def ask(self, command: bytes, timeout: float) -> asyncio.Future[Any]:
-        """Send *command* at the end of this tick; the future is its answer."""
-        outbox = self._outbox
-        if len(outbox) + len(self._waiting) >= _MOST_WAITING:
-            # Calls that were given up may stand there still.
-            outbox[:] = [call for call in outbox if not call[0].done()]
-            if len(outbox) + len(self._waiting) >= _MOST_WAITING:
-                raise exceptions.ConnectionError(f"{_MOST_WAITING} calls are waiting for answers")
-        # What loop.create_future() does by way of a Python function; the loop is this one.
-        answer: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
-        if not outbox:
-            self.loop.call_soon(self._send)
-        now = _clock()
-        outbox.append((answer, command, now, timeout))
-        if now + timeout < self._look_at:
-            self._look_by(now + timeout)
-        return answer
-
-    def take(self, calls: Iterable[_Call]) -> None:
-        """Do what another connection was asked."""
-        self._outbox.extend(calls)
-        self.loop.call_soon(self._send)
-        self._look_by(min(asked_at + timeout for _, _, asked_at, timeout in self._outbox))
 
     async def close(self) -> None:
         if self.loop is asyncio.get_running_loop():
             self._may_be_cut = False
-            self._end(exceptions.ConnectionError("the storage was closed"))
+            self.end(exceptions.ConnectionError("the storage was closed"))
             tasks = [task for task in (self._connecting, *self._tasks) if task is not None]
             if tasks:
                 await asyncio.wait(tasks)
         elif self.loop.is_closed():
             await self._give_back()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        lost = exceptions.ConnectionError("the connection was lost")
-        lost.__cause__ = exc
-        self._end(lost)
-        if self._lender is not None:
-            # redis-py, or who asked it to disconnect, may be waiting for that.
-            self._lender.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._may_write = False
-
-    def resume_writing(self) -> None:
-        self._may_write = True
-        self._send()
+    def send(self) -> None:
+        if self.transport is None:
+            if self._connecting is None and not self.is_over:
+                self.moved_at = clock()
+                self._connecting = asyncio.Task(self._connect(), loop=self.loop)
+                self.look_by(min(self._look_at, self.moved_at + self.patience))
+            return
+        if not self.waiting and not self.is_over:
+            self._may_be_cut = clock() - self.moved_at > _IDLE
+            if self._connection.should_reconnect():
+                self._may_be_cut = True
+                self.end(exceptions.ConnectionError("the connection is to be replaced"))
+        super().send()
 
     def data_received(self, data: bytes) -> None:
         if self.is_over:
             return
-        self._moved_at = _clock()
+        self.moved_at = clock()
         self._may_be_cut = False
-        reader, waiting = self._reader, self._waiting
+        gets, waiting = self._reader.gets, self.waiting
         try:
-            reader.feed(data)
-            while True:
-                reply = reader.gets(False)
-                if reply is _NOT_YET:
-                    return
+            self._reader.feed(data)
+            while (reply := gets(False)) is not _NOT_YET:
                 if isinstance(reply, _Push):
                     self._hear(reply)
                     continue
-                if not waiting:
-                    raise exceptions.ConnectionError("redis answered what nobody asked")  # noqa: TRY301
                 is_refusal = isinstance(reply, Exception)
                 if is_refusal and self._is_end(reply):
                     raise reply
@@ -326,39 +293,31 @@ class _Wire(asyncio.Protocol):
                 else:
                     answer.set_result(reply)
         except Exception as error:  # noqa: BLE001
-            # Whatever it was, no call may wait for ever.
-            self._end(error)
+            # Also an answer that nobody asked for: it is doubtful then which belongs to whom.
+            self.end(error)
 
-    def _send(self) -> None:
-        if self.is_over or not self._may_write:
+    def connection_lost(self, exc: Exception | None) -> None:
+        lost = exceptions.ConnectionError("the connection was lost")
+        lost.__cause__ = exc
+        self.end(lost)
+        if self._lender is not None:
+            # redis-py, or who asked it to disconnect, may be waiting for that.
+            self._lender.connection_lost(exc)
+
+    def ended(self, calls: Sequence[Call], error: BaseException) -> None:
+        connecting = self._connecting
+        if connecting is not None and connecting is not asyncio.current_task(self.loop):
+            connecting.cancel()
+        if self._connection is not None:
+            self._begin(self._give_back())
+        if self._may_be_cut and type(error) is exceptions.ConnectionError:
+            # The server had cut the connection while nobody used it: that is no outage yet.
+            if calls:
+                self._line.ask_again(calls)
             return
-        transport = self._transport
-        if transport is None:
-            if self._connecting is None:
-                self._moved_at = _clock()
-                self._connecting = asyncio.Task(self._connect(), loop=self.loop)
-                self._look_by(min(self._look_at, self._moved_at + _PATIENCE))
-            return
-        # What was cancelled before it was sent is never sent.
-        calls = [call for call in self._outbox if not call[0].done()]
-        self._outbox.clear()
-        if not calls:
-            return
-        if not self._waiting:
-            now = _clock()
-            self._may_be_cut = now - self._moved_at > _IDLE
-            self._moved_at = now
-            self._waiting.extend(calls)
-            if self._connection.should_reconnect():
-                self._may_be_cut = True
-                self._end(exceptions.ConnectionError("the connection is to be replaced"))
-                return
-        else:
-            self._waiting.extend(calls)
-        transport.write(b"".join([command for _, command, _, _ in calls]))
-        owes_until = self._moved_at + self._patience
-        if owes_until < self._look_at:
-            self._look_by(owes_until)
+        told = _told(error)
+        for answer, *_ in calls:
+            answer.set_exception(told)
 
     async def _connect(self) -> None:
         try:
@@ -367,7 +326,7 @@ class _Wire(asyncio.Protocol):
                 await before.close()
             self._connection = connection = await self._pool.get_connection()
             # From here on what arrives is ours; redis-py has read the answers to what it asked.
-            self._reader = hiredis.Reader(
+            self._reader = _Reader(
                 protocolError=exceptions.InvalidResponse,
                 replyError=connection._parser.parse_error,  # noqa: SLF001
                 notEnoughData=_NOT_YET,
@@ -377,14 +336,15 @@ class _Wire(asyncio.Protocol):
             transport.set_protocol(self)
             if transport.is_closing():
                 raise exceptions.ConnectionError("the connection was lost")
-            self._transport = transport
         except BaseException as error:
-            self._end(error)
+            self.end(error)
             if not isinstance(error, Exception):
                 raise
             return
-        self._moved_at = _clock()
-        self._send()
+        self.moved_at = clock()
+        self.patience = self._pool.connection_kwargs.get("socket_timeout") or _PATIENCE
+        self.transport = transport
+        self.send()
 
     def _is_end(self, refusal: Exception) -> bool:
         """Ask whether *refusal* says of the connection that it is of no use."""
@@ -400,59 +360,6 @@ class _Wire(asyncio.Protocol):
         parser = self._connection._parser  # noqa: SLF001
         if hasattr(parser, "handle_push_response"):
             self._begin(parser.handle_push_response(push))
-
-    def _look_by(self, at: float) -> None:
-        """Let _look() be called at *at* instead."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._look_at = at
-        if at < math.inf:
-            self._timer = self.loop.call_later(max(0.0, at - _clock()), self._look)
-
-    def _look(self) -> None:
-        """End the calls that have waited too long, and the connection when it owes too long."""
-        self._timer = None
-        now, next_at = _clock(), math.inf
-        for answer, _, asked_at, timeout in (*self._waiting, *self._outbox):
-            if answer.done():
-                continue
-            if asked_at + timeout <= now:
-                answer.set_exception(
-                    StorageUnavailable(f"the storage did not answer within {timeout:g} s")
-                )
-            else:
-                next_at = min(next_at, asked_at + timeout)
-        if self._waiting or self._transport is None:
-            owes_until = self._moved_at + (self._patience if self._waiting else _PATIENCE)
-            if now >= owes_until:
-                self._end(exceptions.TimeoutError("the connection owes an answer for too long"))
-                return
-            next_at = min(next_at, owes_until)
-        self._look_by(next_at)
-
-    def _end(self, error: BaseException) -> None:
-        """Fail every call that waits, and give the connection back."""
-        if self.is_over:
-            return
-        self.is_over = True
-        self._look_by(math.inf)
-        calls = [call for call in (*self._waiting, *self._outbox) if not call[0].done()]
-        self._waiting.clear()
-        self._outbox.clear()
-        connecting = self._connecting
-        if connecting is not None and connecting is not asyncio.current_task(self.loop):
-            connecting.cancel()
-        if self._connection is not None:
-            self._begin(self._give_back())
-        if self._may_be_cut and type(error) is exceptions.ConnectionError:
-            # The server had cut the connection while nobody used it: that is no outage yet.
-            if calls:
-                self._line.ask_again(calls)
-            return
-        told = _told(error)
-        for answer, *_ in calls:
-            answer.set_exception(told)
 
     def _begin(self, act: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.Task(act, loop=self.loop)

@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from aiosess import StorageUnavailable
 from aiosess.retry import RetryingStorage, RetryPolicy
-from aiosess.storages import redis_line
+from aiosess.storages import pipeline, redis_line
 from aiosess.storages.redis import RedisStorage
 from tests.faults.odd_redis import Conversation, bulk, odd_redis
 from tests.servers import RedisServer, Server, binary, free_port
@@ -32,7 +32,7 @@ def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def place_for_ten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_line, "_MOST_WAITING", 10)
+    monkeypatch.setattr(pipeline, "_MOST_WAITING", 10)
 
 
 async def payload(storage: RedisStorage | RetryingStorage, session_id: str) -> bytes | None:
@@ -320,7 +320,7 @@ async def test_one_call_too_many_is_refused_at_once(
             await asyncio.wait_for(storage.load("there"), LIMIT)
 
         own_redis_server.resume()
-        assert "10 calls are waiting" in str(refused.value.__cause__)
+        assert "10 calls are waiting" in str(refused.value)
         assert await asyncio.gather(*waiting) == [b"cart"] * 10
 
 

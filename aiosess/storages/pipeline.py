@@ -1,0 +1,152 @@
+"""One connection that many share: the calls of a tick leave together, and are answered in order."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+
+from aiosess.errors import StorageUnavailable
+
+__all__ = ["Call", "Pipeline", "clock"]
+
+# So many calls may wait for answers; one more is refused, so that an outage does not fill memory.
+_MOST_WAITING: Final = 10_000
+
+clock: Final = time.monotonic
+"""What the time limits go by, in seconds."""
+
+Call: TypeAlias = tuple[asyncio.Future[Any], bytes, float, float, bytes]
+"""Who waits, the command, when it was asked, how long its answer may take, and its key.
+
+A plain tuple, for there is one for each call.
+"""
+
+
+class Pipeline(asyncio.Protocol):
+    """Sends what is asked in one tick together; the answers are those of ``waiting``, in order.
+
+    A call may be given up at any time: if it was not sent yet, it never is; if it was, its answer
+    is read and thrown away. A server that owes an answer and says nothing for *patience* seconds is
+    given up.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, patience: float) -> None:
+        self.loop = loop
+        self.is_over = False
+        self.patience = patience
+        self.transport: asyncio.Transport | None = None
+        self.waiting: deque[Call] = deque()
+        # When the server said something, or was first asked after a pause.
+        self.moved_at = 0.0
+        self._may_write = True
+        self._outbox: list[Call] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_at = math.inf
+
+    def ask(self, command: bytes, timeout: float, key: bytes = b"") -> asyncio.Future[Any]:
+        """Send *command* at the end of this tick; the future is its answer.
+
+        It fails with StorageUnavailable when there is none after *timeout* seconds.
+        """
+        outbox = self._outbox
+        if self.is_over or len(outbox) + len(self.waiting) >= _MOST_WAITING:
+            self._make_room()
+        # What loop.create_future() does by way of a Python function; the loop is this one.
+        answer: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
+        if not outbox:
+            self.loop.call_soon(self.send)
+        now = clock()
+        outbox.append((answer, command, now, timeout, key))
+        if now + timeout < self._look_at:
+            self.look_by(now + timeout)
+        return answer
+
+    def take(self, calls: Sequence[Call]) -> None:
+        """Do what was asked before this connection stood."""
+        if self.is_over:
+            self._make_room()
+        self._outbox.extend(calls)
+        self.loop.call_soon(self.send)
+        first = min(asked_at + timeout for _, _, asked_at, timeout, _ in calls)
+        if first < self._look_at:
+            self.look_by(first)
+
+    def pause_writing(self) -> None:
+        """Let calls wait until the server has read what was sent."""
+        self._may_write = False
+
+    def resume_writing(self) -> None:
+        """Send what waited."""
+        self._may_write = True
+        self.send()
+
+    def send(self) -> None:
+        """Send what was asked, once the connection stands and takes more."""
+        if self.transport is None or self.is_over or not self._may_write:
+            return
+        # What was given up before it was sent is never sent.
+        calls = [call for call in self._outbox if not call[0].done()]
+        self._outbox.clear()
+        if not calls:
+            return
+        if not self.waiting:
+            self.moved_at = clock()
+        self.waiting.extend(calls)
+        self.transport.write(b"".join([call[1] for call in calls]))
+        owes_until = self.moved_at + self.patience
+        if owes_until < self._look_at:
+            self.look_by(owes_until)
+
+    def end(self, error: BaseException) -> None:
+        """Be over: no call waits any longer."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self.look_by(math.inf)
+        calls = [call for call in (*self.waiting, *self._outbox) if not call[0].done()]
+        self.waiting.clear()
+        self._outbox.clear()
+        self.ended(calls, error)
+
+    def ended(self, calls: Sequence[Call], error: BaseException) -> None:
+        """Tell those who waited, and let go of the connection."""
+        raise NotImplementedError
+
+    def look_by(self, at: float) -> None:
+        """Look at *at* for who has waited too long."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._look_at = at
+        if at < math.inf:
+            self._timer = self.loop.call_later(max(0.0, at - clock()), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now, next_at = clock(), math.inf
+        for answer, _, asked_at, timeout, _ in (*self.waiting, *self._outbox):
+            if answer.done():
+                continue
+            if asked_at + timeout <= now:
+                answer.set_exception(StorageUnavailable.after(timeout))
+            else:
+                next_at = min(next_at, asked_at + timeout)
+        if self.waiting or self.transport is None:
+            owes_until = self.moved_at + self.patience
+            if now >= owes_until:
+                self.end(TimeoutError(f"the server said nothing for {self.patience:g} s"))
+                return
+            next_at = min(next_at, owes_until)
+        self.look_by(next_at)
+
+    def _make_room(self) -> None:
+        """Forget what was given up; raise an error where that does not help."""
+        if self.is_over:
+            raise ConnectionResetError("the connection was lost")
+        self._outbox[:] = [call for call in self._outbox if not call[0].done()]
+        if len(self._outbox) + len(self.waiting) >= _MOST_WAITING:
+            raise StorageUnavailable(f"{_MOST_WAITING} calls are waiting for answers")
