@@ -155,7 +155,6 @@ class Visit(Bridge[SessionState]):
             or not state.is_plain
             or state.originals
             or self.sent_on is not None
-            or response.prepared
             or self._sessions.keeper.is_due(state.session_id)
             or not self._is_held()
         ):

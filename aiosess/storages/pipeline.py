@@ -36,12 +36,12 @@ class Pipeline(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, patience: float) -> None:
         self.loop = loop
-        self.is_over = False
-        self.patience = patience
+        self.is_over: bool = False
+        self.patience: float = patience
         self.transport: asyncio.Transport | None = None
         self.waiting: deque[Call] = deque()
         # When the server said something, or was first asked after a pause.
-        self.moved_at = 0.0
+        self.moved_at: float = 0.0
         self._may_write = True
         self._outbox: list[Call] = []
         self._timer: asyncio.TimerHandle | None = None

@@ -515,3 +515,91 @@ async def test_a_primary_that_was_demoted_is_left_for_the_new_one(
         async with Redis.from_url(servers[1].url) as seen:
             assert await seen.get("sess:there") == b"more"
         await storage.close()
+
+
+# The storage's own time limit
+
+
+async def test_a_call_to_a_silent_server_ends_with_the_time_limit_of_the_storage() -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        while True:
+            await client.command()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        limited = storage.within(LIMIT)
+
+        assert limited is not None
+        with pytest.raises(StorageUnavailable, match=rf"did not answer within {LIMIT:g} s"):
+            await limited.load("a")
+
+
+async def test_the_time_limit_counts_while_the_connection_is_made() -> None:
+    async def talk(client: Conversation) -> None:
+        await client.command()
+        await asyncio.Event().wait()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        limited = storage.within(LIMIT)
+
+        assert limited is not None
+        with pytest.raises(StorageUnavailable, match=rf"did not answer within {LIMIT:g} s"):
+            await limited.load("a")
+
+
+async def test_a_call_that_was_late_costs_the_others_neither_connection_nor_answer() -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        late, other = await client.command(), await client.command()
+        await asyncio.sleep(2 * LIMIT)
+        client.say(bulk(late[1]) + bulk(other[1]))
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        limited = storage.within(LIMIT)
+        assert limited is not None
+
+        results = await asyncio.gather(*(outcomes(each, ["a"]) for each in (limited, storage)))
+
+        then = await outcomes(limited, ["b"])
+
+    assert results == [[StorageUnavailable], [b"sess:a"]]
+    assert then == [b"sess:b"]
+
+
+def test_without_a_shared_connection_the_storage_watches_no_time() -> None:
+    storage = RedisStorage(Redis(), multiplex=False)
+
+    assert storage.within(1.0) is None
+
+
+# What Redis says unasked
+
+
+async def test_what_redis_says_unasked_is_no_answer() -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        key = (await client.command())[1]
+        client.say(b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n" + bulk(key))
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url, protocol=3) as storage:
+        results = await outcomes(storage, ["a"])
+
+    assert results == [b"sess:a"]
+
+
+async def test_an_answer_that_nobody_asked_for_ends_the_connection() -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        key = (await client.command())[1]
+        if client.number == 1:
+            client.say(bulk(key) + bulk(b"of somebody else"))
+            await client.echo()
+        client.say(bulk(b"from the second connection"))
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        first = await outcomes(storage, ["a"])
+        then = await outcomes(storage, ["b"])
+
+    assert (first, then) == ([b"sess:a"], [b"from the second connection"])

@@ -29,7 +29,9 @@ Talk: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitab
 
 
 @asynccontextmanager
-async def pretending(talk: Talk, *, patience: float = 2) -> AsyncIterator[MemcachedClient]:
+async def pretending(
+    talk: Talk, *, patience: float = 2, username: str | None = None, password: str | None = None
+) -> AsyncIterator[MemcachedClient]:
     """Give the client of a server that says what no memcached says when one wants it to."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -42,7 +44,9 @@ async def pretending(talk: Talk, *, patience: float = 2) -> AsyncIterator[Memcac
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    client = MemcachedClient(f"127.0.0.1:{port}", timeout=patience)
+    client = MemcachedClient(
+        f"127.0.0.1:{port}", timeout=patience, username=username, password=password
+    )
     try:
         yield client
     finally:
@@ -485,3 +489,27 @@ def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
 def test_a_username_without_a_password_is_refused() -> None:
     with pytest.raises(OptionsError, match="give both or none"):
         MemcachedClient("a", username="alice")
+
+
+# The storage's own time limit
+
+
+async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    while await reader.readline():
+        pass
+
+
+async def test_a_call_to_a_silent_server_ends_with_the_time_limit_of_the_storage() -> None:
+    async with pretending(silent) as client:
+        storage = MemcachedStorage(client).within(0.05)
+
+        with pytest.raises(StorageUnavailable, match=r"did not answer within 0\.05 s"):
+            await storage.load("k")
+
+
+async def test_the_time_limit_counts_while_the_connection_is_made() -> None:
+    async with pretending(silent, username="alice", password="a secret") as client:
+        storage = MemcachedStorage(client).within(0.05)
+
+        with pytest.raises(StorageUnavailable, match=r"did not answer within 0\.05 s"):
+            await storage.load("k")

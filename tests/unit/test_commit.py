@@ -258,3 +258,32 @@ def test_a_stored_session_that_was_only_read_needs_nothing(
 @pytest.mark.parametrize("rules", [RESAVE, ROLLING])
 def test_a_rule_that_acts_on_reads_says_so(rules: Rules) -> None:
     assert rules.acts_on_reads
+
+
+@pytest.mark.parametrize("is_modified", [False, True], ids=["read", "changed"])
+@pytest.mark.parametrize("is_touch_due", [False, True], ids=["not due", "due"])
+def test_a_record_of_which_only_data_was_changed_is_written_or_else_touched_when_due(
+    *, is_modified: bool, is_touch_due: bool
+) -> None:
+    # What a request does without asking the tables, where nothing else can have been done.
+    end = Ending(is_stored=True, is_modified=is_modified, is_touch_due=is_touch_due)
+
+    action = decide(end, NO_RULES)
+
+    otherwise = Action.TOUCH if is_touch_due else Action.NOTHING
+    assert action is (Action.REPLACE if is_modified else otherwise)
+
+
+@pytest.mark.parametrize("is_modified", [False, True], ids=["read", "changed"])
+@pytest.mark.parametrize("is_persistent", [False, True], ids=["until the end", "with an end"])
+@pytest.mark.parametrize("is_alias", [False, True], ids=["its own id", "an old id"])
+def test_the_cookie_of_such_a_record_is_sent_when_its_end_moves_on(
+    *, is_modified: bool, is_persistent: bool, is_alias: bool
+) -> None:
+    end = Ending(is_stored=True, is_modified=is_modified)
+    action = decide(end, NO_RULES)
+
+    cookie = decide_cookie(action, end, NO_RULES, is_persistent=is_persistent, is_alias=is_alias)
+
+    is_sent = is_modified and is_persistent and not is_alias
+    assert cookie is (CookieAction.SET if is_sent else CookieAction.LEAVE)

@@ -447,3 +447,54 @@ def test_what_is_nested_deeper_is_refused_by_name() -> None:
 def test_a_record_that_is_nested_deeper_counts_as_none() -> None:
     with pytest.raises(RecordError, match="200 deep"):
         decode(encode_value({"cookie": {}, "deep": nested(250)}))
+
+
+# What begins as most records do
+
+
+def test_a_record_without_attributes_of_its_own_begins_as_its_options_say() -> None:
+    cookie = SessionCookie(options(domain="example.org", partitioned=False, priority="high"))
+
+    assert encoded({"n": 1}, cookie).startswith(cookie.base.head)
+
+
+def test_what_such_a_record_says_is_the_same_whether_its_head_is_known_or_not() -> None:
+    payload = encoded({"n": 1, "cart": ["tea"]})
+
+    known = decode(payload, options().head)
+
+    assert known == decode(payload) == Record({"n": 1, "cart": ["tea"]}, None, {}, NOW - 60)
+
+
+def test_a_cookie_with_an_end_has_no_head_that_stays_the_same() -> None:
+    assert options(max_age=60).head == options(expires=IN_2030).head == b""
+
+
+def test_a_record_with_attributes_of_its_own_is_read_as_a_whole() -> None:
+    cookie = SessionCookie(options())
+    cookie.max_age = 60
+
+    record = decode(encoded({"n": 1}, cookie), options().head)
+
+    assert record == Record({"n": 1}, 60.0, {}, NOW - 60)
+
+
+def test_a_record_by_other_options_is_read_as_a_whole() -> None:
+    payload = encoded({"n": 1}, SessionCookie(options(samesite="strict")))
+
+    record = decode(payload, options().head)
+
+    assert record == Record({"n": 1}, None, {}, NOW - 60)
+
+
+def test_of_two_cookies_in_a_record_the_last_counts_though_the_first_is_known() -> None:
+    payload = options().head + b'"cookie":{"originalMaxAge":60000},"n":1}'
+
+    record = decode(payload, options().head)
+
+    assert record == Record({"n": 1}, 60.0, {}, None)
+
+
+def test_a_record_that_breaks_off_after_its_head_cannot_be_read() -> None:
+    with pytest.raises(RecordError, match="not JSON"):
+        decode(options().head + b'"n":', options().head)

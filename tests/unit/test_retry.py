@@ -12,12 +12,13 @@ import pytest
 from aiosess import (
     Conflict,
     IdTaken,
+    MemoryStorage,
     OptionsError,
     StorageError,
     StorageUnavailable,
     Stored,
 )
-from aiosess.retry import RetryingStorage, RetryPolicy, no_wait
+from aiosess.retry import RetryingStorage, RetryPolicy, held_to, no_wait
 from aiosess.testing import FaultyStorage
 
 
@@ -400,3 +401,53 @@ def test_a_policy_that_makes_no_sense_is_refused(given: dict[str, Any], message:
         RetryPolicy(**given)
 
     assert str(caught.value).startswith(message)
+
+
+# Who watches the time
+
+
+class Punctual(FaultyStorage):
+    """A storage that keeps to a time limit itself, where *can*."""
+
+    def __init__(self, *, can: bool = True) -> None:
+        super().__init__()
+        self.timeout: float | None = None
+        self._can = can
+
+    def within(self, timeout: float) -> FaultyStorage | None:
+        self.timeout = timeout
+        return self if self._can else None
+
+
+def test_a_storage_that_keeps_to_the_time_limit_itself_needs_nothing_around_it() -> None:
+    storage = Punctual()
+
+    held = held_to(storage, RetryPolicy(timeout=0.5))
+
+    assert held is storage
+    assert storage.timeout == 0.5
+
+
+def test_memory_needs_nothing_around_it() -> None:
+    storage = MemoryStorage()
+
+    assert held_to(storage, RetryPolicy(retries=3)) is storage
+
+
+async def test_a_storage_that_keeps_to_the_time_limit_is_still_asked_again() -> None:
+    storage = Punctual()
+    storage.fail(times=1)
+
+    await held_to(storage, RetryPolicy(retries=1)).load("id")
+
+    assert storage.calls == ["load", "load"]
+
+
+@pytest.mark.parametrize(
+    "storage", [FaultyStorage(), Punctual(can=False)], ids=["never", "not now"]
+)
+async def test_the_time_is_watched_for_a_storage_that_cannot(storage: FaultyStorage) -> None:
+    storage.hang()
+
+    with pytest.raises(StorageUnavailable, match=r"did not answer within 0\.02 s"):
+        await held_to(storage, RetryPolicy(timeout=0.02)).load("id")

@@ -861,3 +861,54 @@ async def test_a_session_that_could_not_be_destroyed_is_not_over() -> None:
         await session.destroy()
 
     assert dict(session) == {"key": 1}
+
+
+# What is more than changing data
+
+
+def set_a_max_age(session: Session) -> None:
+    session.max_age = 60
+
+
+def choose_an_id(session: Session) -> None:
+    session.set_new_identity("chosen")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda session: session.cookie,
+        set_a_max_age,
+        Session.changed,
+        Session.invalidate,
+        choose_an_id,
+    ],
+    ids=["cookie", "max_age", "changed", "invalidate", "set_new_identity"],
+)
+def test_what_does_more_than_change_data_makes_a_session_that_is_not_plain(
+    use: Callable[[Session], object],
+) -> None:
+    state = fresh()
+    state.is_plain = True
+
+    use(session_of(state))
+
+    assert not state.is_plain
+
+
+def test_a_plain_session_whose_data_changed_says_so_in_its_originals() -> None:
+    def change(session: Session) -> None:
+        session["count"] = 2
+
+    def change_inside(session: Session) -> None:
+        session["cart"].append("tea")
+
+    def delete(session: Session) -> None:
+        del session["count"]
+
+    states = [stored(count=1, cart=[]) for _ in range(3)]
+
+    for state, act in zip(states, (change, change_inside, delete), strict=True):
+        act(session_of(state))
+
+    assert [list(state.originals) for state in states] == [["count"], ["cart"], ["count"]]

@@ -286,6 +286,23 @@ async def test_unset_destroy_deletes_the_record_and_clears_the_cookie(
     assert cookies_set(response)[0].startswith("sid=; Max-Age=0;")
 
 
+async def test_unset_destroy_deletes_a_record_that_was_neither_changed_nor_due_for_a_touch(
+    connect: Connect, storage: Storage
+) -> None:
+    async def only_unset(request: web.Request) -> web.Response:
+        await session_of(request)
+        del request[SESSION]
+        return web.Response()
+
+    await keep(storage, "apple", n=1)
+    client = await connect(show, only_unset, unset="destroy", touch_after=60, forgets=True)
+    await client.get("/show", headers=signed("apple"))
+
+    await client.get("/only_unset", headers=signed("apple"))
+
+    assert await storage.load("apple") is None
+
+
 @pytest.mark.parametrize("handler", [unset, unset_to_none], ids=["del", "None"])
 async def test_unset_destroy_of_a_new_session_asks_nothing_of_storage_or_browser(
     connect: Connect, faulty: FaultyStorage, handler: Handler
@@ -332,6 +349,45 @@ async def test_touch_after_zero_touches_each_time(
 
     await client.get("/show", headers=signed("apple"))
     await client.get("/show", headers=signed("apple"))
+
+    assert faulty.calls == ["load", "touch", "load", "touch"]
+
+
+async def remember(request: web.Request) -> web.Response:
+    session = await session_of(request)
+    session.cookie.max_age = 60
+    return web.Response()
+
+
+async def test_a_session_with_a_shorter_life_of_its_own_is_touched_whenever_it_is_read(
+    connect: Connect, faulty: FaultyStorage
+) -> None:
+    await keep(faulty, "apple", n=1)
+    client = await connect(remember, show, storage=faulty, touch_after=60, forgets=True)
+    await client.get("/remember", headers=signed("apple"))
+    faulty.calls.clear()
+
+    for _ in range(2):
+        await client.get("/show", headers=signed("apple"))
+
+    assert faulty.calls == ["load", "touch", "load", "touch"]
+
+
+async def test_a_session_whose_life_a_function_of_the_request_shortened_is_touched_when_read(
+    connect: Connect, faulty: FaultyStorage
+) -> None:
+    client = await connect(
+        put,
+        show,
+        storage=faulty,
+        cookie=lambda _request: CookieOptions(max_age=60),
+        touch_after=60,
+    )
+    await client.get("/put", params={"n": "1"})
+    faulty.calls.clear()
+
+    for _ in range(2):
+        await client.get("/show")
 
     assert faulty.calls == ["load", "touch", "load", "touch"]
 

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 from aiohttp import WSMsgType, web
 
-from aiosess import Session, SessionGone, SessionNotSent, Storage
+from aiosess import CookieOptions, Session, SessionGone, SessionNotSent, Storage
 from tests.web.conftest import Connect
-from tests.web.handlers import cookies_set, keep, session_of, show, signed
+from tests.web.handlers import cookies_set, keep, kept, put, session_of, show, signed
 
 Do = Callable[[Session], Awaitable[object]]
 
@@ -147,6 +147,39 @@ async def test_an_old_id_cannot_be_kept_alive_by_using_it(
     assert [cookies_set(response) for response in used] == [[], [], []]
     assert (await refused.json())["data"] == {}
     assert "a session id was used after it had been renewed" in caplog.text
+
+
+async def test_a_change_under_an_id_that_was_renewed_meanwhile_sends_no_cookie_with_the_new_one(
+    connect: Connect, storage: Storage
+) -> None:
+    is_loaded, is_renewed = asyncio.Event(), asyncio.Event()
+
+    async def change_later(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["n"] = 2
+        is_loaded.set()
+        await is_renewed.wait()
+        return web.Response()
+
+    ids = iter(["apple", "pear"])
+    client = await connect(
+        put,
+        change_later,
+        renew_here,
+        forgets=True,
+        genid=lambda _request: next(ids),
+        cookie=CookieOptions(max_age=600),
+    )
+    await client.get("/put", params={"n": "1"})
+    changing = asyncio.create_task(client.get("/change_later", headers=signed("apple")))
+    await is_loaded.wait()
+    await client.get("/renew_here", headers=signed("apple"))
+    is_renewed.set()
+
+    changed = await changing
+
+    assert cookies_set(changed) == []
+    assert await kept(storage, "pear") == {"n": 2}
 
 
 @pytest.mark.parametrize("by", ["old", "new"])
