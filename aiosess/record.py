@@ -127,48 +127,50 @@ def decode(payload: bytes, head: bytes = b"") -> Record | Alias:
 
     *head* is that of the cookie's options. What it says of the cookie need not be read again.
     """
-    is_usual = payload.startswith(head) if head else False
+    if not head or not payload.startswith(head) or _may_be_deep(payload):
+        return _decode_whole(payload)
     try:
-        data: Any = _decode(b"{" + payload[len(head) :] if is_usual else payload)
+        data: Any = _decode(b"{" + payload[len(head) :])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        data, is_usual = _decode_rare(payload), False
+        return _decode_whole(payload)
+    meta: Any = data.pop(RESERVED_KEY, None)
+    # Of two cookies the last one counts.
+    if COOKIE_KEY in data or meta.__class__ is not dict or "own" in meta or "renewed_to" in meta:
+        return _decode_whole(payload)
+    return _new_record(Record, (data, None, {}, _instant(meta.get("created"))))
+
+
+def _decode_whole(payload: bytes) -> Record | Alias:
+    try:
+        data: Any = _decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        data = _decode_rare(payload)
     if data.__class__ is not dict:
         raise RecordError(f"JSON, but {data.__class__.__name__} and not an object")
-    # Only a payload with many brackets can be deep, so that most need no look.
-    if (
-        len(payload) > 2 * _DEEPEST
-        and payload.count(b"[") + payload.count(b"{") > _DEEPEST
-        and not _is_within(data, _DEEPEST)
-    ):
+    if _may_be_deep(payload) and not _is_within(data, _DEEPEST):
         raise RecordError(f"nested more than {_DEEPEST} deep")
-    max_age = None
-    # As everywhere in JSON, the last of two keys counts.
-    if not is_usual or COOKIE_KEY in data:
-        cookie: Any = data.pop(COOKIE_KEY, None)
-        if cookie.__class__ is not dict:
-            raise RecordError("an object without a cookie")
-        max_age = cookie.get("originalMaxAge")
-        if max_age is not None:
-            max_age = _max_age(max_age)
+    cookie: Any = data.pop(COOKIE_KEY, None)
+    if cookie.__class__ is not dict:
+        raise RecordError("an object without a cookie")
+    max_age = cookie.get("originalMaxAge")
+    if max_age is not None:
+        max_age = _max_age(max_age)
     meta: Any = data.pop(RESERVED_KEY, None)
     if meta.__class__ is not dict:
-        return _new_record(Record, (data, max_age, {}, None))
+        return Record(data, max_age, {}, None)
     # Data beside it were written by Express, which carries our key along: a session of its own.
     if "renewed_to" in meta and not data:
         alias = _alias(meta)
         if alias is not None:
             return alias
     own = meta.get("own")
-    created = meta.get("created")
-    return _new_record(
-        Record,
-        (
-            data,
-            max_age,
-            restored(own) if own.__class__ is dict else {},
-            created if created.__class__ is float and 0 <= created < _LATEST else _instant(created),
-        ),
-    )
+    attributes = restored(own) if own.__class__ is dict else {}
+    return Record(data, max_age, attributes, _instant(meta.get("created")))
+
+
+def _may_be_deep(payload: bytes) -> bool:
+    """Ask whether there are brackets enough, which takes no look into a short payload."""
+    return len(payload) > 2 * _DEEPEST and payload.count(b"[") + payload.count(b"{") > _DEEPEST
 
 
 def encode_value(value: object) -> bytes:
@@ -261,9 +263,7 @@ def _alias(meta: Meta) -> Alias | None:
 
 
 def _instant(at: Any) -> float | None:
-    if (type(at) is float or type(at) is int) and 0 <= at < _LATEST:
-        return at
-    return None
+    return at if (type(at) is float or type(at) is int) and 0 <= at < _LATEST else None
 
 
 def _max_age(milliseconds: object) -> float | None:

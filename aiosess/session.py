@@ -296,13 +296,13 @@ class Session(aiohttp_session.Session):
 
     # What aiohttp_session's own middleware asks: whether the session is for its storage to save.
     _changed = False
+    _is_destroyed = False
 
     def __init__(self, state: SessionState, io: SessionIO) -> None:
         # Not super().__init__(): whatever it would set is said by the members below.
         self._state = state
         self._io = io
         self._mapping = state.data
-        self._is_destroyed = False
 
     def __repr__(self) -> str:
         return f"<Session new={self.new} keys={list(self._mapping)!r}>"

@@ -11,6 +11,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aiosess import CookieOptions, RecordError, SessionCookie, UnserializableValue
 from aiosess.record import (
@@ -498,3 +500,28 @@ def test_of_two_cookies_in_a_record_the_last_counts_though_the_first_is_known() 
 def test_a_record_that_breaks_off_after_its_head_cannot_be_read() -> None:
     with pytest.raises(RecordError, match="not JSON"):
         decode(options().head + b'"n":', options().head)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["created", "own", "renewed_to", "a"]), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["cookie", "__aiosess", "a", "b"]), ANYTHING, min_size=1))
+def test_whatever_follows_a_known_head_is_read_as_if_it_were_not_known(
+    rest: dict[str, Any],
+) -> None:
+    payload = options().head + json.dumps(rest).encode()[1:]
+
+    def outcome(head: bytes) -> object:
+        try:
+            return decode(payload, head)
+        except RecordError as error:
+            return str(error)
+
+    assert outcome(options().head) == outcome(b"")
