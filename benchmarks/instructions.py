@@ -50,6 +50,8 @@ class Case:
 CASES = [
     Case("bare", "none", "", "/read"),
     Case("empty-middleware", "empty-middleware", "", "/read"),
+    Case("sketch-read", "sketch", "", "/read"),
+    Case("sketch-write", "sketch", "", "/write"),
     Case("unused", "aiosess", "memory:", "/plain"),
     Case("memory-read", "aiosess", "memory:", "/read"),
     Case("memory-write", "aiosess", "memory:", "/write"),

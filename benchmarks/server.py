@@ -94,6 +94,14 @@ def with_aiohttp_session(app: web.Application, storage_url: str) -> None:
     with_sessions(app, aiohttp_session.get_session)
 
 
+def with_sketch(app: web.Application) -> None:
+    """Install the least that a session can do."""
+    import sketch
+
+    sketch.setup(app, SECRET)
+    with_sessions(app, sketch.get_session)
+
+
 def _aiosess_storage(url: str) -> Any:
     match urlsplit(url).scheme:
         case "memory":
@@ -144,6 +152,8 @@ def application(sessions: str, storage_url: str, *, is_eager: bool = False) -> w
             with_aiosess(app, storage_url, is_eager=is_eager)
         case "aiohttp-session":
             with_aiohttp_session(app, storage_url)
+        case "sketch":
+            with_sketch(app)
         case "empty-middleware":
             app.middlewares.append(do_nothing)
             without_sessions(app)
@@ -167,9 +177,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--sessions",
-        choices=("none", "empty-middleware", "aiosess", "aiohttp-session"),
+        choices=("none", "empty-middleware", "sketch", "aiosess", "aiohttp-session"),
         default="aiosess",
-        help="empty-middleware: none, behind a middleware that does nothing",
+        help="empty-middleware: none, behind a middleware that does nothing; sketch: see sketch.py",
     )
     parser.add_argument(
         "--storage",

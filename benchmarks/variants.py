@@ -79,6 +79,7 @@ SERVERS = [
     Server("bare", _python("--sessions", "none"), has_sessions=False),
     Server("again", _python("--sessions", "none"), has_sessions=False),
     Server("empty-middleware", _python("--sessions", "empty-middleware"), has_sessions=False),
+    Server("sketch", _python("--sessions", "sketch")),
     Server("memory", _python("--storage", "memory:")),
     Server("redis", _python("--storage", REDIS), back_end="redis", needs=("redis",)),
     Server(
@@ -119,6 +120,11 @@ PAIRS: list[tuple[Variant, ...]] = [
         Variant("empty-middleware", "a middleware that does nothing", "empty-middleware", "/read"),
     ),
     (
+        # The least that a session can do: see sketch.py.
+        Variant("sketch-read", "a sketch, memory, read", "sketch", "/read"),
+        Variant("sketch-write", "a sketch, memory, write", "sketch", "/write"),
+    ),
+    (
         Variant("memory-read", "aiosess, memory, read", "memory", "/read"),
         Variant("as-cookie-read", "aiohttp-session, encrypted cookie, read", "as-cookie", "/read"),
     ),
@@ -157,6 +163,8 @@ PAIRS: list[tuple[Variant, ...]] = [
 # These say nothing new at 1 and 256 connections.
 ONLY_AT_32 = {
     "empty-middleware",
+    "sketch-read",
+    "sketch-write",
     "excluded",
     "redis-eager-read",
     "bare-again",
@@ -234,6 +242,8 @@ _SHARES = [
 
 GOALS = [
     Goal(_SHARE, "empty-middleware", "ratio", None),
+    Goal(_SHARE, "sketch-read", "ratio", None),
+    Goal(_SHARE, "sketch-write", "ratio", None),
     *(Goal(_SHARE, name, "ratio", bound, stretch) for name, bound, stretch in _SHARES),
     Goal("requests per second, times those behind an empty middleware", "unused", "rival", None),
     Goal("commands a request", "redis-read", "commands", 1, is_most=True),

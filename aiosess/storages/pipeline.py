@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from aiosess.errors import StorageUnavailable
@@ -24,6 +25,11 @@ Call: TypeAlias = tuple[asyncio.Future[Any], bytes, float, float, bytes]
 
 A plain tuple, for there is one for each call.
 """
+
+
+_is_done: Final = asyncio.Future[Any].done
+_answer_of: Final = itemgetter(0)
+_command_of: Final = itemgetter(1)
 
 
 class Pipeline(asyncio.Protocol):
@@ -88,15 +94,16 @@ class Pipeline(asyncio.Protocol):
         """Send what was asked, once the connection stands and takes more."""
         if self.transport is None or self.is_over or not self._may_write:
             return
-        # What was given up before it was sent is never sent.
-        calls = [call for call in self._outbox if not call[0].done()]
-        self._outbox.clear()
+        calls, self._outbox = self._outbox, []
+        # What was given up before it was sent is never sent; map() asks without a step in Python.
+        if any(map(_is_done, map(_answer_of, calls))):
+            calls = [call for call in calls if not call[0].done()]
         if not calls:
             return
         if not self.waiting:
             self.moved_at = clock()
         self.waiting.extend(calls)
-        self.transport.write(b"".join([call[1] for call in calls]))
+        self.transport.write(b"".join(map(_command_of, calls)))
         owes_until = self.moved_at + self.patience
         if owes_until < self._look_at:
             self.look_by(owes_until)

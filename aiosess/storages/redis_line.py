@@ -45,6 +45,8 @@ else:
     _Push = getattr(hiredis, "PushNotification", ())
 
 _NOT_YET: Final = object()
+# Replies that are neither errors nor said unasked.
+_PLAIN: Final = frozenset((bytes, int, type(None)))
 
 # A connection that has owed an answer for so many seconds is given up, unless the client has a
 # socket_timeout of its own; so is one that is not made in that time.
@@ -279,19 +281,10 @@ class _Wire(Pipeline):
         try:
             self._reader.feed(data)
             while (reply := gets(False)) is not _NOT_YET:
-                if isinstance(reply, _Push):
-                    self._hear(reply)
-                    continue
-                is_refusal = isinstance(reply, Exception)
-                if is_refusal and self._is_end(reply):
-                    raise reply
-                answer = waiting.popleft()[0]
-                if answer.done():
-                    continue
-                if is_refusal:
-                    answer.set_exception(reply)
-                else:
-                    answer.set_result(reply)
+                if reply.__class__ in _PLAIN or self._is_result(reply):
+                    answer = waiting.popleft()[0]
+                    if not answer.done():
+                        answer.set_result(reply)
         except Exception as error:  # noqa: BLE001
             # Also an answer that nobody asked for: it is doubtful then which belongs to whom.
             self.end(error)
@@ -346,14 +339,26 @@ class _Wire(Pipeline):
         self.transport = transport
         self.send()
 
-    def _is_end(self, refusal: Exception) -> bool:
-        """Ask whether *refusal* says of the connection that it is of no use."""
-        if not isinstance(refusal, exceptions.ResponseError):
+    def _is_result(self, reply: Any) -> bool:
+        """Ask whether *reply* is what somebody asked for, and pass it on where it is not.
+
+        Raise an error of redis-py that says of the connection that it is of no use.
+        """
+        if isinstance(reply, _Push):
+            self._hear(reply)
+            return False
+        if not isinstance(reply, Exception):
             return True
         # The primary was demoted, and the sentinel knows the new one.
-        return isinstance(refusal, exceptions.ReadOnlyError) and isinstance(
+        is_demoted = isinstance(reply, exceptions.ReadOnlyError) and isinstance(
             self._connection, SentinelManagedConnection
         )
+        if is_demoted or not isinstance(reply, exceptions.ResponseError):
+            raise reply
+        answer = self.waiting.popleft()[0]
+        if not answer.done():
+            answer.set_exception(reply)
+        return False
 
     def _hear(self, push: Any) -> None:
         """Tell redis-py what Redis said unasked: the connection may have to be replaced."""

@@ -17,7 +17,7 @@ import redis
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 
 from aiosess import MemoryStorage, Storage
-from aiosess.retry import RetryingStorage, RetryPolicy
+from aiosess.retry import RetryingStorage, RetryPolicy, held_to
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import FakeClock, FaultyStorage, Harness, report, run_contract
 from aiosess.testing.pytest import storage_contract
@@ -61,10 +61,13 @@ async def test_memory_in_real_time() -> None:
     assert all(result.is_kept for result in results), report(results)
 
 
-@asynccontextmanager
-async def with_retries(url: str) -> AsyncGenerator[Storage]:
-    async with RedisStorage.from_url(url, prefix=prefix()) as storage:
-        yield retrying(storage)
+def as_applications_have_it(policy: RetryPolicy) -> MakeOnRedis:
+    @asynccontextmanager
+    async def make(url: str) -> AsyncGenerator[Storage]:
+        async with RedisStorage.from_url(url, prefix=prefix()) as storage:
+            yield held_to(storage, policy)
+
+    return make
 
 
 @asynccontextmanager
@@ -86,7 +89,8 @@ def handed_in(**client_options: Any) -> MakeOnRedis:
 @pytest.mark.parametrize(
     "make",
     [
-        pytest.param(with_retries, id="with retries"),
+        pytest.param(as_applications_have_it(POLICY), id="with retries"),
+        pytest.param(as_applications_have_it(RetryPolicy(timeout=5.0)), id="with a time limit"),
         pytest.param(with_a_bounded_pool, id="a pool of three connections"),
         pytest.param(handed_in(), id="a client handed in"),
         pytest.param(handed_in(decode_responses=True), id="decode_responses"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -78,13 +79,20 @@ async def test_one_server_and_two_keep_the_contract(
 ) -> None:
     urls = [server.url, f"{server.url},127.0.0.1:{second_server.port}"]
 
-    def harness(url: str) -> Harness:
-        return Harness(lambda: MemcachedStorage.from_url(url, prefix=f"{uuid.uuid4()}:"), unit=2)
+    def harness(url: str, limit: float) -> Harness:
+        def make() -> MemcachedStorage:
+            return MemcachedStorage.from_url(url, prefix=f"{uuid.uuid4()}:").within(limit)
 
-    on_one, on_two = await asyncio.gather(*(run_contract(harness(url)) for url in urls))
+        return Harness(make, unit=2)
+
+    on_one, on_two, on_one_in_time = await asyncio.gather(
+        *(run_contract(harness(url, math.inf)) for url in urls),
+        run_contract(harness(server.url, 60)),
+    )
 
     assert all(result.is_kept for result in on_one), report(on_one)
     assert all(result.is_kept for result in on_two), report(on_two)
+    assert all(result.is_kept for result in on_one_in_time), report(on_one_in_time)
 
 
 async def test_a_read_is_one_command_and_a_write_another(
