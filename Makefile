@@ -9,7 +9,7 @@ UV_INSTALL = .ci/uv $(VENV) pip install --quiet --python $(BIN)/python \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types architecture spelling coverage proof bench bench-peers bench-micro bench-instructions bench-memory bench-import wrk matrix servers \
+.PHONY: help run test check format lint types architecture spelling coverage proof bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-import wrk matrix servers \
 	constraints build clean
 
 help: ## List these targets
@@ -71,6 +71,9 @@ bench-import: $(VENV)/.run ## What importing aiosess takes beside importing aioh
 
 bench-instructions: $(VENV)/.bench servers valgrind ## Instructions a request, exact on any machine (ARGS="--against HEAD")
 	$(BIN)/python benchmarks/instructions.py $(ARGS)
+
+bench-steps: $(VENV)/.bench servers ## Steps of the interpreter a request, and where (ARGS="--functions 20")
+	$(BIN)/python benchmarks/steps.py $(ARGS)
 
 wrk valgrind:
 	@command -v $@ > /dev/null || .ci/apt-install $@

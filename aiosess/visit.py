@@ -293,7 +293,7 @@ class Visit(Bridge[SessionState]):
             is_modified = bool(state.changes())
             if is_modified:
                 is_kept = await keeper.replace(state)
-            elif keeper.is_due(state.session_id):
+            elif keeper.is_touch_due(state):
                 is_kept = await keeper.touch(state, is_renewal_told=False)
             else:
                 return

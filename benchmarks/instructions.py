@@ -23,6 +23,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,6 +148,24 @@ def per_request(case: Case, package: Path | None) -> float:
     return (more - few) / (MORE - FEW) / CONNECTIONS
 
 
+@contextlib.contextmanager
+def back_ends() -> Iterator[Callable[[Case], Case]]:
+    """Start Redis and memcached, and give a function that says of a case where they are."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aiosess-bench-")))
+        *_, back_end_core = cores()
+        ports = {}
+        for name, start in {"redis": redis_server, "memcached": memcached}.items():
+            process = start(core=back_end_core, folder=folder)
+            stack.callback(process.stop)
+            ports[name] = process.port
+        urls = {
+            "{redis}": f"redis://127.0.0.1:{ports['redis']}/0",
+            "{memcached}": f"memcached://127.0.0.1:{ports['memcached']}",
+        }
+        yield lambda case: replace(case, storage=urls.get(case.storage, case.storage))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", metavar="NAMES", help="these cases, * allowed, with commas")
@@ -166,31 +185,21 @@ def main() -> None:
         if case.name == "bare" or any(fnmatch.fnmatch(case.name, each) for each in patterns)
     ]
     with contextlib.ExitStack() as stack:
+        placed = stack.enter_context(back_ends())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aiosess-bench-")))
-        *_, back_end_core = cores()
-        ports = {}
-        for name, start in {"redis": redis_server, "memcached": memcached}.items():
-            process = start(core=back_end_core, folder=folder)
-            stack.callback(process.stop)
-            ports[name] = process.port
-        urls = {
-            "{redis}": f"redis://127.0.0.1:{ports['redis']}/0",
-            "{memcached}": f"memcached://127.0.0.1:{ports['memcached']}",
-        }
         other = unpacked(arguments.against, folder) if arguments.against else None
         against = f" {arguments.against} |" if other is not None else ""
         print(f"| thousand instructions a request | now | beyond bare | of bare |{against}")
         print("| --- | --- | --- | --- |" + (" --- |" if other is not None else ""))
         bare = 0.0
         for case in chosen:
-            placed = replace(case, storage=urls.get(case.storage, case.storage))
-            now = per_request(placed, None)
+            now = per_request(placed(case), None)
             bare = bare or now
             row = (
                 f"| {case.name} | {now / 1e3:.0f} | {(now - bare) / 1e3:+.0f} | {bare / now:.2f} |"
             )
             if other is not None and case.sessions == "aiosess":
-                row += f" {per_request(placed, other) / 1e3:.0f} |"
+                row += f" {per_request(placed(case), other) / 1e3:.0f} |"
             elif other is not None:
                 row += " |"
             print(row, flush=True)

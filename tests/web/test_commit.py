@@ -13,7 +13,16 @@ from aiohttp.test_utils import TestClient
 from aiohttp.typedefs import Handler, Middleware
 from pytest_aiohttp import AiohttpClient
 
-from aiosess import SESSION, CookieOptions, Session, SessionOptions, Storage, get_session, setup
+from aiosess import (
+    SESSION,
+    CookieOptions,
+    Session,
+    SessionOptions,
+    Storage,
+    Stored,
+    get_session,
+    setup,
+)
 from aiosess.testing import FaultyStorage
 from tests.conftest import SECRET, MakeApp, MakeOptions
 from tests.web.conftest import Connect
@@ -351,6 +360,28 @@ async def test_touch_after_zero_touches_each_time(
     await client.get("/show", headers=signed("apple"))
 
     assert faulty.calls == ["load", "touch", "load", "touch"]
+
+
+class ReadsAndTouches(FaultyStorage):
+    """A storage that can do both in one call."""
+
+    async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
+        self.calls.append("load_and_touch")
+        stored = await self.storage.load(session_id)
+        return None if stored is None else (stored, await self.storage.touch(session_id, ttl))
+
+
+async def test_a_record_that_was_touched_as_it_was_read_is_not_touched_again_at_the_end(
+    connect: Connect, storage: Storage
+) -> None:
+    touching = ReadsAndTouches(storage)
+    await keep(storage, "apple", n=1)
+    client = await connect(show, storage=touching, touch_after=0, forgets=True)
+
+    for _ in range(2):
+        await client.get("/show", headers=signed("apple"))
+
+    assert touching.calls == ["load_and_touch"] * 2
 
 
 async def remember(request: web.Request) -> web.Response:
