@@ -172,7 +172,8 @@ class Keeper:
                 return await self._replace_on_top(state, current)
             # An earlier try got there, only its answer did not.
             version = current.version
-        self._saved(state, version)
+        state.saved(version)
+        self._touched.add(state.session_id)
         return True
 
     async def touch(self, state: SessionState, *, is_renewal_told: bool = True) -> bool:

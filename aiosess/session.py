@@ -138,7 +138,7 @@ class SessionState:
             value = data.get(key, MISSING)
             written[key] = value if value.__class__ in SCALARS else freeze(value)
         self.written = written
-        self.written_own = dict(self.cookie.own)
+        self.written_own = self.cookie.own.copy()
 
     def saved(self, version: Version) -> None:
         """Take note that it was written: changes since ``writing()`` are still to be saved."""
@@ -146,8 +146,12 @@ class SessionState:
         self.is_marked = False
         if self.written_own is not None:
             self.original_own = self.written_own
+        originals, written = self.originals, self.written or {}
+        if originals.keys() != written.keys():
+            # Others came in the meantime, or were taken back.
+            written = {**originals, **written}
         data, unsaved = self.data, {}
-        for key, original in {**self.originals, **(self.written or {})}.items():
+        for key, original in written.items():
             value = data.get(key, MISSING)
             # The handler may still hold a container and change it after an explicit save().
             if value is not original and (is_container(value) or not is_same(original, value)):
@@ -456,20 +460,20 @@ class Session(aiohttp_session.Session):
             raise TypeError(f"session keys are str, not {key!r}: use {str(key)!r}")
         if key in RESERVED_KEYS:
             raise ValueError(f"session[{key!r}] belongs to the record: use another key")
-        self._remember(key)
+        if key not in self._state.originals:
+            self._remember(key)
         self._mapping[key] = value
 
     def __delitem__(self, key: str) -> None:
         if key in self._mapping:
             self._check_alive()
-            self._remember(key)
+            if key not in self._state.originals:
+                self._remember(key)
         del self._mapping[key]
 
     def _remember(self, key: str) -> None:
-        originals = self._state.originals
-        if key not in originals:
-            value = self._mapping.get(key, MISSING)
-            originals[key] = value if value.__class__ in SCALARS else freeze(value)
+        value = self._mapping.get(key, MISSING)
+        self._state.originals[key] = value if value.__class__ in SCALARS else freeze(value)
 
     def _check_alive(self) -> None:
         if self._is_destroyed:

@@ -47,6 +47,8 @@ _SHA: Final = {
     for script in (_REPLACE, _LOAD_AND_TOUCH)
 }
 
+_REPLACE_SHA: Final = _SHA[_REPLACE]
+
 # Errors that say "not now": https://redis.io/docs/latest/develop/reference/protocol-spec/
 _NO_ANSWER: Final = (
     exceptions.ConnectionError,
@@ -150,7 +152,7 @@ class RedisStorage:
 
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
         """Keep *payload* under a free id (``SET NX PX``); IdTaken when it is not."""
-        written = await self._call("SET", self._key(session_id), payload, "PX", _ms(ttl), "NX")
+        written = await self._call("SET", self._prefix + session_id, payload, "PX", _ms(ttl), "NX")
         if not written:
             raise IdTaken
         return payload
@@ -168,7 +170,7 @@ class RedisStorage:
 
     async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
         """Return the record, and whether it now lives *ttl* seconds (a script, one round trip)."""
-        answer = await self._run(_LOAD_AND_TOUCH, self._key(session_id), _ms(ttl))
+        answer = await self._run(_LOAD_AND_TOUCH, 1, self._prefix + session_id, _ms(ttl))
         if answer is None:
             return None
         payload = cast("bytes", _as_bytes(answer[0]))
@@ -182,7 +184,15 @@ class RedisStorage:
         digest = ""
         if isinstance(expected, bytes):
             digest = hashlib.sha1(expected, usedforsecurity=False).hexdigest()
-        answer = await self._run(_REPLACE, self._key(session_id), digest, payload, _ms(ttl))
+        arguments = (1, self._prefix + session_id, digest, payload, _ms(ttl))
+        try:
+            # What _run() does, with a coroutine less.
+            command = ("EVALSHA", _REPLACE_SHA, *arguments)
+            answer = await self._line.ask(command, self._timeout)
+        except exceptions.NoScriptError:
+            answer = await self._call("EVAL", _REPLACE, *arguments)
+        except _FAILURES as error:
+            _raise(error)
         if answer == 1:
             return payload
         current = _as_bytes(answer)
@@ -190,21 +200,17 @@ class RedisStorage:
 
     async def touch(self, session_id: str, ttl: float) -> bool:
         """Let the record live *ttl* seconds from now (``PEXPIRE``); False when there is none."""
-        return bool(await self._call("PEXPIRE", self._key(session_id), _ms(ttl)))
+        return bool(await self._call("PEXPIRE", self._prefix + session_id, _ms(ttl)))
 
     async def delete(self, session_id: str) -> bool:
         """Remove the record (``DEL``); False when there was none."""
-        return bool(await self._call("DEL", self._key(session_id)))
+        return bool(await self._call("DEL", self._prefix + session_id))
 
-    def _key(self, session_id: str) -> str:
-        return self._prefix + session_id
-
-    async def _run(self, script: str, key: str, *arguments: str | bytes | int) -> Any:
+    async def _run(self, script: str, *arguments: str | bytes | int) -> Any:
         try:
-            command = ("EVALSHA", _SHA[script], 1, key, *arguments)
-            return await self._line.ask(command, self._timeout)
+            return await self._line.ask(("EVALSHA", _SHA[script], *arguments), self._timeout)
         except exceptions.NoScriptError:
-            return await self._call("EVAL", script, 1, key, *arguments)
+            return await self._call("EVAL", script, *arguments)
         except _FAILURES as error:
             _raise(error)
 
