@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.errors import (
@@ -462,21 +462,18 @@ class Keeper:
     def _state(
         self, session_id: str, record: Record, version: Version, cookie: CookieOptions
     ) -> SessionState:
-        own: dict[str, Any] = {}
+        data, max_age, own, created_at = record
         # Most sessions have nothing of their own: the cookie lives as long as all others.
-        if record.own or record.max_age is not cookie.max_age:
+        if own or max_age is not cookie.max_age:
             own = record.own_attributes(cookie)
-        created_at = record.created_at
-        state = SessionState(
-            session_id,
-            SessionCookie(cookie, own),
-            self._clock() if created_at is None else created_at,
-            record.data,
-            version,
-            dict(own),
-        )
-        if created_at is None and self._timeouts.absolute is not None:
-            # Without a beginning of its own, a session by Express would never be too old.
+        is_by_express = created_at is None
+        if created_at is None:
+            created_at = self._clock()
+        state = SessionState(session_id, SessionCookie(cookie, own), created_at, data, version)
+        if own:
+            state.original_own = dict(own)
+        if is_by_express and self._timeouts.absolute is not None:
+            # Without a beginning of its own, such a session would never be too old.
             state.is_marked = True
         return state
 

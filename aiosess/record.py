@@ -35,6 +35,8 @@ RESERVED_KEYS: Final = frozenset({COOKIE_KEY, RESERVED_KEY})
 
 # Deeper than anybody's data, and well within what Python can walk down.
 _DEEPEST: Final = 200
+# A payload of so many bytes has no brackets enough to be deeper.
+_SHORT: Final = 2 * _DEEPEST
 _SCALARS: Final = frozenset({str, bool, type(None)})
 # Python reads and writes integers of up to 4300 digits.
 _MOST_BITS: Final = 14_000
@@ -127,7 +129,7 @@ def decode(payload: bytes, head: bytes = b"") -> Record | Alias:
 
     *head* is that of the cookie's options. What it says of the cookie need not be read again.
     """
-    if not head or not payload.startswith(head) or _may_be_deep(payload):
+    if not head or not payload.startswith(head) or (len(payload) > _SHORT and _is_deep(payload)):
         return _decode_whole(payload)
     try:
         data: Any = _decode(b"{" + payload[len(head) :])
@@ -137,7 +139,10 @@ def decode(payload: bytes, head: bytes = b"") -> Record | Alias:
     # Of two cookies the last one counts.
     if COOKIE_KEY in data or meta.__class__ is not dict or "own" in meta or "renewed_to" in meta:
         return _decode_whole(payload)
-    return _new_record(Record, (data, None, {}, _instant(meta.get("created"))))
+    created_at = meta.get("created")
+    if not (created_at.__class__ is float and 0 <= created_at < _LATEST):
+        created_at = _instant(created_at)
+    return _new_record(Record, (data, None, {}, created_at))
 
 
 def _decode_whole(payload: bytes) -> Record | Alias:
@@ -147,7 +152,7 @@ def _decode_whole(payload: bytes) -> Record | Alias:
         data = _decode_rare(payload)
     if data.__class__ is not dict:
         raise RecordError(f"JSON, but {data.__class__.__name__} and not an object")
-    if _may_be_deep(payload) and not _is_within(data, _DEEPEST):
+    if len(payload) > _SHORT and _is_deep(payload) and not _is_within(data, _DEEPEST):
         raise RecordError(f"nested more than {_DEEPEST} deep")
     cookie: Any = data.pop(COOKIE_KEY, None)
     if cookie.__class__ is not dict:
@@ -168,9 +173,9 @@ def _decode_whole(payload: bytes) -> Record | Alias:
     return Record(data, max_age, attributes, _instant(meta.get("created")))
 
 
-def _may_be_deep(payload: bytes) -> bool:
-    """Ask whether there are brackets enough, which takes no look into a short payload."""
-    return len(payload) > 2 * _DEEPEST and payload.count(b"[") + payload.count(b"{") > _DEEPEST
+def _is_deep(payload: bytes) -> bool:
+    """Ask whether there are brackets enough for it."""
+    return payload.count(b"[") + payload.count(b"{") > _DEEPEST
 
 
 def encode_value(value: object) -> bytes:
