@@ -267,7 +267,7 @@ class _Wire(Pipeline):
             return
         if not self.waiting and not self.is_over:
             self._may_be_cut = clock() - self.moved_at > _IDLE
-            if self._connection.should_reconnect():
+            if self._is_to_be_replaced():
                 self._may_be_cut = True
                 self.end(exceptions.ConnectionError("the connection is to be replaced"))
         super().send()
@@ -338,6 +338,11 @@ class _Wire(Pipeline):
         self.patience = self._pool.connection_kwargs.get("socket_timeout") or _PATIENCE
         self.transport = transport
         self.send()
+
+    def _is_to_be_replaced(self) -> bool:
+        """Ask whether redis-py was told so by the server; before 7.0, it did not listen."""
+        asks = getattr(self._connection, "should_reconnect", None)
+        return asks is not None and asks()
 
     def _is_result(self, reply: Any) -> bool:
         """Ask whether *reply* is what somebody asked for, and pass it on where it is not.

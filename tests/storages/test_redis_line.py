@@ -16,6 +16,7 @@ from typing import Any, Final
 import pytest
 import trustme
 from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.credentials import StreamingCredentialProvider, UsernamePasswordCredentialProvider
 
 from aiosess import Storage, StorageError, StorageUnavailable
@@ -149,6 +150,18 @@ async def test_a_connection_that_redis_py_wants_to_leave_is_left(
 
     [after] = await connections(client, name)
     assert after["id"] != before["id"]
+
+
+async def test_a_redis_py_that_asks_for_no_new_connection_is_good_enough(
+    redis: RedisStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await redis.create("there", b"cart", 60)
+    connection = redis._line._wire._connection  # type: ignore[union-attr]
+    # As before redis-py 7.0.
+    monkeypatch.delattr(AbstractConnection, "should_reconnect")
+
+    assert not hasattr(connection, "should_reconnect")
+    assert await payload(redis, "there") == b"cart"
 
 
 # Cancelled.
