@@ -209,6 +209,19 @@ async def test_a_server_that_forgot_the_script_is_sent_it_again_once(
     assert await client.get(f"sess:{session_id}") == b"three"
 
 
+async def test_a_server_that_forgot_how_to_read_and_touch_is_told_once(
+    redis: RedisStorage, client: Redis, session_id: str
+) -> None:
+    await redis.create(session_id, b"one", 60)
+    await client.script_flush()
+
+    async with commands_seen(client) as seen:
+        loaded = [await redis.load_and_touch(session_id, 600) for _ in range(2)]
+
+    assert seen == ["EVALSHA", "EVAL", "EVALSHA"]
+    assert [each and each[0].payload for each in loaded] == [b"one", b"one"]
+
+
 async def test_a_conflict_is_noticed_by_a_server_that_forgot_the_script(
     redis: RedisStorage, client: Redis, session_id: str
 ) -> None:
