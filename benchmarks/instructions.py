@@ -114,8 +114,8 @@ class Connection:
         return answer
 
 
-async def answer(case: Case, times: int) -> None:
-    """Let each connection ask *times* times."""
+async def begun(case: Case) -> list[Connection]:
+    """Return the connections to an application, each with a session and some requests behind it."""
     runner = web.AppRunner(application(case.sessions, case.storage), access_log=None)
     await runner.setup()
     assert runner.server is not None
@@ -123,6 +123,12 @@ async def answer(case: Case, times: int) -> None:
     for connection in connections:
         await connection.begin()
     await asyncio.gather(*(connection.get(case.path, 5) for connection in connections))
+    return connections
+
+
+async def answer(case: Case, times: int) -> None:
+    """Let each connection ask *times* times."""
+    connections = await begun(case)
     await asyncio.gather(*(connection.get(case.path, times) for connection in connections))
 
 

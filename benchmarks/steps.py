@@ -23,9 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from aiohttp import web
-from instructions import CASES, CONNECTIONS, Case, Connection, back_ends
-from server import application
+from instructions import CASES, CONNECTIONS, Case, back_ends, begun
 
 TIMES = 2
 _HERE = Path(__file__).parent.parent
@@ -60,13 +58,7 @@ def _name(frame: FrameType) -> str:
 
 async def counted(case: Case) -> Steps:
     """Let each of the connections ask a few times."""
-    runner = web.AppRunner(application(case.sessions, case.storage), access_log=None)
-    await runner.setup()
-    assert runner.server is not None
-    connections = [Connection(runner.server()) for _ in range(CONNECTIONS)]
-    for connection in connections:
-        await connection.begin()
-    await asyncio.gather(*(connection.get(case.path, 10) for connection in connections))
+    connections = await begun(case)
     steps = Steps()
     sys.settrace(steps)
     await asyncio.gather(*(connection.get(case.path, TIMES) for connection in connections))

@@ -97,7 +97,7 @@ class MemcachedStorage:
     def within(self, timeout: float) -> Self:
         """Return the same storage, whose calls raise StorageUnavailable after *timeout* seconds."""
         limited = copy.copy(self)
-        limited._timeout = timeout  # noqa: SLF001
+        limited._timeout = timeout  # noqa: SLF001 - it is one of us
         return limited
 
     async def __aenter__(self) -> Self:

@@ -181,16 +181,19 @@ class _Node:
         self,
         key: bytes,
         command: bytes,
-        timeout: float,  # noqa: ASYNC109
+        limit: float,
     ) -> Reply:
         asked_at = clock()
-        connection = await self.connect(timeout)
+        connection = await self.connect(limit)
         answer: asyncio.Future[Reply] = connection.loop.create_future()
-        connection.take([(answer, command, asked_at, timeout, key)])
+        connection.take([(answer, command, asked_at, limit, key)])
         return await answer
 
-    async def connect(self, timeout: float) -> _Connection:  # noqa: ASYNC109
-        """Return a connection that stands, a new one where needed; all who ask share it."""
+    async def connect(self, limit: float) -> _Connection:
+        """Return a connection that stands, a new one where needed; all who ask share it.
+
+        StorageUnavailable when that takes more than *limit* seconds.
+        """
         loop = asyncio.get_running_loop()
         task = self._connecting
         if task is None or task.done() or task.get_loop() is not loop:
@@ -198,9 +201,9 @@ class _Node:
             # Who was cancelled meanwhile does not look at the outcome.
             task.add_done_callback(_look_at)
         # Unlike an awaited task, one that is waited for outlives the cancelled waiter.
-        await asyncio.wait([task], timeout=timeout if timeout < math.inf else None)
+        await asyncio.wait([task], timeout=limit if limit < math.inf else None)
         if not task.done():
-            raise StorageUnavailable.after(timeout)
+            raise StorageUnavailable.after(limit)
         if task.cancelled():
             raise ConnectionAbortedError("the client was closed")
         return task.result()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from operator import itemgetter
@@ -32,7 +33,7 @@ _answer_of: Final = itemgetter(0)
 _command_of: Final = itemgetter(1)
 
 
-class Pipeline(asyncio.Protocol):
+class Pipeline(asyncio.Protocol, ABC):
     """Sends what is asked in one tick together; the answers are those of ``waiting``, in order.
 
     A call may be given up at any time: if it was not sent yet, it never is; if it was, its answer
@@ -119,9 +120,9 @@ class Pipeline(asyncio.Protocol):
         self._outbox.clear()
         self.ended(calls, error)
 
+    @abstractmethod
     def ended(self, calls: Sequence[Call], error: BaseException) -> None:
         """Tell those who waited, and let go of the connection."""
-        raise NotImplementedError
 
     def look_by(self, at: float) -> None:
         """Look at *at* for who has waited too long."""

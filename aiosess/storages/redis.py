@@ -128,7 +128,7 @@ class RedisStorage:
         if not isinstance(self._line, RedisLine):
             return None
         limited = copy.copy(self)
-        limited._timeout = timeout  # noqa: SLF001
+        limited._timeout = timeout  # noqa: SLF001 - it is one of us
         return limited
 
     async def __aenter__(self) -> Self:

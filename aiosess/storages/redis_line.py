@@ -141,7 +141,7 @@ class ClientLine:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def ask(self, command: _Command, timeout: float = math.inf) -> Awaitable[Any]:  # noqa: ARG002
+    def ask(self, command: _Command, _timeout: float = math.inf) -> Awaitable[Any]:
         """Send *command* and return, once awaited, its answer; the time limit is the client's."""
         answer: Awaitable[Any] = self._client.execute_command(*command, NEVER_DECODE=True)
         return answer
@@ -164,10 +164,10 @@ class ClusterLine:
         self._lines: dict[str, RedisLine | None] = {}
         self._doubted: set[str] = set()
 
-    async def ask(self, command: _Command, timeout: float = math.inf) -> Any:  # noqa: ASYNC109
+    async def ask(self, command: _Command, limit: float = math.inf) -> Any:
         """Send *command* and return its answer, strings as bytes; raise redis-py's errors.
 
-        *timeout* is for what goes over a line; what the cluster's client does has its own.
+        *limit*, in seconds, is for what goes over a line; the cluster's client has its own.
         """
         node = self._node_of(command)
         line = None if node is None else self._line_to(node)
@@ -177,7 +177,7 @@ class ClusterLine:
                 self._doubted.discard(node.name)
             return answer
         try:
-            return await line.ask(command, timeout)
+            return await line.ask(command, limit)
         except _NOT_DONE:
             return await self._own.ask(command)
         except exceptions.ResponseError:
@@ -285,7 +285,7 @@ class _Wire(Pipeline):
                     answer = waiting.popleft()[0]
                     if not answer.done():
                         answer.set_result(reply)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - whatever it was, no call may wait for ever
             # Also an answer that nobody asked for: it is doubtful then which belongs to whom.
             self.end(error)
 
@@ -321,10 +321,10 @@ class _Wire(Pipeline):
             # From here on what arrives is ours; redis-py has read the answers to what it asked.
             self._reader = _Reader(
                 protocolError=exceptions.InvalidResponse,
-                replyError=connection._parser.parse_error,  # noqa: SLF001
+                replyError=connection._parser.parse_error,  # noqa: SLF001 - see _is_lent()
                 notEnoughData=_NOT_YET,
             )
-            transport = connection._writer.transport  # noqa: SLF001
+            transport = connection._writer.transport  # noqa: SLF001 - see _is_lent()
             self._lender = transport.get_protocol()
             transport.set_protocol(self)
             if transport.is_closing():
@@ -367,7 +367,7 @@ class _Wire(Pipeline):
 
     def _hear(self, push: Any) -> None:
         """Tell redis-py what Redis said unasked: the connection may have to be replaced."""
-        parser = self._connection._parser  # noqa: SLF001
+        parser = self._connection._parser  # noqa: SLF001 - see _is_lent()
         if hasattr(parser, "handle_push_response"):
             self._begin(parser.handle_push_response(push))
 
