@@ -42,7 +42,7 @@ class Bridge(ABC, Generic[StateT]):
     def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
         """Return the session; ``None`` where there can be none."""
 
-    def has_finished(self, response: web.StreamResponse) -> bool:  # noqa: ARG002 - some look
+    def has_finished(self, response: web.StreamResponse) -> bool:  # noqa: ARG002 - Visit's needs it
         """Finish *response* at once where there is nothing to keep; False: it takes commit()."""
         return False
 

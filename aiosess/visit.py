@@ -100,6 +100,7 @@ class Visit(Bridge[SessionState]):
                 state.is_plain = False
             self._state = state
             self._session = session = Session(state, self)
+            # What hand_out() does, with a call less.
             request[SESSION] = request[SESSION_KEY] = session
             self._is_opened = True
             return session

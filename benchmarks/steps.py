@@ -1,4 +1,4 @@
-"""How many steps the interpreter takes for one request, and in which functions: exact, in seconds.
+"""How many steps the interpreter takes for one request, and in which functions: exact, in minutes.
 
     make bench-steps
     python benchmarks/steps.py --only 'redis-*' --functions 40

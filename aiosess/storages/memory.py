@@ -102,6 +102,7 @@ class MemoryStorage:
         queue = self._ends.queue
         if queue and queue[0][0] <= now:
             self._sweep(now)
+        # What _find() does, with a call less.
         entry = self._shards[hash(session_id) % _SHARDS].get(session_id)
         if entry is None or entry.expires_at <= now:
             return None
