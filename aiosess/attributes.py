@@ -101,7 +101,7 @@ class CookieOptions:
         return replace(self, secure=secure, samesite=samesite, partitioned=partitioned)
 
 
-class SessionCookie:
+class SessionCookie(msgspec.Struct, eq=False):
     """The cookie of one session: the options' attributes, and what this session has of its own.
 
     Each attribute can be set for this session alone (``session.cookie.max_age = 30 * 86400`` for
@@ -109,11 +109,8 @@ class SessionCookie:
     changes nothing.
     """
 
-    __slots__ = ("base", "own")
-
-    def __init__(self, base: CookieOptions, own: dict[str, Any] | None = None) -> None:
-        self.base: CookieOptions = base
-        self.own: dict[str, Any] = {} if own is None else own
+    base: CookieOptions
+    own: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"SessionCookie({self.base!r}, own={self.own!r})"

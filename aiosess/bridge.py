@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from aiohttp import web
 from aiohttp_session import SESSION_KEY, STORAGE_KEY
@@ -14,7 +14,7 @@ from aiosess.attributes import SessionCookie
 from aiosess.errors import SessionError
 from aiosess.session import SESSION, Intent, Session, SessionState
 
-__all__ = ["VISIT", "Bridge", "NoSessions", "hand_out", "silence"]
+__all__ = ["Bridge", "NoSessions", "hand_out", "silence"]
 
 StateT = TypeVar("StateT", bound=SessionState)
 
@@ -42,22 +42,23 @@ class Bridge(ABC, Generic[StateT]):
     def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
         """Return the session; ``None`` where there can be none."""
 
-    def has_finished(self, response: web.StreamResponse) -> bool:  # noqa: ARG002 - Visit's needs it
-        """Finish *response* at once where there is nothing to keep; False: it takes commit()."""
-        return False
+    def end(self, response: web.StreamResponse) -> Coroutine[Any, Any, None] | None:
+        """Begin to commit, and return what is still to be awaited, where anything is."""
+        return self.commit(response)
 
     @abstractmethod
     async def commit(self, response: web.StreamResponse) -> None:
         """Keep what the handler did, then write the cookie into *response*."""
 
+    def is_ready(self, response: web.StreamResponse) -> bool:
+        """Ask whether *response* can leave as it is; False: it takes prepare()."""
+        if not self.is_asked:
+            self.sent_on = response
+        return not self.is_asked
+
     @abstractmethod
     async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
         """Commit, for a response whose headers are about to leave."""
-
-    @property
-    def has_news(self) -> bool:
-        """Ask whether prepare() may have more to do for a response that was committed already."""
-        return True
 
     @abstractmethod
     def abandon(self) -> None:
@@ -113,6 +114,10 @@ class Bridge(ABC, Generic[StateT]):
 class NoSessions:
     """Stands there in a request whose route gets no session, and says so."""
 
+    def is_ready(self, _response: web.StreamResponse) -> bool:
+        """Return True."""
+        return True
+
     async def open(self, _request: web.Request) -> None:
         """Return ``None``."""
 
@@ -141,6 +146,3 @@ def silence(request: web.Request) -> None:
             request[key] = None
             del request[key]
 
-
-VISIT: Final = web.RequestKey[Bridge[Any] | NoSessions]("aiosess.visit")
-"""Where a request keeps its visit, which stands under aiohttp_session's key as well."""

@@ -14,7 +14,6 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
 
@@ -146,8 +145,7 @@ class ForeignStorage:
         return f"{self.name} is a storage of aiohttp-session: {'; '.join(limits)}"
 
 
-@dataclass(kw_only=True)
-class ForeignState(SessionState):
+class ForeignState(SessionState, kw_only=True):
     """What is known of a session; *loaded* is the storage's own object for it.
 
     Its values need not be JSON: the storage's encoder knows what it takes.

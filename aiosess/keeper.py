@@ -8,10 +8,10 @@ import logging
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.errors import (
@@ -72,6 +72,9 @@ class Keeper:
     is_due: Callable[[str], bool]
     """Ask whether a record that lives as long as most was last touched ``touch_after`` ago."""
 
+    fetch: Callable[[str], Coroutine[Any, Any, Stored | None]]
+    """Return what the storage keeps under an id, for read()."""
+
     def __init__(
         self,
         storage: Storage,
@@ -83,6 +86,8 @@ class Keeper:
         self._storage = storage
         self._timeouts = options.timeouts
         self._is_idle_by_cookie = options.is_idle_by_cookie
+        # Whether even a record like most others takes a second look.
+        self._is_particular = self._is_idle_by_cookie or self._timeouts.absolute is not None
         self._merge: Merge = options.merge
         self._grace = options.renew_grace
         self._clock = clock
@@ -90,6 +95,7 @@ class Keeper:
         self._touching = storage if isinstance(storage, TouchingStorage) else None
         self._touched = _Touched(options.timeouts.touch_after, clock)
         self.is_due = self._touched.is_due
+        self.fetch = storage.load
         self._queues = _Queues()
         self._reasons_logged: set[str] = set()
 
@@ -108,35 +114,54 @@ class Keeper:
         as absent; the log says so, once for each reason. Where a touch is due, and the storage
         can, that is done in the same call.
         """
-        is_touched = False
-        if self._touching is not None and self._touched.is_due(session_id):
+        is_due, is_touched = self.is_due(session_id), False
+        if is_due and self._touching is not None:
             loaded = await self._touching.load_and_touch(session_id, self._timeouts.idle)
             stored, is_touched = loaded or (None, False)
         else:
-            stored = await self._storage.load(session_id)
+            stored = await self.fetch(session_id)
         if stored is None:
             return None
+        state = self.read(session_id, stored, cookie)
+        if state is None:
+            return await self.follow(session_id, stored, cookie)
+        state.is_due = is_due
+        if is_touched:
+            await self._note_touch(state)
+            state.is_due = state.touched_at is None
+        return state
+
+    def read(self, session_id: str, stored: Stored, cookie: CookieOptions) -> SessionState | None:
+        """Return the session whose record is *stored*; ``None`` where it takes follow()."""
         payload, version = stored
         try:
             record = decode(payload, cookie.head)
-        except RecordError as error:
-            self._note_unreadable(error)
+        except RecordError:
             return None
-        if type(record) is Record:
+        if record.__class__ is not Record:
+            return None
+        data, max_age, own, created_at = record
+        if own or max_age is not cookie.max_age or created_at is None or self._is_particular:
             state = self._state(session_id, record, version, cookie)
-            state.is_plain = not (state.original_own or state.is_marked or self._is_idle_by_cookie)
-        else:
-            found = await self._follow(session_id, stored)
-            if found is None:
-                return None
-            state = self._state(found.session_id, found.record, found.version, cookie)
-            state.is_alias = True
-        absolute = self._timeouts.absolute
-        if absolute is not None and self._clock() >= state.created_at + absolute:
+            return None if self._is_over(state) else state
+        # As most are: what _state() does, with a call less.
+        return SessionState(
+            session_id, SessionCookie(cookie), created_at, data, version, is_plain=True
+        )
+
+    async def follow(
+        self, session_id: str, stored: Stored, cookie: CookieOptions
+    ) -> SessionState | None:
+        """Return the session to which *stored* leads; ``None`` when there is none to go on with."""
+        found = await self._follow(session_id, stored)
+        if found is None:
+            return None
+        state = self._state(found.session_id, found.record, found.version, cookie)
+        state.is_plain = False
+        state.is_alias = found.session_id != session_id
+        if self._is_over(state):
             await self._storage.delete(state.session_id)
             return None
-        if is_touched and not state.is_alias:
-            await self._note_touch(state)
         return state
 
     async def create(self, state: SessionState) -> None:
@@ -158,10 +183,17 @@ class Keeper:
 
         Raise MergeConflict when ``merge="raise"`` finds one, or others were quicker too often.
         """
-        ttl = self._ttl(state)
+        state.writing()
+        return await self.write(state)
+
+    async def write(self, state: SessionState) -> bool:
+        """Do so with what ``state.writing()`` took note of just now."""
+        # Most records live as long as all others.
+        is_usual = state.is_plain and state.cookie.base.head and not self._is_particular
+        ttl = self._timeouts.idle if is_usual else self._ttl(state)
         if ttl <= 0:
             return await self._end(state)
-        payload = self._encode(state)
+        payload = self._payload(state)
         try:
             version = await self._storage.replace(
                 state.session_id, payload, ttl, expected=state.version
@@ -173,7 +205,8 @@ class Keeper:
             # An earlier try got there, only its answer did not.
             version = current.version
         state.saved(version)
-        self._touched.add(state.session_id)
+        if state.is_due or not state.is_plain:
+            self._touched.add(state.session_id)
         return True
 
     async def touch(self, state: SessionState, *, is_renewal_told: bool = True) -> bool:
@@ -472,10 +505,17 @@ class Keeper:
         state = SessionState(session_id, SessionCookie(cookie, own), created_at, data, version)
         if own:
             state.original_own = dict(own)
+        else:
+            state.is_plain = not self._is_idle_by_cookie
         if is_by_express and self._timeouts.absolute is not None:
             # Without a beginning of its own, such a session would never be too old.
-            state.is_marked = True
+            state.is_plain, state.is_marked = False, True
         return state
+
+    def _is_over(self, state: SessionState) -> bool:
+        """Ask whether the absolute timeout has passed."""
+        absolute = self._timeouts.absolute
+        return absolute is not None and self._clock() >= state.created_at + absolute
 
     def _move(self, state: SessionState, found: _Found) -> None:
         """Go on under the id to which a renewed one led."""
@@ -485,12 +525,10 @@ class Keeper:
 
     def _encode(self, state: SessionState) -> bytes:
         state.writing()
-        return encode(
-            state.data,
-            state.cookie,
-            created_at=state.created_at,
-            now=self._clock(),
-        )
+        return self._payload(state)
+
+    def _payload(self, state: SessionState) -> bytes:
+        return encode(state.data, state.cookie, created_at=state.created_at, now=self._clock())
 
     def _ttl(self, state: SessionState) -> float:
         """Return how many seconds the record may live from now; zero or less: it is over."""

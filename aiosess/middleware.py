@@ -11,8 +11,7 @@ from aiohttp.http import StreamWriter
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp_session import STORAGE_KEY
 
-from aiosess.bridge import VISIT, Bridge, NoSessions
-from aiosess.cookie import vary_by_cookie
+from aiosess.bridge import Bridge, NoSessions
 from aiosess.errors import OptionsError
 from aiosess.foreign import ForeignVisit
 from aiosess.options import SessionOptions
@@ -92,13 +91,11 @@ def get_session(request: web.Request) -> Coroutine[Any, Any, Session | None]:
     HTTPInternalServerError where the storage does not answer after all ``retries``.
     """
     try:
-        visit = request[VISIT]
-    except KeyError:
-        raise RuntimeError(
-            "no session middleware is installed: "
-            "app.middlewares.append(aiosess.session_middleware(options))"
-        ) from None
-    return visit.open(request)
+        visit: Visit | ForeignVisit | NoSessions = request[STORAGE_KEY]
+        return visit.open(request)
+    except (KeyError, AttributeError):
+        # Another kind of object stands there where aiohttp_session's own middleware put it.
+        raise RuntimeError(_missing(request.get(STORAGE_KEY))) from None
 
 
 _NO_SESSIONS: Final = NoSessions()
@@ -106,21 +103,36 @@ _NO_SESSIONS: Final = NoSessions()
 _RESPONSES: Final = (web.Response, web.StreamResponse)
 
 
+class _Done(tuple[()]):
+    """What has been awaited already, for who must return an awaitable: no coroutine is made."""
+
+    __slots__ = ()
+    __await__ = tuple.__iter__
+
+
+_DONE: Final = _Done()
+
+
 def _middleware(sessions: Sessions) -> Middleware:
     @web.middleware
-    async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
+    def select(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         # An empty request, as most are here, saves the look-up of a key that is not there.
-        if len(request) and isinstance(request.get(VISIT), Bridge):
-            return await handler(request)
+        if len(request) and isinstance(request.get(STORAGE_KEY), Bridge):
+            return handler(request)
         if not sessions.selects(request):
-            request[VISIT] = request[STORAGE_KEY] = _NO_SESSIONS
-            return await handler(request)
+            request[STORAGE_KEY] = _NO_SESSIONS
+            return handler(request)
         visit: Visit | ForeignVisit
         if sessions.foreign is None:
             visit = Visit(sessions, request)
         else:
             visit = ForeignVisit(sessions.foreign, sessions.options, request)
-        request[VISIT] = request[STORAGE_KEY] = visit
+        request[STORAGE_KEY] = visit
+        return serve(visit, request, handler)
+
+    async def serve(
+        visit: Visit | ForeignVisit, request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
         try:
             if sessions.is_eager:
                 await visit.open(request)
@@ -132,39 +144,41 @@ def _middleware(sessions: Sessions) -> Middleware:
             visit.abandon()
             raise
         else:
-            if (
-                visit.is_asked
-                and isinstance(response, _RESPONSES)
-                and not visit.has_finished(response)
-            ):
-                await visit.commit(response)
+            if visit.is_asked and isinstance(response, _RESPONSES):
+                rest = visit.end(response)
+                if rest is not None:
+                    await rest
             return response
         finally:
             visit.leave()
 
-    return serve
+    return select
 
 
 def _install(app: web.Application, sessions: Sessions, run: CleanupProvider) -> None:
     app.middlewares.append(_middleware(sessions))
     app.on_response_prepare.append(_on_response_prepare)
+    sessions.is_told_of_headers = True
     app.cleanup_ctx.append(run)
 
 
-async def _on_response_prepare(request: web.Request, response: web.StreamResponse) -> None:
+def _on_response_prepare(
+    request: web.Request, response: web.StreamResponse
+) -> Awaitable[None]:
     try:
-        visit = request[VISIT]
-    except KeyError:
-        return
-    if isinstance(visit, NoSessions):
-        return
-    if not visit.is_asked:
-        visit.sent_on = response
-        return
-    if visit.sent_on is response and not visit.has_news:
-        # A FileResponse, or a middleware outside ours, may have written a Vary of its own.
-        vary_by_cookie(response)
-        return
+        visit: Visit | ForeignVisit | NoSessions = request[STORAGE_KEY]
+        is_ready = visit.is_ready
+    except (KeyError, AttributeError):
+        # None of ours: this request did not come by our middleware, or also by aiohttp_session's.
+        return _DONE
+    if is_ready(response):
+        return _DONE
+    return _prepare(visit, request, response)
+
+
+async def _prepare(
+    visit: Bridge[Any], request: web.Request, response: web.StreamResponse
+) -> None:
     try:
         await visit.prepare(request, response)
     except BaseException:
@@ -184,6 +198,18 @@ def _rewind(request: web.Request, response: web.StreamResponse) -> None:
     elif isinstance(request.writer, StreamWriter):
         request.writer.chunked = False
         request.writer.length = None
+
+
+def _missing(visit: object) -> str:
+    if visit is None:
+        return (
+            "no session middleware is installed: "
+            "app.middlewares.append(aiosess.session_middleware(options))"
+        )
+    return (
+        f"aiohttp_session's own middleware ({type(visit).__name__}) is installed inside aiosess's: "
+        "take one of them out, or use aiohttp_session.get_session(request) there"
+    )
 
 
 def _checked(options: object) -> SessionOptions:

@@ -100,14 +100,16 @@ def encode(data: dict[str, Any], cookie: SessionCookie, *, created_at: float, no
 
     The values must have passed check_value.
     """
-    meta: Meta = {"created": created_at, "rev": f"{_revisions.getrandbits(64):x}"}
-    if cookie.own:
-        # The cookie itself says its max_age, where Express may change it.
-        own = {name: value for name, value in cookie.own.items() if name != "max_age"}
-        if own:
-            meta["own"] = own
-    elif cookie.base.head:
-        return cookie.base.head + encode_value({**data, RESERVED_KEY: meta})[1:]
+    revision = _revisions.getrandbits(64)
+    if data and not cookie.own and cookie.base.head:
+        # As most are. The rest would write the same, by way of more objects.
+        usual = (cookie.base.head, encode_value(data)[1:-1], created_at, revision)
+        return b'%b%b,"__aiosess":{"created":%a,"rev":"%x"}}' % usual
+    meta: Meta = {"created": created_at, "rev": f"{revision:x}"}
+    # The cookie itself says its max_age, where Express may change it.
+    own = {name: value for name, value in cookie.own.items() if name != "max_age"}
+    if own:
+        meta["own"] = own
     return encode_value({COOKIE_KEY: cookie.as_express(now), **data, RESERVED_KEY: meta})
 
 
@@ -129,10 +131,11 @@ def decode(payload: bytes, head: bytes = b"") -> Record | Alias:
 
     *head* is that of the cookie's options. What it says of the cookie need not be read again.
     """
-    if not head or not payload.startswith(head) or (len(payload) > _SHORT and _is_deep(payload)):
+    rest = payload.removeprefix(head)
+    if rest is payload or (len(payload) > _SHORT and _is_deep(payload)):
         return _decode_whole(payload)
     try:
-        data: Any = _decode(b"{" + payload[len(head) :])
+        data: Any = _decode(b"{" + rest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_whole(payload)
     meta: Any = data.pop(RESERVED_KEY, None)
@@ -140,7 +143,7 @@ def decode(payload: bytes, head: bytes = b"") -> Record | Alias:
     if COOKIE_KEY in data or meta.__class__ is not dict or "own" in meta or "renewed_to" in meta:
         return _decode_whole(payload)
     created_at = meta.get("created")
-    if not (created_at.__class__ is float and 0 <= created_at < _LATEST):
+    if created_at.__class__ is not float or not 0 <= created_at < _LATEST:
         created_at = _instant(created_at)
     return _new_record(Record, (data, None, {}, created_at))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, Self, TypeVar, cast
 
 import aiohttp_session
 from aiohttp import web
+from msgspec import Struct
 
 from aiosess.attributes import SessionCookie
 from aiosess.errors import SessionGone
@@ -51,23 +51,19 @@ class Intent(enum.Enum):
     """Delete the record."""
 
 
-# dict[str, Any] as a factory would take ten times as long.
-_new_dict: Final = cast("Callable[[], dict[str, Any]]", dict)
-
-
-# Without slots: what has a plain default costs a request nothing until it is set.
-@dataclass
-class SessionState:
+# A Struct is made in C; a dataclass would take a function in Python for each.
+class SessionState(Struct):
     """All that is known of one session in one request; plain values, no I/O.
 
     - ``version``: of the record as it was read or written last; ``None``: there is none yet.
     - ``originals``: of each key that was handed out or set, the value as it was read.
-    - ``written``, ``written_own``: the same keys, and the cookie's own attributes, as they were
-      when the payload that is under way, or was last, was made.
+    - ``written``, ``written_own``: what of them was changed, and the cookie's own attributes, as
+      they were when the payload that is under way, or was last, was made.
     - ``previous``: the session as it was under the old id, after the id was changed.
     - ``stale_id``: the id that the browser came with, where it had no record that can be used.
     - ``unconfirmed``: the payload of a creation that got no answer, and may have happened.
     - ``touched_at``: when the record was touched as it was read; ``None``: it was only read.
+    - ``is_due``: a touch was due when the record was read, and was not made.
     - ``is_alias``: the request came with an id that was renewed a moment ago.
     - ``is_gone``: the record was destroyed or has expired since it was read.
     - ``is_plain``: the record lives as long as most, and nothing was done but to read data and to
@@ -77,21 +73,22 @@ class SessionState:
     session_id: str
     cookie: SessionCookie
     created_at: float
-    data: dict[str, Any] = field(default_factory=_new_dict)
+    data: dict[str, Any] = {}
     version: Version | None = None
-    original_own: dict[str, Any] = field(default_factory=_new_dict)
-    originals: dict[str, Original] = field(default_factory=_new_dict, init=False)
-    written: dict[str, Original] | None = field(default=None, init=False)
-    written_own: dict[str, Any] | None = field(default=None, init=False)
-    intent: Intent = field(default=Intent.KEEP, init=False)
-    previous: SessionState | None = field(default=None, init=False)
-    stale_id: str | None = field(default=None, init=False)
-    unconfirmed: bytes | None = field(default=None, init=False)
-    is_marked: bool = field(default=False, init=False)
-    touched_at: float | None = field(default=None, init=False)
-    is_alias: bool = field(default=False, init=False)
-    is_gone: bool = field(default=False, init=False)
-    is_plain: bool = field(default=False, init=False)
+    original_own: dict[str, Any] = {}
+    originals: dict[str, Original] = {}
+    written: dict[str, Original] | None = None
+    written_own: dict[str, Any] | None = None
+    intent: Intent = Intent.KEEP
+    previous: SessionState | None = None
+    stale_id: str | None = None
+    unconfirmed: bytes | None = None
+    is_marked: bool = False
+    touched_at: float | None = None
+    is_due: bool = False
+    is_alias: bool = False
+    is_gone: bool = False
+    is_plain: bool = False
 
     @property
     def is_new(self) -> bool:
@@ -125,38 +122,42 @@ class SessionState:
             if value is original:
                 continue
             kind = value.__class__
-            if not (kind is str or (kind is int and -_LARGE < value < _LARGE) or value is MISSING):
-                check_value(value, f"session[{key!r}]")
-            if not is_same(original, value):
+            if kind is str or (kind is int and -_LARGE < value < _LARGE):
+                is_changed = kind is not original.__class__ or value != original
+            else:
+                if value is not MISSING:
+                    check_value(value, f"session[{key!r}]")
+                is_changed = not is_same(original, value)
+            if is_changed:
                 changes[key] = (original, value)
         return changes
 
-    def writing(self) -> None:
-        """Take note of what is about to be written: what changes from here on is not in it."""
-        data, written = self.data, {}
-        for key in self.originals:
-            value = data.get(key, MISSING)
+    def writing(self) -> bool:
+        """Take note of what is about to be written: what changes from here on is not in it.
+
+        Return whether any of the data was changed. Raise UnserializableValue as changes() does.
+        """
+        changes = self.changes()
+        self.written = written = {}
+        for key, (_, value) in changes.items():
             written[key] = value if value.__class__ in SCALARS else freeze(value)
-        self.written = written
         self.written_own = self.cookie.own.copy()
+        return bool(changes)
 
     def saved(self, version: Version) -> None:
         """Take note that it was written: changes since ``writing()`` are still to be saved."""
         self.version = version
         self.is_marked = False
-        if self.written_own is not None:
-            self.original_own = self.written_own
-        originals, written = self.originals, self.written or {}
-        if originals.keys() != written.keys():
-            # Others came in the meantime, or were taken back.
-            written = {**originals, **written}
-        data, unsaved = self.data, {}
-        for key, original in written.items():
-            value = data.get(key, MISSING)
-            # The handler may still hold a container and change it after an explicit save().
-            if value is not original and (is_container(value) or not is_same(original, value)):
-                unsaved[key] = original
-        self.originals = unsaved
+        if self.written is None or self.written_own is None:
+            raise RuntimeError("a session was saved without writing()")
+        self.original_own = self.written_own
+        data, originals = self.data, self.originals
+        for key, original in self.written.items():
+            if data.get(key, MISSING) is original:
+                originals.pop(key, None)
+            else:
+                # Or a container, which the handler may still hold and change.
+                originals[key] = original
 
     def rebase(self, record: Record, version: Version, merge: Merge) -> None:
         """Put this request's changes on top of a newer *record*.
@@ -187,7 +188,8 @@ class SessionState:
     def copied(self, **changes: Any) -> Self:
         """Return a copy in which *changes* are other than here."""
         other = copy.copy(self)
-        vars(other).update(changes)
+        for name, value in changes.items():
+            setattr(other, name, value)
         return other
 
     def leave_for(self, session_id: str) -> None:
@@ -460,8 +462,11 @@ class Session(aiohttp_session.Session):
             raise TypeError(f"session keys are str, not {key!r}: use {str(key)!r}")
         if key in RESERVED_KEYS:
             raise ValueError(f"session[{key!r}] belongs to the record: use another key")
-        if key not in self._state.originals:
-            self._remember(key)
+        originals = self._state.originals
+        if key not in originals:
+            # What _remember() does, with a call less.
+            before = self._mapping.get(key, MISSING)
+            originals[key] = before if before.__class__ in SCALARS else freeze(before)
         self._mapping[key] = value
 
     def __delitem__(self, key: str) -> None:

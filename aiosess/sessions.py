@@ -37,7 +37,13 @@ class Sessions:
     """A storage made for aiohttp-session, where that was given."""
 
     cookies: tuple[CookieOptions, CookieOptions] | None = None
-    """The cookie's attributes without TLS and with, where they are the same for all requests."""
+    """The cookie's attributes without TLS and with, for all requests that aiohttp can tell apart.
+
+    ``None`` where they depend on the request, on its path, or on what a proxy says of it.
+    """
+
+    is_told_of_headers: bool = False
+    """Whether the signal ``on_response_prepare`` tells us before headers leave."""
 
     # Said here once, since asking the options each time costs each request a call.
     is_eager: bool
@@ -66,7 +72,7 @@ class Sessions:
         self.acts_on_reads = options.rules.acts_on_reads
         self.signed_id = partial(options.signer.read, options.name)
         given = options.cookie
-        if isinstance(given, CookieOptions):
+        if isinstance(given, CookieOptions) and given.path == "/" and options.proxy is None:
             self.cookies = (given.resolve(is_secure=False), given.resolve(is_secure=True))
 
     def check_routes(self, app: web.Application) -> None:

@@ -66,38 +66,46 @@ class Visit(Bridge[SessionState]):
             return request.get(SESSION) if self._session is None else self._session
         if self._is_busy:
             await self._turn()
-        self._is_busy = True
-        try:
             if self._is_opened:
                 # Another task of this request was at it.
+                self._pass_on()
                 return self._session
+        self._is_busy = True
+        try:
             sessions = self._sessions
-            cookies, proxy = sessions.cookies, sessions.options.proxy
-            # In the first case, what request.secure asks.
-            self._is_secure = is_encrypted = (
-                request.scheme == "https" if proxy is None else is_secure(request, proxy=proxy)
-            )
-            if cookies is not None:
-                cookie = cookies[is_encrypted]
+            if sessions.cookies is not None:
+                # What request.secure asks, with a call less.
+                self._is_secure = request.scheme == "https"
+                cookie = sessions.cookies[self._is_secure]
             else:
-                cookie = await sessions.cookie_for(request, is_secure=is_encrypted)
-            if cookie.path != "/" and not is_under(request.rel_url.raw_path, cookie.path):
-                self._is_opened = True
-                return None
+                self._is_secure = is_secure(request, proxy=sessions.options.proxy)
+                cookie = await sessions.cookie_for(request, is_secure=self._is_secure)
+                if not is_under(request.rel_url.raw_path, cookie.path):
+                    self._is_opened = True
+                    return None
+            state, keeper = None, sessions.keeper
             self._signed = signed = sessions.signed_id(request)
-            state = None
             if signed is not None:
+                session_id, is_current = signed
                 try:
-                    state = await sessions.keeper.load(signed.session_id, cookie)
+                    if keeper.is_due(session_id):
+                        state = await keeper.load(session_id, cookie)
+                    else:
+                        # What load() does, with a coroutine less.
+                        stored = await keeper.fetch(session_id)
+                        if stored is not None:
+                            state = keeper.read(session_id, stored, cookie)
+                            if state is None:
+                                state = await keeper.follow(session_id, stored, cookie)
                 except StorageUnavailable as error:
                     self._without_storage(error)
                     self._is_opened = True
                     return None
+                if (sessions.acts_on_reads or not is_current) and state is not None:
+                    state.is_plain = False
             if state is None:
-                state = sessions.keeper.fresh(await sessions.new_id(request), cookie)
+                state = keeper.fresh(await sessions.new_id(request), cookie)
                 state.stale_id = signed and signed.session_id
-            elif sessions.acts_on_reads or (signed is not None and not signed.is_current):
-                state.is_plain = False
             self._state = state
             self._session = session = Session(state, self)
             # What hand_out() does, with a call less.
@@ -105,7 +113,10 @@ class Visit(Bridge[SessionState]):
             self._is_opened = True
             return session
         finally:
-            self._pass_on()
+            if self._waiters is None:
+                self._is_busy = False
+            else:
+                self._pass_on()
 
     async def _alone(
         self, act: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
@@ -148,22 +159,21 @@ class Visit(Bridge[SessionState]):
 
     # Commit: decide, act, tell the browser.
 
-    def has_finished(self, response: web.StreamResponse) -> bool:
-        """Finish *response* at once where the session was only read; False: it takes commit()."""
+    def end(self, response: web.StreamResponse) -> Coroutine[Any, Any, None] | None:
+        """Commit at once where the session was only read, else return what does when awaited."""
         state = self._state
-        if (
-            state is None
-            or not state.is_plain
-            or state.originals
-            or self.sent_on is not None
-            or self._sessions.keeper.is_due(state.session_id)
-            or not self._is_held()
-        ):
-            return False
+        if state is None or not state.is_plain or self.sent_on is not None or not self._is_held():
+            return self.commit(response)
+        if state.originals or state.is_due:
+            is_a_login = not state.originals.keys().isdisjoint(self._sessions.options.renew_on)
+            if is_a_login or response.prepared:
+                return self.commit(response)
+            return self._keep_data(state, response)
         self._is_settled = self._is_committed = True
         self.sent_on = response
-        vary_by_cookie(response)
-        return True
+        if not self._sessions.is_told_of_headers:
+            vary_by_cookie(response)
+        return None
 
     async def commit(self, response: web.StreamResponse) -> None:
         """Keep what the handler did, then write the cookie into *response*.
@@ -181,6 +191,8 @@ class Visit(Bridge[SessionState]):
             except StorageUnavailable as error:
                 self._without_storage(error)
         self._finish(response)
+        if self.is_asked:
+            vary_by_cookie(response)
 
     def _is_held(self) -> bool:
         """Ask whether the request still has its session, or somebody took it out."""
@@ -203,18 +215,27 @@ class Visit(Bridge[SessionState]):
             await self._settle_again(request)
         if self.sent_on is not response or self._cookie_due is not self._cookie_sent:
             self._finish(response)
-        else:
+        if self.is_asked:
             vary_by_cookie(response)
 
-    @property
-    def has_news(self) -> bool:
-        """Ask whether prepare() may have more to do for a response that was committed already."""
+    def is_ready(self, response: web.StreamResponse) -> bool:
+        """Ask whether *response* can leave as it is; False: it takes prepare()."""
+        if not self.is_asked:
+            self.sent_on = response
+            return True
+        if self.sent_on is not response:
+            return False
         state = self._state
         if state is not None and state.is_plain:
-            return bool(state.originals)
-        return (
-            state is not None and state.may_be_modified
-        ) or self._cookie_due is not self._cookie_sent
+            if state.originals:
+                return False
+        elif (state is not None and state.may_be_modified) or (
+            self._cookie_due is not self._cookie_sent
+        ):
+            return False
+        # A FileResponse, or a middleware outside ours, may have written a Vary of its own.
+        vary_by_cookie(response)
+        return True
 
     def _has_left(self) -> bool:
         """Ask whether the headers have left."""
@@ -272,10 +293,6 @@ class Visit(Bridge[SessionState]):
                 state.rollback()
                 return
             state.intent = Intent.DESTROY
-        elif state.is_plain and state.originals.keys().isdisjoint(self._sessions.options.renew_on):
-            await self._keep_data(state)
-            self._is_committed = True
-            return
         state.is_plain = False
         rules = self._sessions.options.rules
         if self._is_saved:
@@ -284,26 +301,36 @@ class Visit(Bridge[SessionState]):
         await self._alone(self._act, state, rules, is_late=is_late)
         self._is_committed = True
 
-    async def _keep_data(self, state: SessionState) -> None:
+    async def _keep_data(self, state: SessionState, response: web.StreamResponse) -> None:
         """Do what the tables say of a session of which only data was changed, as in most writes."""
+        self._is_settled = True
         if self._is_busy:
             await self._turn()
         self._is_busy = True
+        keeper = self._sessions.keeper
         try:
-            keeper = self._sessions.keeper
-            is_modified = bool(state.changes())
+            is_modified = state.writing()
             if is_modified:
-                is_kept = await keeper.replace(state)
-            elif keeper.is_touch_due(state):
-                is_kept = await keeper.touch(state, is_renewal_told=False)
+                is_kept = await keeper.write(state)
             else:
-                return
+                is_kept = not keeper.is_touch_due(state) or await keeper.touch(
+                    state, is_renewal_told=False
+                )
             if not is_kept:
                 self._is_interrupted()
             elif is_modified and state.cookie.is_persistent and not state.is_alias:
                 self._cookie_due = CookieAction.SET
+            self._is_committed = True
+        except StorageUnavailable as error:
+            self._without_storage(error)
         finally:
-            self._pass_on()
+            if self._waiters is None:
+                self._is_busy = False
+            else:
+                self._pass_on()
+        self._finish(response)
+        if not self._sessions.is_told_of_headers:
+            vary_by_cookie(response)
 
     async def _act(self, state: SessionState, rules: Rules, *, is_late: bool) -> None:
         """Decide, and do to the record what was decided."""
@@ -406,8 +433,6 @@ class Visit(Bridge[SessionState]):
         """Write what is due into the headers."""
         self.sent_on = response
         due = self._cookie_sent = self._cookie_due
-        if self.is_asked:
-            vary_by_cookie(response)
         state = self._state
         if due is CookieAction.LEAVE or state is None:
             return

@@ -113,15 +113,16 @@ class MemoryStorage:
     ) -> Version:
         """Put *payload* in the place of the version *expected*; Conflict when it is another."""
         now = self._clock()
-        entry = self._find(session_id, now)
-        if entry is None:
+        # What _find() does, with a call less.
+        entry = self._shards[hash(session_id) % _SHARDS].get(session_id)
+        if entry is None or entry.expires_at <= now:
             raise Conflict(None)
         if entry.version != expected:
             raise Conflict(Stored(entry.payload, entry.version))
         self._extend(session_id, entry, now + ttl, now)
         entry.payload = payload
-        entry.version = next(self._versions)
-        return entry.version
+        entry.version = version = next(self._versions)
+        return version
 
     async def touch(self, session_id: str, ttl: float) -> bool:
         """Let the record live *ttl* seconds from now; False when there is none."""
