@@ -145,4 +145,3 @@ def silence(request: web.Request) -> None:
         for key in {STORAGE_KEY, SESSION_KEY} - request.keys():
             request[key] = None
             del request[key]
-

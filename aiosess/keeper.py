@@ -138,7 +138,7 @@ class Keeper:
             record = decode(payload, cookie.head)
         except RecordError:
             return None
-        if record.__class__ is not Record:
+        if type(record) is not Record:
             return None
         data, max_age, own, created_at = record
         if own or max_age is not cookie.max_age or created_at is None or self._is_particular:

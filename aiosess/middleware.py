@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from aiohttp import web
 from aiohttp.http import StreamWriter
@@ -92,10 +92,11 @@ def get_session(request: web.Request) -> Coroutine[Any, Any, Session | None]:
     """
     try:
         visit: Visit | ForeignVisit | NoSessions = request[STORAGE_KEY]
-        return visit.open(request)
+        open_session = visit.open
     except (KeyError, AttributeError):
         # Another kind of object stands there where aiohttp_session's own middleware put it.
         raise RuntimeError(_missing(request.get(STORAGE_KEY))) from None
+    return open_session(request)
 
 
 _NO_SESSIONS: Final = NoSessions()
@@ -104,13 +105,14 @@ _RESPONSES: Final = (web.Response, web.StreamResponse)
 
 
 class _Done(tuple[()]):
-    """What has been awaited already, for who must return an awaitable: no coroutine is made."""
+    """What is awaited in no time, for who has to return an awaitable: no coroutine is made."""
 
     __slots__ = ()
-    __await__ = tuple.__iter__
+    # A tuple's iterator is as good as a generator here.
+    __await__ = cast("Any", tuple).__iter__
 
 
-_DONE: Final = _Done()
+_DONE: Final[Awaitable[None]] = _Done()
 
 
 def _middleware(sessions: Sessions) -> Middleware:
@@ -128,31 +130,32 @@ def _middleware(sessions: Sessions) -> Middleware:
         else:
             visit = ForeignVisit(sessions.foreign, sessions.options, request)
         request[STORAGE_KEY] = visit
-        return serve(visit, request, handler)
-
-    async def serve(
-        visit: Visit | ForeignVisit, request: web.Request, handler: Handler
-    ) -> web.StreamResponse:
-        try:
-            if sessions.is_eager:
-                await visit.open(request)
-            response = await handler(request)
-        except web.HTTPException as response_raised:
-            await visit.commit(response_raised)
-            raise
-        except BaseException:
-            visit.abandon()
-            raise
-        else:
-            if visit.is_asked and isinstance(response, _RESPONSES):
-                rest = visit.end(response)
-                if rest is not None:
-                    await rest
-            return response
-        finally:
-            visit.leave()
+        return _serve(sessions, visit, request, handler)
 
     return select
+
+
+async def _serve(
+    sessions: Sessions, visit: Visit | ForeignVisit, request: web.Request, handler: Handler
+) -> web.StreamResponse:
+    try:
+        if sessions.is_eager:
+            await visit.open(request)
+        response = await handler(request)
+    except web.HTTPException as response_raised:
+        await visit.commit(response_raised)
+        raise
+    except BaseException:
+        visit.abandon()
+        raise
+    else:
+        if visit.is_asked and isinstance(response, _RESPONSES):
+            rest = visit.end(response)
+            if rest is not None:
+                await rest
+        return response
+    finally:
+        visit.leave()
 
 
 def _install(app: web.Application, sessions: Sessions, run: CleanupProvider) -> None:
@@ -162,22 +165,20 @@ def _install(app: web.Application, sessions: Sessions, run: CleanupProvider) -> 
     app.cleanup_ctx.append(run)
 
 
-def _on_response_prepare(
-    request: web.Request, response: web.StreamResponse
-) -> Awaitable[None]:
+def _on_response_prepare(request: web.Request, response: web.StreamResponse) -> Awaitable[None]:
     try:
         visit: Visit | ForeignVisit | NoSessions = request[STORAGE_KEY]
         is_ready = visit.is_ready
     except (KeyError, AttributeError):
         # None of ours: this request did not come by our middleware, or also by aiohttp_session's.
         return _DONE
-    if is_ready(response):
+    if is_ready(response) or isinstance(visit, NoSessions):
         return _DONE
     return _prepare(visit, request, response)
 
 
 async def _prepare(
-    visit: Bridge[Any], request: web.Request, response: web.StreamResponse
+    visit: Visit | ForeignVisit, request: web.Request, response: web.StreamResponse
 ) -> None:
     try:
         await visit.prepare(request, response)

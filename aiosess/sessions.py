@@ -33,16 +33,16 @@ class Sessions:
     keeper: Keeper
     """Of a storage of ours; without meaning beside ``foreign``."""
 
-    foreign: ForeignStorage | None = None
+    foreign: ForeignStorage | None
     """A storage made for aiohttp-session, where that was given."""
 
-    cookies: tuple[CookieOptions, CookieOptions] | None = None
+    cookies: tuple[CookieOptions, CookieOptions] | None
     """The cookie's attributes without TLS and with, for all requests that aiohttp can tell apart.
 
     ``None`` where they depend on the request, on its path, or on what a proxy says of it.
     """
 
-    is_told_of_headers: bool = False
+    is_told_of_headers: bool
     """Whether the signal ``on_response_prepare`` tells us before headers leave."""
 
     # Said here once, since asking the options each time costs each request a call.
@@ -55,6 +55,8 @@ class Sessions:
 
     def __init__(self, options: SessionOptions | None = None) -> None:
         self.selects = self._select_first
+        self.foreign = self.cookies = None
+        self.is_told_of_headers = False
         self._is_checked = False
         self._reasons_logged: set[str] = set()
         if options is not None:

@@ -13,6 +13,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from aiohttp import web
 from aiohttp_session import SESSION_KEY
 
+from aiosess.attributes import CookieOptions
 from aiosess.bridge import Bridge
 from aiosess.commit import Action, CookieAction, Rules, decide, decide_cookie, ending, is_login
 from aiosess.cookie import Signed, clear_cookie, is_secure, is_under, set_cookie, vary_by_cookie
@@ -57,66 +58,81 @@ class Visit(Bridge[SessionState]):
 
     # Open: cookie, id, record, session.
 
-    async def open(self, request: web.Request) -> Session | None:
-        """Return the session, loading it the first time; ``None`` where there can be none."""
+    def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
+        """Return, once awaited, the session, loaded the first time; ``None``: there can be none."""
         self.is_asked = True
         self.request = request
+        cookies = self._sessions.cookies
+        if cookies is None:
+            return self._open_with_own_cookie(request)
+        # What request.secure asks, with a call less.
+        self._is_secure = request.scheme == "https"
+        return self._open(request, cookies[self._is_secure])
+
+    async def _open_with_own_cookie(self, request: web.Request) -> Session | None:
+        """Do so where the attributes of the cookie depend on the request."""
         if self._is_opened:
-            # Once the visit has left its request, a middleware outside ours still finds it there.
-            return request.get(SESSION) if self._session is None else self._session
+            return self._found_again(request)
+        sessions = self._sessions
+        self._is_secure = is_secure(request, proxy=sessions.options.proxy)
+        cookie = await sessions.cookie_for(request, is_secure=self._is_secure)
+        if is_under(request.rel_url.raw_path, cookie.path):
+            return await self._open(request, cookie)
+        self._is_opened = True
+        return None
+
+    async def _open(self, request: web.Request, cookie: CookieOptions) -> Session | None:
+        if self._is_opened:
+            return self._found_again(request)
         if self._is_busy:
             await self._turn()
-            if self._is_opened:
-                # Another task of this request was at it.
-                self._pass_on()
-                return self._session
+            self._pass_on()
+            # Another task of this request was at it, and may have failed.
+            return await self._open(request, cookie)
         self._is_busy = True
+        sessions, state = self._sessions, None
         try:
-            sessions = self._sessions
-            if sessions.cookies is not None:
-                # What request.secure asks, with a call less.
-                self._is_secure = request.scheme == "https"
-                cookie = sessions.cookies[self._is_secure]
-            else:
-                self._is_secure = is_secure(request, proxy=sessions.options.proxy)
-                cookie = await sessions.cookie_for(request, is_secure=self._is_secure)
-                if not is_under(request.rel_url.raw_path, cookie.path):
-                    self._is_opened = True
-                    return None
-            state, keeper = None, sessions.keeper
             self._signed = signed = sessions.signed_id(request)
             if signed is not None:
-                session_id, is_current = signed
-                try:
-                    if keeper.is_due(session_id):
-                        state = await keeper.load(session_id, cookie)
-                    else:
-                        # What load() does, with a coroutine less.
-                        stored = await keeper.fetch(session_id)
-                        if stored is not None:
-                            state = keeper.read(session_id, stored, cookie)
-                            if state is None:
-                                state = await keeper.follow(session_id, stored, cookie)
-                except StorageUnavailable as error:
-                    self._without_storage(error)
-                    self._is_opened = True
-                    return None
-                if (sessions.acts_on_reads or not is_current) and state is not None:
-                    state.is_plain = False
+                session_id, keeper = signed.session_id, sessions.keeper
+                if keeper.is_due(session_id):
+                    state = await keeper.load(session_id, cookie)
+                else:
+                    # What load() does, with a coroutine less.
+                    stored = await keeper.fetch(session_id)
+                    if stored is not None:
+                        state = keeper.read(session_id, stored, cookie) or await keeper.follow(
+                            session_id, stored, cookie
+                        )
             if state is None:
-                state = keeper.fresh(await sessions.new_id(request), cookie)
-                state.stale_id = signed and signed.session_id
+                state = await self._begin(request, cookie)
+            elif sessions.acts_on_reads or not (signed and signed.is_current):
+                state.is_plain = False
             self._state = state
             self._session = session = Session(state, self)
             # What hand_out() does, with a call less.
             request[SESSION] = request[SESSION_KEY] = session
             self._is_opened = True
-            return session
+        except StorageUnavailable as error:
+            self._without_storage(error)
+            self._is_opened = True
+            return None
         finally:
             if self._waiters is None:
                 self._is_busy = False
             else:
                 self._pass_on()
+        return session
+
+    def _found_again(self, request: web.Request) -> Session | None:
+        # Once the visit has left its request, a middleware outside ours still finds it there.
+        return request.get(SESSION) if self._session is None else self._session
+
+    async def _begin(self, request: web.Request, cookie: CookieOptions) -> SessionState:
+        """Return a session that is not kept yet."""
+        state = self._sessions.keeper.fresh(await self._sessions.new_id(request), cookie)
+        state.stale_id = self._signed and self._signed.session_id
+        return state
 
     async def _alone(
         self, act: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
