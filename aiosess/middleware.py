@@ -121,7 +121,10 @@ def _middleware(sessions: Sessions) -> Middleware:
         # An empty request, as most are here, saves the look-up of a key that is not there.
         if len(request) and isinstance(request.get(STORAGE_KEY), Bridge):
             return handler(request)
-        if not sessions.selects(request):
+        is_selected = sessions.decided.get(request.match_info.route)
+        if is_selected is None:
+            is_selected = sessions.selects(request)
+        if not is_selected:
             request[STORAGE_KEY] = _NO_SESSIONS
             return handler(request)
         visit: Visit | ForeignVisit

@@ -46,6 +46,9 @@ class RouteSelector:
     *exclude* wins over it. Raise OptionsError for an entry that cannot be one.
     """
 
+    decided: dict[web.AbstractRoute, bool]
+    """What was decided on a route, for all its requests; it need not be asked again."""
+
     def __init__(
         self,
         for_routes: Iterable[RouteEntry] | None,
@@ -56,12 +59,12 @@ class RouteSelector:
         self._with_static = with_static
         self._included = None if for_routes is None else _entries(for_routes, "for_routes")
         self._excluded = _entries(exclude, "exclude")
-        self._decisions: dict[web.AbstractRoute, bool] = {}
+        self.decided = {}
 
     def selects(self, request: web.Request) -> bool:
         """Ask whether *request* gets a session."""
         route = request.match_info.route
-        decision = self._decisions.get(route)
+        decision = self.decided.get(route)
         if decision is not None:
             return decision
         return self._decide(route, request.method)
@@ -81,7 +84,7 @@ class RouteSelector:
             method = route.method
         decision = self._selects(route, method)
         if route.method != _ANY_METHOD or not self._asks_for_methods():
-            self._decisions[route] = decision
+            self.decided[route] = decision
         return decision
 
     def _selects(self, route: web.AbstractRoute, method: str) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
@@ -13,7 +12,7 @@ from aiohttp_session import AbstractStorage
 
 from aiosess.attributes import CookieOptions, check_name
 from aiosess.bridge import silence
-from aiosess.cookie import Signed
+from aiosess.cookie import Signer
 from aiosess.errors import OptionsError
 from aiosess.foreign import ForeignStorage
 from aiosess.keeper import Keeper
@@ -48,16 +47,15 @@ class Sessions:
     # Said here once, since asking the options each time costs each request a call.
     is_eager: bool
     acts_on_reads: bool
-    selects: Callable[[web.Request], bool]
-    """Ask whether the route of a request gets a session."""
-    signed_id: Callable[[web.Request], Signed | None]
-    """Return the id that the cookie of a request brings, if its signature holds."""
+    name: str
+    signer: Signer
+    decided: Mapping[web.AbstractRoute, bool]
+    """Whether a route gets a session, where that was asked before."""
 
     def __init__(self, options: SessionOptions | None = None) -> None:
-        self.selects = self._select_first
         self.foreign = self.cookies = None
         self.is_told_of_headers = False
-        self._is_checked = False
+        self._is_checked = self._is_silenced = False
         self._reasons_logged: set[str] = set()
         if options is not None:
             self.configure(options)
@@ -72,7 +70,8 @@ class Sessions:
             self.keeper = Keeper(storage, options.keeper_options)
         self.is_eager = options.is_eager
         self.acts_on_reads = options.rules.acts_on_reads
-        self.signed_id = partial(options.signer.read, options.name)
+        self.name, self.signer = options.name, options.signer
+        self.decided = options.routes.decided
         given = options.cookie
         if isinstance(given, CookieOptions) and given.path == "/" and options.proxy is None:
             self.cookies = (given.resolve(is_secure=False), given.resolve(is_secure=True))
@@ -82,13 +81,14 @@ class Sessions:
         self.options.routes.check(app)
         self._is_checked = True
 
-    def _select_first(self, request: web.Request) -> bool:
-        """Do for the first request what need not be done again."""
-        silence(request)
+    def selects(self, request: web.Request) -> bool:
+        """Ask whether the route of *request* gets a session."""
+        if not self._is_silenced:
+            silence(request)
+            self._is_silenced = True
         if not self._is_checked:
             self.check_routes(request.app)
-        self.selects = self.options.routes.selects
-        return self.selects(request)
+        return self.options.routes.selects(request)
 
     async def cookie_for(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
         """Return the cookie's attributes for *request*, each ``"auto"`` settled."""

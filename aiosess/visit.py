@@ -92,7 +92,7 @@ class Visit(Bridge[SessionState]):
         self._is_busy = True
         sessions, state = self._sessions, None
         try:
-            self._signed = signed = sessions.signed_id(request)
+            self._signed = signed = sessions.signer.read(sessions.name, request)
             if signed is not None:
                 session_id, keeper = signed.session_id, sessions.keeper
                 if keeper.is_due(session_id):

@@ -262,7 +262,7 @@ async def test_the_decision_is_kept_for_each_route(app: web.Application) -> None
     decisions = [selector.selects(await matched(app, "GET", f"/users/{n}")) for n in range(100)]
 
     assert decisions == [False] * 100
-    assert len(selector._decisions) == 1
+    assert len(selector.decided) == 1
 
 
 async def test_a_kept_decision_is_the_same_decision(app: web.Application) -> None:
@@ -280,7 +280,7 @@ async def test_routes_that_do_not_exist_leave_nothing_behind(app: web.Applicatio
     decisions = [selector.selects(await matched(app, "GET", f"/missing/{n}")) for n in range(100)]
 
     assert decisions == [True] * 100
-    assert len(selector._decisions) == 0
+    assert len(selector.decided) == 0
 
 
 @pytest.mark.parametrize("methods", [("GET", "PUT"), ("PUT", "GET")])
