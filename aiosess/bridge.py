@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from aiohttp import web
 from aiohttp_session import SESSION_KEY, STORAGE_KEY
@@ -14,7 +14,7 @@ from aiosess.attributes import SessionCookie
 from aiosess.errors import SessionError
 from aiosess.session import SESSION, Intent, Session, SessionState
 
-__all__ = ["Bridge", "NoSessions", "hand_out", "silence"]
+__all__ = ["VISIT", "Bridge", "NoSessions", "hand_out", "silence"]
 
 StateT = TypeVar("StateT", bound=SessionState)
 
@@ -145,3 +145,7 @@ def silence(request: web.Request) -> None:
         for key in {STORAGE_KEY, SESSION_KEY} - request.keys():
             request[key] = None
             del request[key]
+
+
+VISIT: Final = web.RequestKey[Bridge[Any] | NoSessions]("aiosess.visit")
+"""Where a request keeps its visit, which stands under aiohttp_session's key as well."""

@@ -11,7 +11,7 @@ from aiohttp.http import StreamWriter
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp_session import STORAGE_KEY
 
-from aiosess.bridge import Bridge, NoSessions
+from aiosess.bridge import VISIT, Bridge, NoSessions
 from aiosess.errors import OptionsError
 from aiosess.foreign import ForeignVisit
 from aiosess.options import SessionOptions
@@ -91,12 +91,13 @@ def get_session(request: web.Request) -> Coroutine[Any, Any, Session | None]:
     HTTPInternalServerError where the storage does not answer after all ``retries``.
     """
     try:
-        visit: Visit | ForeignVisit | NoSessions = request[STORAGE_KEY]
-        open_session = visit.open
-    except (KeyError, AttributeError):
-        # Another kind of object stands there where aiohttp_session's own middleware put it.
-        raise RuntimeError(_missing(request.get(STORAGE_KEY))) from None
-    return open_session(request)
+        visit = request[VISIT]
+    except KeyError:
+        raise RuntimeError(
+            "no session middleware is installed: "
+            "app.middlewares.append(aiosess.session_middleware(options))"
+        ) from None
+    return visit.open(request)
 
 
 _NO_SESSIONS: Final = NoSessions()
@@ -119,20 +120,20 @@ def _middleware(sessions: Sessions) -> Middleware:
     @web.middleware
     def select(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         # An empty request, as most are here, saves the look-up of a key that is not there.
-        if len(request) and isinstance(request.get(STORAGE_KEY), Bridge):
+        if len(request) and isinstance(request.get(VISIT), Bridge):
             return handler(request)
         is_selected = sessions.decided.get(request.match_info.route)
         if is_selected is None:
             is_selected = sessions.selects(request)
         if not is_selected:
-            request[STORAGE_KEY] = _NO_SESSIONS
+            request[VISIT] = request[STORAGE_KEY] = _NO_SESSIONS
             return handler(request)
         visit: Visit | ForeignVisit
         if sessions.foreign is None:
             visit = Visit(sessions, request)
         else:
             visit = ForeignVisit(sessions.foreign, sessions.options, request)
-        request[STORAGE_KEY] = visit
+        request[VISIT] = request[STORAGE_KEY] = visit
         return _serve(sessions, visit, request, handler)
 
     return select
@@ -170,19 +171,15 @@ def _install(app: web.Application, sessions: Sessions, run: CleanupProvider) -> 
 
 def _on_response_prepare(request: web.Request, response: web.StreamResponse) -> Awaitable[None]:
     try:
-        visit: Visit | ForeignVisit | NoSessions = request[STORAGE_KEY]
-        is_ready = visit.is_ready
-    except (KeyError, AttributeError):
-        # None of ours: this request did not come by our middleware, or also by aiohttp_session's.
+        visit = request[VISIT]
+    except KeyError:
         return _DONE
-    if is_ready(response) or isinstance(visit, NoSessions):
+    if visit.is_ready(response) or isinstance(visit, NoSessions):
         return _DONE
     return _prepare(visit, request, response)
 
 
-async def _prepare(
-    visit: Visit | ForeignVisit, request: web.Request, response: web.StreamResponse
-) -> None:
+async def _prepare(visit: Bridge[Any], request: web.Request, response: web.StreamResponse) -> None:
     try:
         await visit.prepare(request, response)
     except BaseException:
@@ -202,18 +199,6 @@ def _rewind(request: web.Request, response: web.StreamResponse) -> None:
     elif isinstance(request.writer, StreamWriter):
         request.writer.chunked = False
         request.writer.length = None
-
-
-def _missing(visit: object) -> str:
-    if visit is None:
-        return (
-            "no session middleware is installed: "
-            "app.middlewares.append(aiosess.session_middleware(options))"
-        )
-    return (
-        f"aiohttp_session's own middleware ({type(visit).__name__}) is installed inside aiosess's: "
-        "take one of them out, or use aiohttp_session.get_session(request) there"
-    )
 
 
 def _checked(options: object) -> SessionOptions:
