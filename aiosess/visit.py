@@ -178,13 +178,13 @@ class Visit(Bridge[SessionState]):
     def end(self, response: web.StreamResponse) -> Coroutine[Any, Any, None] | None:
         """Commit at once where the session was only read, else return what does when awaited."""
         state = self._state
-        if state is None or not state.is_plain or self.sent_on is not None or not self._is_held():
+        if state is None or not state.is_plain or not self._is_held():
             return self.commit(response)
         if state.originals or state.is_due:
-            is_a_login = not state.originals.keys().isdisjoint(self._sessions.options.renew_on)
-            if is_a_login or response.prepared:
-                return self.commit(response)
-            return self._keep_data(state, response)
+            is_in_time = self.sent_on is None and not response.prepared
+            if is_in_time and state.originals.keys().isdisjoint(self._sessions.options.renew_on):
+                return self._keep_data(state, response)
+            return self.commit(response)
         self._is_settled = self._is_committed = True
         self.sent_on = response
         if not self._sessions.is_told_of_headers:

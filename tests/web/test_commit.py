@@ -531,6 +531,18 @@ async def test_a_session_that_is_only_read_varies_by_cookie_and_may_be_cached(
     assert "Cache-Control" not in response.headers
 
 
+@pytest.mark.parametrize("handler", [show, views])
+async def test_with_the_middleware_only_a_known_session_varies_by_cookie_too(
+    connect_bare: Connect, storage: Storage, handler: Any
+) -> None:
+    await keep(storage, "apple", views=1)
+    client = await connect_bare(handler)
+
+    response = await client.get(f"/{handler.__name__}", headers=signed("apple"))
+
+    assert response.headers["Vary"] == "Cookie"
+
+
 async def test_the_handlers_own_headers_stay(connect: Connect) -> None:
     async def handler(request: web.Request) -> web.Response:
         await views(request)

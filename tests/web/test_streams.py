@@ -452,6 +452,20 @@ async def test_with_the_middleware_only_a_new_session_in_a_stream_is_a_loud_erro
     assert "aiosess.setup(app, options)" in caplog.text
 
 
+async def test_with_the_middleware_only_a_stream_whose_save_fails_is_never_garbled(
+    connect_bare: Connect, storage: Storage, faulty: FaultyStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    await keep(storage, "apple")
+    client = await connect_bare(stream, storage=faulty, retries=0)
+    faulty.fail(verbs=("replace",))
+
+    answer = await raw(client, "/stream", signed("apple"))
+
+    assert answer.count(b"HTTP/1.1") == 1
+    assert not answer.endswith(b"0\r\n\r\n")
+    assert "StorageUnavailable" in caplog.text
+
+
 async def test_with_the_middleware_only_a_stream_that_only_reads_is_served(
     connect_bare: Connect, storage: Storage
 ) -> None:
@@ -588,6 +602,23 @@ async def test_a_failure_at_the_end_of_a_stream_that_wrote_nothing_is_never_garb
     assert answer.count(b"HTTP/1.1") <= 1
     assert not answer.endswith(b"0\r\n\r\n")
     assert "SessionNotSent" in caplog.text
+
+
+async def test_a_late_change_that_cannot_be_saved_never_garbles_a_stream_left_for_another_response(
+    connect: Connect, storage: Storage, faulty: FaultyStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def two_responses(request: web.Request) -> web.StreamResponse:
+        await stream_then_change(request)
+        return web.Response(text="another")
+
+    await keep(storage, "apple")
+    client = await connect(two_responses, storage=faulty, retries=0)
+    faulty.fail(verbs=("replace",))
+
+    answer = await raw(client, "/two_responses", signed("apple"))
+
+    assert answer.count(b"HTTP/1.1") == 1
+    assert "StorageUnavailable" in caplog.text
 
 
 @pytest.mark.parametrize("retries", [0, 1])
