@@ -128,7 +128,6 @@ class Keeper:
         state.is_due = is_due
         if is_touched:
             await self._note_touch(state)
-            state.is_due = state.touched_at is None
         return state
 
     def read(self, session_id: str, stored: Stored, cookie: CookieOptions) -> SessionState | None:
@@ -189,7 +188,7 @@ class Keeper:
     async def write(self, state: SessionState) -> bool:
         """Do so with what ``state.writing()`` took note of just now."""
         # Most records live as long as all others.
-        is_usual = state.is_plain and state.cookie.base.head and not self._is_particular
+        is_usual = state.is_plain and not self._is_particular and state.cookie.base.expires is None
         ttl = self._timeouts.idle if is_usual else self._ttl(state)
         if ttl <= 0:
             return await self._end(state)
@@ -205,7 +204,7 @@ class Keeper:
             # An earlier try got there, only its answer did not.
             version = current.version
         state.saved(version)
-        if state.is_due or not state.is_plain:
+        if state.is_due:
             self._touched.add(state.session_id)
         return True
 

@@ -63,7 +63,7 @@ class SessionState(Struct):
     - ``stale_id``: the id that the browser came with, where it had no record that can be used.
     - ``unconfirmed``: the payload of a creation that got no answer, and may have happened.
     - ``touched_at``: when the record was touched as it was read; ``None``: it was only read.
-    - ``is_due``: a touch was due when the record was read, and was not made.
+    - ``is_due``: a touch was due when the record was read.
     - ``is_alias``: the request came with an id that was renewed a moment ago.
     - ``is_gone``: the record was destroyed or has expired since it was read.
     - ``is_plain``: the record lives as long as most, and nothing was done but to read data and to
@@ -108,41 +108,24 @@ class SessionState(Struct):
     @property
     def is_modified(self) -> bool:
         """Ask whether there is something to write. Raise UnserializableValue where there cannot."""
-        return self.is_marked or self.cookie.own != self.original_own or bool(self.changes())
+        return self.is_marked or self.cookie.own != self.original_own or bool(self._changed())
 
     def changes(self) -> Changes:
         """Return what was changed since the record was read, by top-level key.
 
         Raise UnserializableValue for a value that a record cannot hold.
         """
-        changes: Changes = {}
-        data = self.data
-        for key, original in self.originals.items():
-            value = data.get(key, MISSING)
-            if value is original:
-                continue
-            kind = value.__class__
-            if kind is str or (kind is int and -_LARGE < value < _LARGE):
-                is_changed = kind is not original.__class__ or value != original
-            else:
-                if value is not MISSING:
-                    check_value(value, f"session[{key!r}]")
-                is_changed = not is_same(original, value)
-            if is_changed:
-                changes[key] = (original, value)
-        return changes
+        originals, data = self.originals, self.data
+        return {key: (originals[key], data.get(key, MISSING)) for key in self._changed()}
 
     def writing(self) -> bool:
         """Take note of what is about to be written: what changes from here on is not in it.
 
         Return whether any of the data was changed. Raise UnserializableValue as changes() does.
         """
-        changes = self.changes()
-        self.written = written = {}
-        for key, (_, value) in changes.items():
-            written[key] = value if value.__class__ in SCALARS else freeze(value)
+        self.written = self._changed()
         self.written_own = self.cookie.own.copy()
-        return bool(changes)
+        return bool(self.written)
 
     def saved(self, version: Version) -> None:
         """Take note that it was written: changes since ``writing()`` are still to be saved."""
@@ -158,6 +141,22 @@ class SessionState(Struct):
             else:
                 # Or a container, which the handler may still hold and change.
                 originals[key] = original
+
+    def _changed(self) -> dict[str, Original]:
+        """Return the values that were changed, as they are now."""
+        changed: dict[str, Original] = {}
+        data = self.data
+        for key, original in self.originals.items():
+            value = data.get(key, MISSING)
+            if value is original:
+                continue
+            kind = value.__class__
+            if not (kind is str or (kind is int and -_LARGE < value < _LARGE) or value is MISSING):
+                check_value(value, f"session[{key!r}]")
+                value = freeze(value)
+            if value.__class__ is not original.__class__ or value != original:
+                changed[key] = value
+        return changed
 
     def rebase(self, record: Record, version: Version, merge: Merge) -> None:
         """Put this request's changes on top of a newer *record*.

@@ -344,7 +344,9 @@ class Visit(Bridge[SessionState]):
                 self._is_busy = False
             else:
                 self._pass_on()
-        self._finish(response)
+        self.sent_on = response
+        if self._cookie_due is not CookieAction.LEAVE:
+            self._finish(response)
         if not self._sessions.is_told_of_headers:
             vary_by_cookie(response)
 

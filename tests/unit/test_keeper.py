@@ -212,6 +212,20 @@ async def test_a_session_of_express_gets_a_beginning_where_there_is_an_absolute_
     assert state.is_modified
 
 
+async def test_a_session_that_is_written_ends_with_its_cookie(bench: Bench) -> None:
+    end = datetime.fromtimestamp(bench.clock() + IDLE / 2, UTC)
+    cookie = CookieOptions(secure=False, expires=end)
+    await bench.keep(cookie, count=1)
+    state = await bench.keeper.load("id", cookie)
+    assert state is not None
+    change(state, count=2)
+
+    await bench.keeper.replace(state)
+    bench.clock.advance(IDLE / 2 + 1)
+
+    assert await bench.memory.load("id") is None
+
+
 # Absolute timeout
 
 

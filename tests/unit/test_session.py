@@ -326,6 +326,11 @@ def test_what_changes_while_the_record_is_written_is_still_to_be_saved() -> None
     assert state.original_own == {"path": "/shop"}
 
 
+def test_what_nobody_was_about_to_write_cannot_have_been_saved() -> None:
+    with pytest.raises(RuntimeError, match="without writing"):
+        stored().saved(2)
+
+
 def test_a_session_that_starts_over_is_not_gone_any_more() -> None:
     state = stored(count=1)
     state.is_gone = True

@@ -362,6 +362,46 @@ async def test_touch_after_zero_touches_each_time(
     assert faulty.calls == ["load", "touch", "load", "touch"]
 
 
+async def test_a_record_that_was_written_is_not_touched_as_soon_as_it_is_read(
+    connect: Connect, storage: Storage, faulty: FaultyStorage
+) -> None:
+    await keep(storage, "apple")
+    client = await connect(views, show, storage=faulty, touch_after=60, forgets=True)
+
+    await client.get("/views", headers=signed("apple"))
+    await client.get("/show", headers=signed("apple"))
+
+    assert faulty.calls == ["load", "replace", "load"]
+
+
+async def test_a_session_that_is_read_by_its_old_id_lives_on(
+    connect: Connect, storage: Storage, faulty: FaultyStorage
+) -> None:
+    async def renew(request: web.Request) -> web.Response:
+        await (await session_of(request)).renew_id()
+        return web.Response()
+
+    await keep(storage, "apple")
+    client = await connect(renew, show, storage=faulty, touch_after=0, forgets=True)
+    await client.get("/renew", headers=signed("apple"))
+    faulty.calls.clear()
+
+    await client.get("/show", headers=signed("apple"))
+
+    assert faulty.calls == ["load", "load", "touch"]
+
+
+async def test_a_session_of_express_is_given_a_beginning_where_it_must_not_grow_too_old(
+    connect: Connect, storage: Storage, faulty: FaultyStorage
+) -> None:
+    await keep(storage, "apple")
+    client = await connect(show, storage=faulty, absolute_timeout=60, idle_timeout=60, forgets=True)
+
+    await client.get("/show", headers=signed("apple"))
+
+    assert faulty.calls == ["load", "replace"]
+
+
 class ReadsAndTouches(FaultyStorage):
     """A storage that can do both in one call."""
 
@@ -536,11 +576,12 @@ async def test_with_the_middleware_only_a_known_session_varies_by_cookie_too(
     connect_bare: Connect, storage: Storage, handler: Any
 ) -> None:
     await keep(storage, "apple", views=1)
-    client = await connect_bare(handler)
+    client = await connect_bare(handler, touch_after=60, forgets=True)
+    path = f"/{handler.__name__}"
 
-    response = await client.get(f"/{handler.__name__}", headers=signed("apple"))
+    responses = [await client.get(path, headers=signed("apple")) for _ in range(2)]
 
-    assert response.headers["Vary"] == "Cookie"
+    assert [response.headers["Vary"] for response in responses] == ["Cookie"] * 2
 
 
 async def test_the_handlers_own_headers_stay(connect: Connect) -> None:
@@ -923,11 +964,12 @@ def outside(change: Callable[[Session], Awaitable[object]]) -> Middleware:
 
 
 async def serve_within(
-    outer: Middleware, storage: Storage, aiohttp_client: AiohttpClient
+    outer: Middleware, storage: Storage, aiohttp_client: AiohttpClient, **options: Any
 ) -> TestClient[web.Request, web.Application]:
     app = web.Application(middlewares=[outer])
-    setup(app, SessionOptions(secret=SECRET, storage=storage))
+    setup(app, SessionOptions(secret=SECRET, storage=storage, **options))
     app.router.add_get("/views", views)
+    app.router.add_get("/show", show)
     return await aiohttp_client(app)
 
 
@@ -946,6 +988,37 @@ async def test_what_a_middleware_outside_ours_changes_is_kept(
 
     assert len(cookies_set(response)) == 1
     assert await kept(storage, ids[0]) == {"views": 1, "outside": True}
+
+
+async def test_what_it_changes_is_kept_where_the_handler_only_reads(
+    storage: Storage, aiohttp_client: AiohttpClient
+) -> None:
+    async def count(session: Session) -> None:
+        session["n"] = session.get("n", 0) + 1
+
+    client = await serve_within(outside(count), storage, aiohttp_client)
+    await keep(storage, "apple")
+
+    for _ in range(3):
+        await client.get("/show", headers=signed("apple"))
+
+    assert await kept(storage, "apple") == {"n": 3}
+
+
+async def test_what_it_saves_itself_moves_the_end_of_the_cookie(
+    storage: Storage, aiohttp_client: AiohttpClient
+) -> None:
+    async def count_and_save(session: Session) -> None:
+        session["n"] = session.get("n", 0) + 1
+        await session.save()
+
+    cookie = CookieOptions(max_age=60)
+    client = await serve_within(outside(count_and_save), storage, aiohttp_client, cookie=cookie)
+    await client.get("/show")
+
+    responses = [await client.get("/show") for _ in range(2)]
+
+    assert ["Max-Age=60" in cookies_set(response)[-1] for response in responses] == [True] * 2
 
 
 async def test_a_middleware_outside_ours_can_destroy_the_session(

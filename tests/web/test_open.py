@@ -103,6 +103,23 @@ async def test_calls_of_get_session_that_meet_share_one_session_and_one_load(
     assert faulty.calls.count("load") == 1
 
 
+async def test_after_calls_of_get_session_that_met_the_session_can_be_saved(
+    connect: Connect, storage: Storage
+) -> None:
+    async def together(request: web.Request) -> web.Response:
+        session, *_ = await asyncio.gather(*(session_of(request) for _ in range(3)))
+        session["fruit"] = "pear"
+        return web.json_response(await asyncio.wait_for(session.save(), 5))
+
+    await keep(storage, "apple", fruit="apple")
+    client = await connect(together, forgets=True)
+
+    response = await client.get("/together", headers=signed("apple"))
+
+    assert await response.json() is True
+    assert await kept(storage, "apple") == {"fruit": "pear"}
+
+
 async def test_without_a_cookie_the_storage_is_not_asked(
     connect: Connect, faulty: FaultyStorage
 ) -> None:
