@@ -608,7 +608,10 @@ async def test_a_late_change_that_cannot_be_saved_never_garbles_a_stream_left_fo
     connect: Connect, storage: Storage, faulty: FaultyStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def two_responses(request: web.Request) -> web.StreamResponse:
-        await stream_then_change(request)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"one ")
+        (await session_of(request))["late"] = True
         return web.Response(text="another")
 
     await keep(storage, "apple")
