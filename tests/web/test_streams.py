@@ -615,7 +615,7 @@ async def test_a_late_change_that_cannot_be_saved_never_garbles_a_stream_left_fo
         return web.Response(text="another")
 
     await keep(storage, "apple")
-    client = await connect(two_responses, storage=faulty, retries=0)
+    client = await connect(two_responses, storage=faulty, retries=0, load="lazy")
     faulty.fail(verbs=("replace",))
 
     answer = await raw(client, "/two_responses", signed("apple"))
