@@ -114,10 +114,6 @@ class Bridge(ABC, Generic[StateT]):
 class NoSessions:
     """Stands there in a request whose route gets no session, and says so."""
 
-    def is_ready(self, _response: web.StreamResponse) -> bool:
-        """Return True."""
-        return True
-
     async def open(self, _request: web.Request) -> None:
         """Return ``None``."""
 

@@ -174,7 +174,7 @@ def _on_response_prepare(request: web.Request, response: web.StreamResponse) -> 
         visit = request[VISIT]
     except KeyError:
         return _DONE
-    if visit.is_ready(response) or isinstance(visit, NoSessions):
+    if isinstance(visit, NoSessions) or visit.is_ready(response):
         return _DONE
     return _prepare(visit, request, response)
 

@@ -36,9 +36,9 @@ class Sessions:
     """A storage made for aiohttp-session, where that was given."""
 
     cookies: tuple[CookieOptions, CookieOptions] | None
-    """The cookie's attributes without TLS and with, for all requests that aiohttp can tell apart.
+    """The cookie's attributes without TLS and with, where they are the same for all requests.
 
-    ``None`` where they depend on the request, on its path, or on what a proxy says of it.
+    ``None`` where a function says them, or a path which requests have a session.
     """
 
     is_told_of_headers: bool
@@ -47,6 +47,7 @@ class Sessions:
     # Said here once, since asking the options each time costs each request a call.
     is_eager: bool
     acts_on_reads: bool
+    proxy: bool | None
     name: str
     signer: Signer
     decided: Mapping[web.AbstractRoute, bool]
@@ -54,6 +55,7 @@ class Sessions:
 
     def __init__(self, options: SessionOptions | None = None) -> None:
         self.foreign = self.cookies = None
+        self._given_cookies: tuple[CookieOptions, CookieOptions] | None = None
         self.is_told_of_headers = False
         self._is_checked = self._is_silenced = False
         self._reasons_logged: set[str] = set()
@@ -70,11 +72,12 @@ class Sessions:
             self.keeper = Keeper(storage, options.keeper_options)
         self.is_eager = options.is_eager
         self.acts_on_reads = options.rules.acts_on_reads
-        self.name, self.signer = options.name, options.signer
+        self.proxy, self.name, self.signer = options.proxy, options.name, options.signer
         self.decided = options.routes.decided
         given = options.cookie
-        if isinstance(given, CookieOptions) and given.path == "/" and options.proxy is None:
-            self.cookies = (given.resolve(is_secure=False), given.resolve(is_secure=True))
+        if isinstance(given, CookieOptions):
+            self._given_cookies = (given.resolve(is_secure=False), given.resolve(is_secure=True))
+            self.cookies = self._given_cookies if given.path == "/" else None
 
     def check_routes(self, app: web.Application) -> None:
         """Raise OptionsError for a route in the options that *app* does not have."""
@@ -92,6 +95,8 @@ class Sessions:
 
     async def cookie_for(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
         """Return the cookie's attributes for *request*, each ``"auto"`` settled."""
+        if self._given_cookies is not None:
+            return self._given_cookies[is_secure]
         given = self.options.cookie
         cookie = given(request) if callable(given) else given
         if inspect.isawaitable(cookie):

@@ -62,20 +62,20 @@ class Visit(Bridge[SessionState]):
         """Return, once awaited, the session, loaded the first time; ``None``: there can be none."""
         self.is_asked = True
         self.request = request
-        cookies = self._sessions.cookies
+        cookies, proxy = self._sessions.cookies, self._sessions.proxy
+        # In the first case, what request.secure asks.
+        self._is_secure = is_encrypted = (
+            request.scheme == "https" if proxy is None else is_secure(request, proxy=proxy)
+        )
         if cookies is None:
             return self._open_with_own_cookie(request)
-        # What request.secure asks, with a call less.
-        self._is_secure = request.scheme == "https"
-        return self._open(request, cookies[self._is_secure])
+        return self._open(request, cookies[is_encrypted])
 
     async def _open_with_own_cookie(self, request: web.Request) -> Session | None:
         """Do so where the attributes of the cookie depend on the request."""
         if self._is_opened:
             return self._found_again(request)
-        sessions = self._sessions
-        self._is_secure = is_secure(request, proxy=sessions.options.proxy)
-        cookie = await sessions.cookie_for(request, is_secure=self._is_secure)
+        cookie = await self._sessions.cookie_for(request, is_secure=self._is_secure)
         if is_under(request.rel_url.raw_path, cookie.path):
             return await self._open(request, cookie)
         self._is_opened = True
