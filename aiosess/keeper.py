@@ -93,6 +93,7 @@ class Keeper:
         self._clock = clock
         self._sleep = sleep
         self._touching = storage if isinstance(storage, TouchingStorage) else None
+        self.can_touch_as_it_reads: bool = self._touching is not None
         self._touched = _Touched(options.timeouts.touch_after, clock)
         self.is_due = self._touched.is_due
         self.fetch = storage.load
@@ -114,8 +115,8 @@ class Keeper:
         as absent; the log says so, once for each reason. Where a touch is due, and the storage
         can, that is done in the same call.
         """
-        is_due, is_touched = self.is_due(session_id), False
-        if is_due and self._touching is not None:
+        is_touched = False
+        if self._touching is not None and self.is_due(session_id):
             loaded = await self._touching.load_and_touch(session_id, self._timeouts.idle)
             stored, is_touched = loaded or (None, False)
         else:
@@ -125,7 +126,6 @@ class Keeper:
         state = self.read(session_id, stored, cookie)
         if state is None:
             return await self.follow(session_id, stored, cookie)
-        state.is_due = is_due
         if is_touched:
             await self._note_touch(state)
         return state
@@ -204,8 +204,7 @@ class Keeper:
             # An earlier try got there, only its answer did not.
             version = current.version
         state.saved(version)
-        if state.is_due:
-            self._touched.add(state.session_id)
+        self._touched.add(state.session_id)
         return True
 
     async def touch(self, state: SessionState, *, is_renewal_told: bool = True) -> bool:

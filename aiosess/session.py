@@ -63,7 +63,6 @@ class SessionState(Struct):
     - ``stale_id``: the id that the browser came with, where it had no record that can be used.
     - ``unconfirmed``: the payload of a creation that got no answer, and may have happened.
     - ``touched_at``: when the record was touched as it was read; ``None``: it was only read.
-    - ``is_due``: a touch was due when the record was read.
     - ``is_alias``: the request came with an id that was renewed a moment ago.
     - ``is_gone``: the record was destroyed or has expired since it was read.
     - ``is_plain``: the record lives as long as most, and nothing was done but to read data and to
@@ -85,7 +84,6 @@ class SessionState(Struct):
     unconfirmed: bytes | None = None
     is_marked: bool = False
     touched_at: float | None = None
-    is_due: bool = False
     is_alias: bool = False
     is_gone: bool = False
     is_plain: bool = False

@@ -95,7 +95,7 @@ class Visit(Bridge[SessionState]):
             self._signed = signed = sessions.signer.read(sessions.name, request)
             if signed is not None:
                 session_id, keeper = signed.session_id, sessions.keeper
-                if keeper.is_due(session_id):
+                if keeper.can_touch_as_it_reads and keeper.is_due(session_id):
                     state = await keeper.load(session_id, cookie)
                 else:
                     # What load() does, with a coroutine less.
@@ -180,7 +180,7 @@ class Visit(Bridge[SessionState]):
         state = self._state
         if state is None or not state.is_plain or not self._is_held():
             return self.commit(response)
-        if state.originals or state.is_due:
+        if state.originals or self._sessions.keeper.is_due(state.session_id):
             is_in_time = self.sent_on is None and not response.prepared
             if is_in_time and state.originals.keys().isdisjoint(self._sessions.options.renew_on):
                 return self._keep_data(state, response)

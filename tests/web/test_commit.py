@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -400,6 +401,23 @@ async def test_a_session_of_express_is_given_a_beginning_where_it_must_not_grow_
     await client.get("/show", headers=signed("apple"))
 
     assert faulty.calls == ["load", "replace"]
+
+
+async def test_a_request_that_takes_longer_than_touch_after_touches_at_its_end(
+    connect: Connect, storage: Storage, faulty: FaultyStorage
+) -> None:
+    async def read_slowly(request: web.Request) -> web.Response:
+        await session_of(request)
+        await asyncio.sleep(0.1)
+        return web.Response()
+
+    await keep(storage, "apple")
+    client = await connect(show, read_slowly, storage=faulty, touch_after=0.05, forgets=True)
+
+    await client.get("/show", headers=signed("apple"))
+    await client.get("/read_slowly", headers=signed("apple"))
+
+    assert faulty.calls == ["load", "touch", "load", "touch"]
 
 
 class ReadsAndTouches(FaultyStorage):
