@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final, Literal, TypeAlias, cast
 
 import msgspec
@@ -270,8 +271,16 @@ class SessionCookie(msgspec.Struct, eq=False):
 
 
 def _iso(at: float) -> str:
-    moment = datetime.fromtimestamp(at, UTC)
-    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+    second = math.floor(at)
+    # As datetime rounds, which may be up to the next second.
+    more, microseconds = divmod(round((at - second) * 1_000_000), 1_000_000)
+    return f"{_iso_second(second + more)}.{microseconds // 1000:03d}Z"
+
+
+# The cookies that are sent in one second mostly end in one second, too.
+@lru_cache(maxsize=64)
+def _iso_second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()[:-6]
 
 
 def restored(own: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import quote, unquote
 
@@ -171,7 +172,7 @@ def set_cookie(
     lifetime = ""
     if expires_at is not None:
         age = max(0, math.ceil(expires_at - now))
-        lifetime = f"; Max-Age={age}; Expires={_http_date(expires_at)}"
+        lifetime = f"; Max-Age={age}; Expires={_http_date(math.floor(expires_at))}"
     response.headers.add(hdrs.SET_COOKIE, f"{name}={value}{lifetime}{_attributes(cookie)}")
     keep_out_of_caches(response)
 
@@ -246,7 +247,9 @@ def _attributes(cookie: SessionCookie) -> str:
     return "".join(parts)
 
 
-def _http_date(at: float) -> str:
+# The cookies that are sent in one second mostly end in one second, too.
+@lru_cache(maxsize=64)
+def _http_date(at: int) -> str:
     # RFC 9110, section 5.6.7; strftime would follow the locale.
     year, month, day, hour, minute, second, weekday, *_ = time.gmtime(at)
     return (

@@ -103,8 +103,8 @@ def encode(data: dict[str, Any], cookie: SessionCookie, *, created_at: float, no
     revision = _revisions.getrandbits(64)
     if data and not cookie.own and cookie.base.head:
         # As most are. The rest would write the same, by way of more objects.
-        usual = (cookie.base.head, encode_value(data)[1:-1], created_at, revision)
-        return b'%b%b,"__aiosess":{"created":%a,"rev":"%x"}}' % usual
+        usual = (cookie.base.head, encode_value(data)[1:-1], _encode(created_at), revision)
+        return b'%b%b,"__aiosess":{"created":%b,"rev":"%x"}}' % usual
     meta: Meta = {"created": created_at, "rev": f"{revision:x}"}
     # The cookie itself says its max_age, where Express may change it.
     own = {name: value for name, value in cookie.own.items() if name != "max_age"}

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from aiosess import CookieOptions, OptionsError, SessionCookie
 from aiosess.attributes import check_name, restored
@@ -330,3 +332,16 @@ def test_a_prefix_that_browsers_check_is_checked(
 )
 def test_a_name_that_fits_its_cookie_is_taken(name: str, options: dict[str, Any]) -> None:
     check_name(name, CookieOptions(**options))
+
+
+@given(st.floats(-6e10, 2e11))
+@example(1_800_000_000.0)
+@example(1_800_000_000.123)
+@example(1_799_999_999.999_999_8)
+def test_a_record_tells_the_end_of_its_cookie_in_utc_to_the_millisecond(now: float) -> None:
+    cookie = SessionCookie(CookieOptions(secure=False, max_age=60))
+
+    expires = cookie.as_express(now)["expires"]
+
+    moment = datetime.fromtimestamp(now + 60, UTC).isoformat(timespec="milliseconds")
+    assert expires == moment.replace("+00:00", "Z")
