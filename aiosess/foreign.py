@@ -407,7 +407,7 @@ class ForeignVisit(Bridge[ForeignState]):
                 self._is_abandoned = True
         if self.sent_on is not response:
             self._finish(response, is_leaving=True)
-        elif self.is_asked:
+        else:
             vary_by_cookie(response)
 
     def abandon(self) -> None:

@@ -75,6 +75,9 @@ class Keeper:
     fetch: Callable[[str], Coroutine[Any, Any, Stored | None]]
     """Return what the storage keeps under an id, for read()."""
 
+    touching: TouchingStorage | None
+    """The storage, where it can read and touch in one call."""
+
     def __init__(
         self,
         storage: Storage,
@@ -92,8 +95,7 @@ class Keeper:
         self._grace = options.renew_grace
         self._clock = clock
         self._sleep = sleep
-        self._touching = storage if isinstance(storage, TouchingStorage) else None
-        self.can_touch_as_it_reads: bool = self._touching is not None
+        self.touching = storage if isinstance(storage, TouchingStorage) else None
         self._touched = _Touched(options.timeouts.touch_after, clock)
         self.is_due = self._touched.is_due
         self.fetch = storage.load
@@ -116,8 +118,8 @@ class Keeper:
         can, that is done in the same call.
         """
         is_touched = False
-        if self._touching is not None and self.is_due(session_id):
-            loaded = await self._touching.load_and_touch(session_id, self._timeouts.idle)
+        if self.touching is not None and self.is_due(session_id):
+            loaded = await self.touching.load_and_touch(session_id, self._timeouts.idle)
             stored, is_touched = loaded or (None, False)
         else:
             stored = await self.fetch(session_id)
@@ -343,10 +345,10 @@ class Keeper:
 
     async def _load_and_touch(self, session_id: str, ttl: float) -> Stored | None:
         """Return the record, which lives *ttl* seconds from now."""
-        if self._touching is None:
+        if self.touching is None:
             is_there = await self._storage.touch(session_id, ttl)
             return await self._storage.load(session_id) if is_there else None
-        stored, is_touched = await self._touching.load_and_touch(session_id, ttl) or (None, False)
+        stored, is_touched = await self.touching.load_and_touch(session_id, ttl) or (None, False)
         if stored is not None and not is_touched and not await self._storage.touch(session_id, ttl):
             return None
         return stored

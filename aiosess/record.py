@@ -53,6 +53,9 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 _encode_anything: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
+# Head, data, when the session began, and the revision.
+_USUAL: Final = b'%%b%%b,"%b":{"created":%%b,"rev":"%%x"}}' % RESERVED_KEY.encode()
+
 Meta: TypeAlias = dict[str, Any]
 
 
@@ -104,7 +107,7 @@ def encode(data: dict[str, Any], cookie: SessionCookie, *, created_at: float, no
     if data and not cookie.own and cookie.base.head:
         # As most are. The rest would write the same, by way of more objects.
         usual = (cookie.base.head, encode_value(data)[1:-1], _encode(created_at), revision)
-        return b'%b%b,"__aiosess":{"created":%b,"rev":"%x"}}' % usual
+        return _USUAL % usual
     meta: Meta = {"created": created_at, "rev": f"{revision:x}"}
     # The cookie itself says its max_age, where Express may change it.
     own = {name: value for name, value in cookie.own.items() if name != "max_age"}

@@ -95,7 +95,7 @@ class Visit(Bridge[SessionState]):
             self._signed = signed = sessions.signer.read(sessions.name, request)
             if signed is not None:
                 session_id, keeper = signed.session_id, sessions.keeper
-                if keeper.can_touch_as_it_reads and keeper.is_due(session_id):
+                if keeper.touching is not None and keeper.is_due(session_id):
                     state = await keeper.load(session_id, cookie)
                 else:
                     # What load() does, with a coroutine less.
@@ -231,8 +231,7 @@ class Visit(Bridge[SessionState]):
             await self._settle_again(request)
         if self.sent_on is not response or self._cookie_due is not self._cookie_sent:
             self._finish(response)
-        if self.is_asked:
-            vary_by_cookie(response)
+        vary_by_cookie(response)
 
     def is_ready(self, response: web.StreamResponse) -> bool:
         """Ask whether *response* can leave as it is; False: it takes prepare()."""
