@@ -311,9 +311,9 @@ def _print_speed(figures: dict[tuple[str, str, int], list[tuple[float, float]]])
             print(f"| {name} | {' | '.join(cells)} |")
 
 
-async def cancelled_calls(client: Client, port: int) -> str:
+async def cancelled_calls(client: Client, server: MemcachedServer) -> str:
     """Cancel 100 reads in mid-call, then read 200 other keys: each its own value?"""
-    await client.open(port)
+    await client.open(server.port)
     for key in KEYS:
         await client.set(key, b"value of " + key)
     for key in KEYS[:100]:
@@ -345,9 +345,7 @@ async def killed_server(client: Client, server: MemcachedServer) -> str:
     await asyncio.sleep(0.1)
     begin = time.perf_counter()
     # stop() would let the paused server go on first, and answer.
-    process = server._process  # noqa: SLF001 - to kill it
-    assert process is not None
-    process.kill()
+    server.kill()
     (outcome,) = await asyncio.gather(call, return_exceptions=True)
     in_flight = time.perf_counter() - begin
     server.stop()
@@ -416,13 +414,9 @@ async def behaviour(server: MemcachedServer) -> None:
     print("| --- | --- | --- | --- |")
     for name, make in CLIENTS.items():
         cells = []
-        for case in (
-            lambda: cancelled_calls(make(), server.port),  # noqa: B023 - called in this round
-            lambda: killed_server(make(), server),  # noqa: B023 - called in this round
-            lambda: hanging_connect(make(), server),  # noqa: B023 - called in this round
-        ):
+        for case in (cancelled_calls, killed_server, hanging_connect):
             try:
-                cells.append(await asyncio.wait_for(case(), 120))
+                cells.append(await asyncio.wait_for(case(make(), server), 120))
             except Exception as error:  # noqa: BLE001 - any client, any error
                 cells.append(f"{type(error).__name__}: {error}")
             server.stop()

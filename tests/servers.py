@@ -57,9 +57,14 @@ class Server:
         """Stop the process and wait until it is gone."""
         if self._process is not None:
             self.resume()
+            self.kill()
+            self._process = None
+
+    def kill(self) -> None:
+        """End at once, even while it is paused."""
+        if self._process is not None:
             self._process.kill()
             self._process.wait()
-            self._process = None
 
     def pause(self) -> None:
         """Let the process hang: connections are accepted, nothing is answered."""

@@ -34,12 +34,6 @@ class Memcached(MemcachedServer):
         assert found is not None
         return int(found[1])
 
-    def kill(self) -> None:
-        """End at once, even while it is paused."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
 
 @contextmanager
 def running(*options: str) -> Iterator[Memcached]:
