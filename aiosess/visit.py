@@ -63,13 +63,14 @@ class Visit(Bridge[SessionState]):
         self.is_asked = True
         self.request = request
         cookies, proxy = self._sessions.cookies, self._sessions.proxy
-        # In the first case, what request.secure asks.
-        self._is_secure = is_encrypted = (
-            request.scheme == "https" if proxy is None else is_secure(request, proxy=proxy)
-        )
+        if not self._is_opened:
+            # In the first case, what request.secure asks.
+            self._is_secure = (
+                request.scheme == "https" if proxy is None else is_secure(request, proxy=proxy)
+            )
         if cookies is None:
             return self._open_with_own_cookie(request)
-        return self._open(request, cookies[is_encrypted])
+        return self._open(request, cookies[self._is_secure])
 
     async def _open_with_own_cookie(self, request: web.Request) -> Session | None:
         """Do so where the attributes of the cookie depend on the request."""
