@@ -21,9 +21,9 @@ from aiosess.errors import (
     StorageUnavailable,
     UnserializableValue,
 )
-from aiosess.merge import MISSING
 from aiosess.middleware import SESSION, get_session, session_middleware, setup, setup_async
 from aiosess.options import SessionOptions
+from aiosess.records.merge import MISSING
 from aiosess.routes import Route
 from aiosess.session import Session
 from aiosess.storages import MemoryStorage, Storage, Stored, Version

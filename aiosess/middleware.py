@@ -11,13 +11,13 @@ from aiohttp.http import StreamWriter
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp_session import STORAGE_KEY
 
-from aiosess.bridge import VISIT, Bridge, NoSessions
 from aiosess.errors import OptionsError
-from aiosess.foreign import ForeignVisit
+from aiosess.exchange.exchange import Visit
+from aiosess.exchange.keys import VISIT, Bridge, NoSessions
+from aiosess.exchange.manager import Sessions
+from aiosess.interop.borrowed import ForeignVisit
 from aiosess.options import SessionOptions
 from aiosess.session import SESSION, Session
-from aiosess.sessions import Sessions
-from aiosess.visit import Visit
 
 __all__ = ["SESSION", "get_session", "session_middleware", "setup", "setup_async"]
 

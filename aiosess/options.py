@@ -12,15 +12,15 @@ from aiohttp import web
 from aiohttp_session import AbstractStorage
 
 from aiosess.attributes import CookieOptions, check_name
-from aiosess.commit import Rules
-from aiosess.cookie import Secret, Signer
 from aiosess.errors import OptionsError
-from aiosess.keeper import KeeperOptions
-from aiosess.merge import Merge
-from aiosess.retry import RetryPolicy, no_wait
+from aiosess.records.decide import Rules
+from aiosess.records.merge import Merge
+from aiosess.records.repository import KeeperOptions
 from aiosess.routes import RouteEntry, RouteSelector
 from aiosess.storages import MemoryStorage, Storage
+from aiosess.storages.guard import RetryPolicy, no_wait
 from aiosess.timeouts import DAY, Duration, Timeouts, seconds
+from aiosess.transports.cookie import Secret, Signer
 
 __all__ = ["CookieFactory", "IdFactory", "SessionOptions", "random_id"]
 

@@ -55,7 +55,7 @@ def data(size: int) -> dict[str, Any]:
 
 
 def cookies() -> Cases:
-    from aiosess.cookie import Signer, set_cookie
+    from aiosess.transports.cookie import Signer, set_cookie
 
     signer = Signer(SECRET)
     session_id = "x" * 32
@@ -90,7 +90,7 @@ def session_cookie() -> Any:
 
 
 def decisions() -> Cases:
-    from aiosess.commit import Ending, Rules, decide, decide_cookie
+    from aiosess.records.decide import Ending, Rules, decide, decide_cookie
 
     rules = Rules()
     read, written = Ending(is_stored=True), Ending(is_stored=True, is_modified=True)
@@ -104,7 +104,7 @@ def decisions() -> Cases:
 
 
 def records() -> Cases:
-    from aiosess.record import decode, encode
+    from aiosess.records.format import decode, encode
 
     cookie = session_cookie()
     for size in (100, 1_000, 10_000):
@@ -119,7 +119,7 @@ def records() -> Cases:
 
 
 def merges() -> Cases:
-    from aiosess.merge import freeze, is_same, merged
+    from aiosess.records.merge import freeze, is_same, merged
 
     base, theirs = data(1_000), {**data(1_000), "theirs": 1, "seen": 2}
     cart = base["cart"]

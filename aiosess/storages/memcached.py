@@ -13,9 +13,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self, cast
 
+from aiosess.clients.memcached import MemcachedClient, Reply, Value
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
 from aiosess.storages.base import Stored, Version, new_stored
-from aiosess.storages.memcached_client import MemcachedClient, Reply, Value
 
 __all__ = ["MemcachedStorage"]
 
@@ -38,7 +38,7 @@ _LAST_DATE: Final = 2**31 - 1
 class MemcachedStorage:
     """Keeps records on one memcached server or several, 1.4.8 or later.
 
-    *client* is a ``MemcachedClient`` of ``aiosess.storages.memcached_client``; it is the
+    *client* is a ``MemcachedClient`` of ``aiosess.clients.memcached``; it is the
     application's to close. *prefix* stands before each session id. An id that cannot be part of
     a key (too long, spaces, not ASCII) is kept under its SHA-256. Memcached counts in whole
     seconds: a record lives its ttl at the least, and at the most two seconds longer.

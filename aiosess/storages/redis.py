@@ -13,9 +13,9 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from aiosess.clients.redis import ClientLine, RedisLine, line_of
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
 from aiosess.storages.base import Stored, Version, new_stored
-from aiosess.storages.redis_line import ClientLine, RedisLine, line_of
 
 __all__ = ["RedisStorage"]
 

@@ -13,11 +13,12 @@ from aiohttp.test_utils import TestClient, make_mocked_request
 from aiohttp_session import AbstractStorage
 
 from aiosess.attributes import CookieOptions
-from aiosess.commit import Action, Rules, decide, ending
 from aiosess.errors import OptionsError, SessionGone
-from aiosess.keeper import Keeper
 from aiosess.options import SessionOptions
-from aiosess.session import Intent, Session, SessionState
+from aiosess.records.decide import Action, Rules, decide, ending
+from aiosess.records.repository import Keeper
+from aiosess.records.state import Intent, SessionState
+from aiosess.session import Session
 
 __all__ = ["session_for"]
 

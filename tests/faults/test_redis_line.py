@@ -14,8 +14,9 @@ from redis.asyncio import Redis, Sentinel
 from redis.exceptions import ResponseError
 
 from aiosess import StorageUnavailable
-from aiosess.retry import RetryingStorage, RetryPolicy
-from aiosess.storages import pipeline, redis_line
+from aiosess.clients import pipeline
+from aiosess.clients import redis as redis_line
+from aiosess.storages.guard import RetryingStorage, RetryPolicy
 from aiosess.storages.redis import RedisStorage
 from tests.faults.odd_redis import Conversation, bulk, odd_redis
 from tests.servers import RedisServer, Server, binary, free_port

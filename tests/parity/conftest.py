@@ -13,8 +13,9 @@ from aiohttp.test_utils import TestClient
 from aiohttp.typedefs import Handler, Middleware
 from pytest_aiohttp import AiohttpClient
 
-from aiosess import Storage, session_middleware, sessions, setup
-from aiosess.keeper import Keeper
+from aiosess import Storage, session_middleware, setup
+from aiosess.exchange import manager as sessions
+from aiosess.records.repository import Keeper
 from aiosess.testing import FakeClock, FaultyStorage
 from tests.conftest import MakeOptions
 

@@ -19,8 +19,9 @@ from hypothesis.stateful import (
 )
 
 from aiosess import CookieOptions, MemoryStorage, Session, SessionGone, Storage, Stored, Version
-from aiosess.keeper import Keeper, KeeperOptions
-from aiosess.session import Intent, SessionIO, SessionState
+from aiosess.records.repository import Keeper, KeeperOptions
+from aiosess.records.state import Intent, SessionState
+from aiosess.session import SessionIO
 from aiosess.storages.memcached import MemcachedStorage
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import FakeClock

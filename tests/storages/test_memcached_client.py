@@ -15,9 +15,9 @@ from typing import TypeAlias
 import pytest
 import trustme
 
+from aiosess.clients.memcached import MemcachedClient, Value
 from aiosess.errors import OptionsError, StorageError, StorageUnavailable
 from aiosess.storages.memcached import MemcachedStorage
-from aiosess.storages.memcached_client import MemcachedClient, Value
 from tests.servers import MemcachedServer, binary
 from tests.storages.real_memcached import Memcached, running
 

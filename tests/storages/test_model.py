@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from aiosess import MemoryStorage
-from aiosess.keeper import Keeper
+from aiosess.records.repository import Keeper
 from aiosess.testing import FakeClock
 from tests.servers import MemcachedServer, RedisServer
 from tests.storages.model import COOKIE, DAY, OPTIONS, Gate, OnMemcached, OnMemory, OnRedis

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from aiosess import StorageUnavailable
-from aiosess.storages import pipeline
-from aiosess.storages.pipeline import Call, Pipeline
+from aiosess.clients import pipeline
+from aiosess.clients.pipeline import Call, Pipeline
 
 SOON = 0.03
 PATIENCE = 30.0

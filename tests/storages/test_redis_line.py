@@ -20,7 +20,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.credentials import StreamingCredentialProvider, UsernamePasswordCredentialProvider
 
 from aiosess import Storage, StorageError, StorageUnavailable
-from aiosess.storages import redis_line
+from aiosess.clients import redis as redis_line
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import Harness, report, run_contract
 from tests.servers import RedisServer, free_port
@@ -632,7 +632,7 @@ async def test_tasks_that_start_eagerly_share_the_connection_too(redis: RedisSto
 
 FORGOTTEN = """
 import asyncio, gc, sys
-from aiosess.storages import redis_line
+from aiosess.clients import redis as redis_line
 from aiosess.storages.redis import RedisStorage
 from tests.faults.odd_redis import odd_redis
 

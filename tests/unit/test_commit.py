@@ -7,8 +7,16 @@ import itertools
 import pytest
 
 from aiosess import CookieOptions, SessionCookie, UnserializableValue
-from aiosess.commit import Action, CookieAction, Ending, Rules, decide, decide_cookie, ending
-from aiosess.session import Intent, SessionState
+from aiosess.records.decide import (
+    Action,
+    CookieAction,
+    Ending,
+    Rules,
+    decide,
+    decide_cookie,
+    ending,
+)
+from aiosess.records.state import Intent, SessionState
 
 KEEP = Intent.KEEP
 EMPTY = Intent.EMPTY

@@ -14,7 +14,7 @@ from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from aiosess import CookieOptions, OptionsError, SessionCookie
-from aiosess.cookie import (
+from aiosess.transports.cookie import (
     Signed,
     Signer,
     clear_cookie,
@@ -287,7 +287,7 @@ def test_another_spelling_of_a_cookie_is_accepted_and_not_remembered(signer: Sig
 def test_signatures_are_remembered_in_bounded_memory(
     signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiosess.cookie._MOST_VERIFIED", 10)
+    monkeypatch.setattr("aiosess.transports.cookie._MOST_VERIFIED", 10)
 
     seen = [signer.read("sid", request_with(f"sid={signer.sign(str(n))}")) for n in range(95)]
 

@@ -19,11 +19,11 @@ from aiosess import (
     StorageUnavailable,
     Version,
 )
-from aiosess.keeper import Keeper, KeeperOptions, _Queues, _Touched
-from aiosess.record import Alias, decode, encode_alias
-from aiosess.retry import RetryingStorage, RetryPolicy
-from aiosess.session import Intent, SessionState
+from aiosess.records.format import Alias, decode, encode_alias
+from aiosess.records.repository import Keeper, KeeperOptions, _Queues, _Touched
+from aiosess.records.state import Intent, SessionState
 from aiosess.storages import Storage, Stored
+from aiosess.storages.guard import RetryingStorage, RetryPolicy
 from aiosess.testing import FakeClock, FaultyStorage
 from aiosess.timeouts import Timeouts
 

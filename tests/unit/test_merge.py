@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aiosess import MISSING, MergeConflict, UnserializableValue
-from aiosess.merge import Merge, freeze, is_container, is_same, merged
+from aiosess.records.merge import Merge, freeze, is_container, is_same, merged
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiosess import CookieOptions, RecordError, SessionCookie, UnserializableValue
-from aiosess.record import (
+from aiosess.records.format import (
     Alias,
     Record,
     check_value,

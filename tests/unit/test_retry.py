@@ -18,7 +18,7 @@ from aiosess import (
     StorageUnavailable,
     Stored,
 )
-from aiosess.retry import RetryingStorage, RetryPolicy, held_to, no_wait
+from aiosess.storages.guard import RetryingStorage, RetryPolicy, held_to, no_wait
 from aiosess.testing import FaultyStorage
 
 

@@ -20,9 +20,9 @@ from aiosess import (
     SessionGone,
     UnserializableValue,
 )
-from aiosess.merge import freeze, is_same
-from aiosess.record import Record, encode_value
-from aiosess.session import Intent, SessionState
+from aiosess.records.format import Record, encode_value
+from aiosess.records.merge import freeze, is_same
+from aiosess.records.state import Intent, SessionState
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pytest_aiohttp import AiohttpClient
 
 from aiosess import Storage
-from aiosess.cookie import Signer
 from aiosess.testing import FaultyStorage
+from aiosess.transports.cookie import Signer
 from tests.conftest import SECRET, MakeApp
 from tests.web.conftest import Connect
 from tests.web.handlers import keep, kept, put, show, signed

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from aiosess import CookieOptions, Storage, get_session
-from aiosess.cookie import Signer
 from aiosess.testing import FaultyStorage
+from aiosess.transports.cookie import Signer
 from tests.conftest import SECRET
 from tests.web.conftest import Connect
 from tests.web.handlers import (

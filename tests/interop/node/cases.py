@@ -18,8 +18,8 @@ from redis.asyncio import Redis
 from yarl import URL
 
 from aiosess import CookieOptions, SessionOptions, get_session, setup
-from aiosess.cookie import Signer
 from aiosess.storages.redis import RedisStorage
+from aiosess.transports.cookie import Signer
 from tests.interop.node.peers import COOKIE, SECRET, Browser, NodeServer, aiohttp_peer
 from tests.servers import RedisServer
 

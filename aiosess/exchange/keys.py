@@ -12,7 +12,8 @@ from aiohttp_session import SESSION_KEY, STORAGE_KEY
 
 from aiosess.attributes import SessionCookie
 from aiosess.errors import SessionError
-from aiosess.session import SESSION, Intent, Session, SessionState
+from aiosess.records.state import Intent, SessionState
+from aiosess.session import SESSION, Session
 
 __all__ = ["VISIT", "Bridge", "NoSessions", "hand_out", "silence"]
 
@@ -143,5 +144,5 @@ def silence(request: web.Request) -> None:
             del request[key]
 
 
-VISIT: Final = web.RequestKey[Bridge[Any] | NoSessions]("aiosess.visit")
+VISIT: Final = web.RequestKey[Bridge[Any] | NoSessions]("aiosess.exchange")
 """Where a request keeps its visit, which stands under aiohttp_session's key as well."""

@@ -11,14 +11,14 @@ from aiohttp import web
 from aiohttp_session import AbstractStorage
 
 from aiosess.attributes import CookieOptions, check_name
-from aiosess.bridge import silence
-from aiosess.cookie import Signer
 from aiosess.errors import OptionsError
-from aiosess.foreign import ForeignStorage
-from aiosess.keeper import Keeper
+from aiosess.exchange.keys import silence
+from aiosess.interop.borrowed import ForeignStorage
 from aiosess.options import SessionOptions
-from aiosess.retry import held_to
+from aiosess.records.repository import Keeper
 from aiosess.storages import Closeable
+from aiosess.storages.guard import held_to
+from aiosess.transports.cookie import Signer
 
 __all__ = ["Sessions"]
 

@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from aiosess.clients.pipeline import Call, Pipeline, clock
 from aiosess.errors import OptionsError, StorageError, StorageUnavailable
-from aiosess.storages.pipeline import Call, Pipeline, clock
 
 __all__ = ["MemcachedClient", "Reply", "Value"]
 

@@ -22,9 +22,9 @@ from aiosess.errors import (
     SessionGone,
     StorageUnavailable,
 )
-from aiosess.merge import Merge
-from aiosess.record import Alias, Record, decode, encode, encode_alias
-from aiosess.session import Intent, SessionState
+from aiosess.records.format import Alias, Record, decode, encode, encode_alias
+from aiosess.records.merge import Merge
+from aiosess.records.state import Intent, SessionState
 from aiosess.storages import Storage, Stored, TouchingStorage, Version
 from aiosess.timeouts import Timeouts
 

@@ -14,12 +14,28 @@ from aiohttp import web
 from aiohttp_session import SESSION_KEY
 
 from aiosess.attributes import CookieOptions
-from aiosess.bridge import Bridge
-from aiosess.commit import Action, CookieAction, Rules, decide, decide_cookie, ending, is_login
-from aiosess.cookie import Signed, clear_cookie, is_secure, is_under, set_cookie, vary_by_cookie
 from aiosess.errors import SessionGone, SessionNotSent, StorageUnavailable
-from aiosess.session import SESSION, Intent, Session, SessionState
-from aiosess.sessions import Sessions
+from aiosess.exchange.keys import Bridge
+from aiosess.exchange.manager import Sessions
+from aiosess.records.decide import (
+    Action,
+    CookieAction,
+    Rules,
+    decide,
+    decide_cookie,
+    ending,
+    is_login,
+)
+from aiosess.records.state import Intent, SessionState
+from aiosess.session import SESSION, Session
+from aiosess.transports.cookie import (
+    Signed,
+    clear_cookie,
+    is_secure,
+    is_under,
+    set_cookie,
+    vary_by_cookie,
+)
 
 __all__ = ["Visit"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 from aiosess.errors import MergeConflict
-from aiosess.record import check_value, decode_value, encode_value
+from aiosess.records.format import check_value, decode_value, encode_value
 
 __all__ = [
     "MISSING",

@@ -21,9 +21,6 @@ import aiohttp_session
 from aiohttp import hdrs, web
 
 from aiosess.attributes import CookieOptions, SessionCookie
-from aiosess.bridge import Bridge, hand_out
-from aiosess.commit import Action, Rules, decide, ending, is_login
-from aiosess.cookie import keep_out_of_caches, vary_by_cookie
 from aiosess.errors import (
     OptionsError,
     SessionError,
@@ -31,12 +28,16 @@ from aiosess.errors import (
     SessionNotSent,
     StorageUnavailable,
 )
-from aiosess.merge import MISSING, Changes, Original
+from aiosess.exchange.keys import Bridge, hand_out
 from aiosess.options import SessionOptions
-from aiosess.retry import Retries, RetryPolicy
-from aiosess.session import SESSION, Intent, Session, SessionState
+from aiosess.records.decide import Action, Rules, decide, ending, is_login
+from aiosess.records.merge import MISSING, Changes, Original
+from aiosess.records.state import Intent, SessionState
+from aiosess.session import SESSION, Session
 from aiosess.storages import Version
+from aiosess.storages.guard import Retries, RetryPolicy
 from aiosess.timeouts import Duration
+from aiosess.transports.cookie import keep_out_of_caches, vary_by_cookie
 
 __all__ = ["ForeignSession", "ForeignState", "ForeignStorage", "ForeignVisit"]
 

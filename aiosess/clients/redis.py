@@ -24,7 +24,7 @@ from redis.asyncio.connection import (
 from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.credentials import StreamingCredentialProvider
 
-from aiosess.storages.pipeline import Call, Pipeline, clock
+from aiosess.clients.pipeline import Call, Pipeline, clock
 
 __all__ = ["ClientLine", "ClusterLine", "RedisLine", "line_of"]
 

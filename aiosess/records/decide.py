@@ -6,8 +6,8 @@ import enum
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from aiosess.merge import MISSING
-from aiosess.session import Intent, SessionState
+from aiosess.records.merge import MISSING
+from aiosess.records.state import Intent, SessionState
 
 __all__ = [
     "Action",

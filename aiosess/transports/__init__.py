@@ -1,0 +1,3 @@
+"""How the session id travels."""
+
+__all__: list[str] = []
