@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias, cast
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 from aiohttp.http import StreamWriter
 from aiohttp.typedefs import Handler, Middleware
-from aiohttp_session import STORAGE_KEY
 
 from aiosess.errors import OptionsError
-from aiosess.exchange.exchange import Visit
-from aiosess.exchange.keys import VISIT, Bridge, NoSessions
-from aiosess.exchange.manager import Sessions
-from aiosess.interop.borrowed import ForeignVisit
+from aiosess.exchange.exchange import Exchange
+from aiosess.exchange.keys import NO_SESSION, NoSession
+from aiosess.exchange.manager import EXCHANGE, SessionManager, keep_exchange, keep_none
+from aiosess.exchange.stages import Opening
 from aiosess.options import SessionOptions
 from aiosess.session import SESSION, Session
 
@@ -32,7 +41,7 @@ def session_middleware(options: SessionOptions) -> Middleware:
     changes to a session that the browser has already, but only ``setup`` can send the cookie of a
     new one. Where it is installed twice, the inner one does nothing.
     """
-    return _middleware(Sessions(_checked(options)))
+    return _Slot(SessionManager(_checked(options))).middleware
 
 
 def setup(app: web.Application, options: SessionOptions) -> None:
@@ -41,16 +50,13 @@ def setup(app: web.Application, options: SessionOptions) -> None:
     A route in the options that *app* does not have stops the start with OptionsError. A storage
     that opened connections itself is closed with *app*.
     """
-    sessions = Sessions(_checked(options))
+    slot = _Slot(SessionManager(_checked(options)))
 
     async def run(app: web.Application) -> AsyncIterator[None]:
-        try:
-            sessions.check_routes(app)
+        async with _serving(app, slot):
             yield
-        finally:
-            await sessions.close()
 
-    _install(app, sessions, run)
+    _install(app, slot, run)
 
 
 def setup_async(
@@ -68,19 +74,18 @@ def setup_async(
     """
     if not callable(use_factory):
         raise OptionsError(f"use_factory={use_factory!r} is not callable: give a function")
-    sessions = Sessions()
+    slot = _Slot()
 
     async def run(app: web.Application) -> AsyncIterator[None]:
         options = use_factory(*(_injected(app, key) for key in inject))
-        sessions.configure(_checked(await options if inspect.isawaitable(options) else options))
-        try:
-            sessions.check_routes(app)
+        slot.manager = SessionManager(
+            _checked(await options if inspect.isawaitable(options) else options)
+        )
+        async with _serving(app, slot):
             yield
-        finally:
-            await sessions.close()
 
     app.cleanup_ctx.extend(imports)
-    _install(app, sessions, run)
+    _install(app, slot, run)
 
 
 def get_session(request: web.Request) -> Coroutine[Any, Any, Session | None]:
@@ -91,16 +96,12 @@ def get_session(request: web.Request) -> Coroutine[Any, Any, Session | None]:
     HTTPInternalServerError where the storage does not answer after all ``retries``.
     """
     try:
-        visit = request[VISIT]
+        exchange = request[EXCHANGE]
     except KeyError:
-        raise RuntimeError(
-            "no session middleware is installed: "
-            "app.middlewares.append(aiosess.session_middleware(options))"
-        ) from None
-    return visit.open(request)
+        return _exchange_elsewhere(request).open(request)
+    return exchange.open(request)
 
 
-_NO_SESSIONS: Final = NoSessions()
 # The first spares most responses that their parents are looked at.
 _RESPONSES: Final = (web.Response, web.StreamResponse)
 
@@ -116,74 +117,158 @@ class _Done(tuple[()]):
 _DONE: Final[Awaitable[None]] = _Done()
 
 
-def _middleware(sessions: Sessions) -> Middleware:
+class _Slot:
+    """Where the middleware finds the session manager, which setup_async() fills in at start-up."""
+
+    manager: SessionManager
+    middleware: Middleware
+
+    def __init__(self, manager: SessionManager | None = None) -> None:
+        if manager is not None:
+            self.manager = manager
+        self.middleware = _middleware(self)
+
+
+_SLOTS: Final = web.AppKey("aiosess.slots", list[_Slot])
+# On CPython 3.11, asking an enum for a member takes a call in Python; this does not.
+_UNASKED: Final = Opening.UNASKED
+
+
+def _middleware(slot: _Slot) -> Middleware:
     @web.middleware
     def select(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
+        manager = slot.manager
         # An empty request, as most are here, saves the look-up of a key that is not there.
-        if len(request) and isinstance(request.get(VISIT), Bridge):
-            return handler(request)
-        is_selected = sessions.decided.get(request.match_info.route)
+        if len(request) and isinstance(found := request.get(EXCHANGE), Exchange):
+            if found.ahead_of is not manager:
+                # Installed twice: the inner one does nothing.
+                return handler(request)
+            found.ahead_of = None
+            return _serve(manager, found, request, handler)
+        is_selected = manager.decided.get(request.match_info.route)
         if is_selected is None:
-            is_selected = sessions.selects(request)
+            is_selected = manager.selects(request)
         if not is_selected:
-            request[VISIT] = request[STORAGE_KEY] = _NO_SESSIONS
+            keep_none(request)
             return handler(request)
-        visit: Visit | ForeignVisit
-        if sessions.foreign is None:
-            visit = Visit(sessions, request)
-        else:
-            visit = ForeignVisit(sessions.foreign, sessions.options, request)
-        request[VISIT] = request[STORAGE_KEY] = visit
-        return _serve(sessions, visit, request, handler)
+        exchange = manager.exchange(request)
+        keep_exchange(request, exchange)
+        return _serve(manager, exchange, request, handler)
 
     return select
 
 
 async def _serve(
-    sessions: Sessions, visit: Visit | ForeignVisit, request: web.Request, handler: Handler
+    manager: SessionManager, exchange: Exchange, request: web.Request, handler: Handler
 ) -> web.StreamResponse:
     try:
-        if sessions.is_eager:
-            await visit.open(request)
+        if manager.is_eager:
+            await exchange.open(request)
         response = await handler(request)
     except web.HTTPException as response_raised:
-        await visit.commit(response_raised)
+        await exchange.commit(response_raised)
         raise
     except BaseException:
-        visit.abandon()
+        exchange.abandon()
         raise
-    else:
-        if visit.is_asked and isinstance(response, _RESPONSES):
-            rest = visit.end(response)
-            if rest is not None:
-                await rest
-        return response
-    finally:
-        visit.leave()
+    if exchange.opening is not _UNASKED and isinstance(response, _RESPONSES):
+        rest = exchange.end(response)
+        if rest is not None:
+            await rest
+    elif not manager.is_told_of_headers:
+        exchange.leave()
+    return response
 
 
-def _install(app: web.Application, sessions: Sessions, run: CleanupProvider) -> None:
-    app.middlewares.append(_middleware(sessions))
+def _install(app: web.Application, slot: _Slot, run: CleanupProvider) -> None:
+    app.middlewares.append(slot.middleware)
     app.on_response_prepare.append(_on_response_prepare)
-    sessions.is_told_of_headers = True
+    app.setdefault(_SLOTS, []).append(slot)
     app.cleanup_ctx.append(run)
 
 
+@asynccontextmanager
+async def _serving(app: web.Application, slot: _Slot) -> AsyncIterator[None]:
+    """Begin to serve *app*, and end it: checks at the start, clean-up at the end."""
+    manager = slot.manager
+    manager.is_told_of_headers = True
+    try:
+        manager.check_routes(app)
+        _hear_last(app)
+        # Somebody in front of ours may clone requests; a sub-application is frozen already.
+        if app.middlewares.frozen or app.middlewares[0] is not slot.middleware:
+            manager.by_writer = WeakKeyDictionary()
+        yield
+    finally:
+        await manager.close()
+
+
+def _hear_last(app: web.Application) -> None:
+    """Let our signal be the last, so that what the application's own ones change is kept."""
+    signals = app.on_response_prepare
+    if not signals.frozen:
+        signals.remove(_on_response_prepare)
+        signals.append(_on_response_prepare)
+
+
+def _managers(request: web.Request) -> Iterator[SessionManager]:
+    """Go through those who serve *request* by ``setup``, from the outermost application inwards."""
+    for app in request.match_info.apps:
+        for slot in app.get(_SLOTS, ()):
+            yield slot.manager
+
+
+def _of_clone(request: web.Request) -> Exchange | None:
+    """Return the exchange that a clone of *request* has; ``None`` where there is none."""
+    for manager in _managers(request):
+        if manager.by_writer is not None and request.writer in manager.by_writer:
+            return manager.by_writer[request.writer]
+    return None
+
+
+def _exchange_elsewhere(request: web.Request) -> Exchange | NoSession:
+    """Return the exchange of a request in which there is none; RuntimeError where none can be."""
+    exchange = _of_clone(request) or _begun_ahead(request)
+    if exchange is None:
+        raise RuntimeError(
+            "no session middleware is installed: "
+            "app.middlewares.append(aiosess.session_middleware(options))"
+        )
+    return exchange
+
+
+def _begun_ahead(request: web.Request) -> Exchange | NoSession | None:
+    """Return the exchange that our middleware, which is still to come, will go on with.
+
+    ``None`` where sessions were not installed by ``setup``.
+    """
+    found: NoSession | None = None
+    for manager in _managers(request):
+        if manager.selects(request):
+            exchange = manager.exchange(request)
+            exchange.ahead_of = manager
+            keep_exchange(request, exchange)
+            return exchange
+        found = NO_SESSION
+    return found
+
+
 def _on_response_prepare(request: web.Request, response: web.StreamResponse) -> Awaitable[None]:
+    exchange: Exchange | NoSession | None
     try:
-        visit = request[VISIT]
+        exchange = request[EXCHANGE]
     except KeyError:
+        exchange = _of_clone(request)
+    if not isinstance(exchange, Exchange) or exchange.let_go(response):
         return _DONE
-    if isinstance(visit, NoSessions) or visit.is_ready(response):
-        return _DONE
-    return _prepare(visit, request, response)
+    return _prepare(exchange, request, response)
 
 
-async def _prepare(visit: Bridge[Any], request: web.Request, response: web.StreamResponse) -> None:
+async def _prepare(exchange: Exchange, request: web.Request, response: web.StreamResponse) -> None:
     try:
-        await visit.prepare(request, response)
+        await exchange.prepare(response)
     except BaseException:
-        visit.abandon()
+        exchange.abandon()
         _rewind(request, response)
         raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Final, Literal, TypeAlias, cast
@@ -15,22 +16,22 @@ from aiosess.attributes import CookieOptions, check_name
 from aiosess.errors import OptionsError
 from aiosess.records.decide import Rules
 from aiosess.records.merge import Merge
-from aiosess.records.repository import KeeperOptions
+from aiosess.records.repository import RecordOptions
 from aiosess.routes import RouteEntry, RouteSelector
 from aiosess.storages import MemoryStorage, Storage
 from aiosess.storages.guard import RetryPolicy, no_wait
 from aiosess.timeouts import DAY, Duration, Timeouts, seconds
-from aiosess.transports.cookie import Secret, Signer
+from aiosess.transports.cookie import CookieFactory
+from aiosess.transports.signing import Secret, Signer
 
-__all__ = ["CookieFactory", "IdFactory", "SessionOptions", "random_id"]
+__all__ = ["IdFactory", "Plan", "SessionOptions", "random_id"]
 
-CookieFactory: TypeAlias = Callable[[web.Request], CookieOptions | Awaitable[CookieOptions]]
 IdFactory: TypeAlias = Callable[[web.Request], str | Awaitable[str]]
 
 # A touch this early costs the busiest session nothing and the idle one a twentieth of its time.
 _TOUCH_AFTER: Final = "5%"
 # What a storage of aiohttp-session decides for itself, or cannot do.
-_NOT_FOREIGN: Final = frozenset(
+_NOT_BORROWED: Final = frozenset(
     {
         *("name", "cookie", "genid", "idle_timeout", "absolute_timeout"),
         *("touch_after", "merge", "renew_grace"),
@@ -41,6 +42,22 @@ _NOT_FOREIGN: Final = frozenset(
 def random_id(_request: web.Request) -> str:
     """Return 24 random bytes, URL-safe: the ``genid`` of those who do not give one."""
     return secrets.token_urlsafe(24)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What options amount to, built from them and so checked with them.
+
+    *signer* is ``None`` for a storage of aiohttp-session, whose cookies are its own.
+    """
+
+    signer: Signer | None
+    routes: RouteSelector
+    retry_policy: RetryPolicy
+    records: RecordOptions
+    rules: Rules
+    renew_on: frozenset[str]
+    is_eager: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +98,7 @@ class SessionOptions:
     - ``renew_grace``: how long the old id leads to the session after ``renew_id()``.
     - ``renew_on``: the keys that say who is logged in; the id is renewed when one of them is
       given another value. By default the key of aiohttp-security.
+    - ``clock``: returns the Unix time; for tests, which can then move it.
     - ``load``: ``"lazy"`` when the handler asks, ``"eager"`` before it runs; ``None``: eager
       when ``retries`` is set.
     """
@@ -107,23 +125,21 @@ class SessionOptions:
     renew_grace: Duration = 10.0
     renew_on: Collection[str] = ("AIOHTTP_SECURITY",)
     load: Literal["lazy", "eager"] | None = None
+    clock: Callable[[], float] = field(default=time.time, repr=False)
 
-    # What the options above amount to, built from them and so checked with them.
-    signer: Signer = field(init=False, repr=False, compare=False)
-    routes: RouteSelector = field(init=False, repr=False, compare=False)
-    retry_policy: RetryPolicy = field(init=False, repr=False, compare=False)
-    keeper_options: KeeperOptions = field(init=False, repr=False, compare=False)
-    rules: Rules = field(init=False, repr=False, compare=False)
+    plan: Plan = field(init=False, repr=False, compare=False)
+    """What the options amount to."""
 
     def __post_init__(self) -> None:
-        is_foreign = isinstance(self.storage, AbstractStorage)
-        self._set("signer", self._built_signer(is_foreign=is_foreign))
+        is_borrowed = isinstance(self.storage, AbstractStorage)
+        signer = None if is_borrowed else self._built_signer()
         _check_storage(self.storage)
-        if is_foreign:
-            self._check_foreign()
+        if is_borrowed:
+            self._check_borrowed()
         _check_cookie(self.cookie)
         check_name(self.name, self.cookie if isinstance(self.cookie, CookieOptions) else None)
         _check_callable(self.genid, "genid", "takes the request and returns a str")
+        _check_callable(self.clock, "clock", "returns the Unix time")
         for option in ("resave", "rolling", "save_uninitialized"):
             _check_one_of(getattr(self, option), option, (True, False))
         _check_one_of(self.proxy, "proxy", (True, False, None))
@@ -131,40 +147,33 @@ class SessionOptions:
         _check_one_of(self.load, "load", ("lazy", "eager", None))
         if not callable(self.merge):
             _check_one_of(self.merge, "merge", ("mine", "theirs", "raise"), " or a function")
-        self._set("renew_on", _checked_keys(self.renew_on))
-        self._set("routes", RouteSelector(self.for_routes, self.exclude, with_static=is_foreign))
-        self._set("retry_policy", self._built_retry_policy())
-        self._set("keeper_options", self._built_keeper_options())
-        self._set(
-            "rules",
-            Rules(
+        plan = Plan(
+            signer=signer,
+            routes=RouteSelector(self.for_routes, self.exclude, with_static=is_borrowed),
+            retry_policy=self._built_retry_policy(),
+            records=self._built_record_options(),
+            rules=Rules(
                 resave=self.resave,
                 rolling=self.rolling,
                 save_uninitialized=self.save_uninitialized,
+                empty_is_none=is_borrowed,
             ),
+            renew_on=_checked_keys(self.renew_on),
+            is_eager=self.retries is not None if self.load is None else self.load == "eager",
         )
+        object.__setattr__(self, "plan", plan)
 
-    @property
-    def is_eager(self) -> bool:
-        """Whether sessions are loaded before the handler runs."""
-        if self.load is None:
-            return self.retries is not None
-        return self.load == "eager"
-
-    def _built_signer(self, *, is_foreign: bool) -> Signer:
-        if is_foreign:
-            # A storage of aiohttp-session writes its own cookies: nothing is signed.
-            return Signer(secrets.token_bytes(32))
+    def _built_signer(self) -> Signer:
         if self.secret is None:
             raise TypeError(
                 "SessionOptions needs secret=...: it signs the cookie, so that nobody else can"
             )
         return Signer(self.secret)
 
-    def _check_foreign(self) -> None:
+    def _check_borrowed(self) -> None:
         for each in fields(self):
             given = getattr(self, each.name, each.default)
-            if each.name in _NOT_FOREIGN and given not in (each.default, CookieOptions()):
+            if each.name in _NOT_BORROWED and given not in (each.default, CookieOptions()):
                 raise OptionsError(
                     f"{each.name}={given!r} has no effect on {type(self.storage).__name__}: a "
                     "storage of aiohttp-session has its own cookie and ids, and one timeout, its "
@@ -184,10 +193,10 @@ class SessionOptions:
             )
         return policy
 
-    def _built_keeper_options(self) -> KeeperOptions:
+    def _built_record_options(self) -> RecordOptions:
         idle = self._idle_seconds()
         absolute = self.absolute_timeout
-        return KeeperOptions(
+        return RecordOptions(
             timeouts=Timeouts(
                 idle=idle,
                 absolute=None if absolute is None else seconds(absolute, name="absolute_timeout"),
@@ -204,9 +213,6 @@ class SessionOptions:
             return seconds(self.idle_timeout, name="idle_timeout")
         max_age = self.cookie.max_age if isinstance(self.cookie, CookieOptions) else None
         return DAY if max_age is None else seconds(max_age, name="cookie max_age")
-
-    def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
 
 
 def _check_storage(storage: object) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import enum
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
@@ -15,13 +17,13 @@ from aiosess.records.merge import MISSING, SCALARS, freeze, is_container
 from aiosess.records.state import Intent, SessionState
 from aiosess.timeouts import Duration
 
-__all__ = ["SESSION", "Session", "SessionIO"]
+__all__ = ["SESSION", "Past", "Session", "SessionIO"]
 
 T = TypeVar("T")
 
 
 class SessionIO(Protocol):
-    """What a session can have done to itself at once; the request's visit does it."""
+    """What a session can have done to itself at once; the request's exchange does it."""
 
     async def save(self) -> bool:
         """Write now."""
@@ -47,6 +49,19 @@ class SessionIO(Protocol):
         """Apply a change to the newest data."""
         ...
 
+    def note_late(self) -> None:
+        """Take note that the session is used when its response is made."""
+        ...
+
+
+class Past(enum.Enum):
+    """What lies behind a session that is handed out."""
+
+    CONCLUDED = enum.auto()
+    """Its response is made: what changes now is late."""
+    DESTROYED = enum.auto()
+    """It is over: nothing can be put in."""
+
 
 class Session(aiohttp_session.Session):
     """One browser's data on the server: a mutable mapping of JSON values under ``str`` keys.
@@ -60,7 +75,7 @@ class Session(aiohttp_session.Session):
 
     # What aiohttp_session's own middleware asks: whether the session is for its storage to save.
     _changed = False
-    _is_destroyed = False
+    _past: Past | None = None
 
     def __init__(self, state: SessionState, io: SessionIO) -> None:
         # Not super().__init__(): whatever it would set is said by the members below.
@@ -79,7 +94,8 @@ class Session(aiohttp_session.Session):
     @property
     def cookie(self) -> SessionCookie:
         """The cookie of this session; its attributes can be set for this session alone."""
-        self._state.is_plain = False
+        self._state.beyond_data()
+        self._look_back()
         return self._state.cookie
 
     @property
@@ -109,12 +125,14 @@ class Session(aiohttp_session.Session):
 
     def changed(self) -> None:
         """Have the session written even though nothing seems to have changed."""
-        self._state.is_plain = False
-        self._state.is_marked = True
+        self._look_back()
+        self._state.beyond_data()
+        self._state.is_forced = True
 
     def invalidate(self) -> None:
         """Forget all data; the record is deleted unless new data are put in."""
-        self._state.is_plain = False
+        self._look_back()
+        self._state.beyond_data()
         for key in list(self._mapping):
             del self[key]
         if self._state.previous is None:
@@ -130,7 +148,7 @@ class Session(aiohttp_session.Session):
             raise RuntimeError("Can't change identity for a session which is not new")
         if not isinstance(identity, str) or not identity:
             raise TypeError(f"a session id must be a str that is not empty, not {identity!r}")
-        self._state.is_plain = False
+        self._state.beyond_data()
         self._state.session_id = identity
 
     def rollback(self) -> None:
@@ -170,11 +188,11 @@ class Session(aiohttp_session.Session):
 
         Raise StorageUnavailable after all retries: the session is not over then.
         """
-        if not self._is_destroyed:
+        if self._past is not Past.DESTROYED:
             await self._io.destroy()
             self._mapping.clear()
             self._state.originals.clear()
-            self._is_destroyed = True
+            self._past = Past.DESTROYED
 
     async def regenerate(self) -> None:
         """Start over: a new id, no data; the old record is deleted when the response is ready."""
@@ -210,36 +228,60 @@ class Session(aiohttp_session.Session):
         return value
 
     def _watch(self, key: str, value: Any) -> None:
+        if self._past is Past.CONCLUDED:
+            self._io.note_late()
         if key not in self._state.originals:
             self._state.originals[key] = freeze(value)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if self._is_destroyed:
-            self._check_alive()
+        if self._past:
+            self._look_back()
         if not isinstance(key, str):
             raise TypeError(f"session keys are str, not {key!r}: use {str(key)!r}")
         if key in RESERVED_KEYS:
             raise ValueError(f"session[{key!r}] belongs to the record: use another key")
         originals = self._state.originals
         if key not in originals:
-            # What _remember() does, with a call less.
             before = self._mapping.get(key, MISSING)
             originals[key] = before if before.__class__ in SCALARS else freeze(before)
         self._mapping[key] = value
 
     def __delitem__(self, key: str) -> None:
         if key in self._mapping:
-            self._check_alive()
+            self._look_back()
             if key not in self._state.originals:
-                self._remember(key)
+                self._state.originals[key] = freeze(self._mapping[key])
         del self._mapping[key]
 
-    def _remember(self, key: str) -> None:
-        value = self._mapping.get(key, MISSING)
-        self._state.originals[key] = value if value.__class__ in SCALARS else freeze(value)
+    def __copy__(self) -> dict[str, Any]:
+        """Return the data alone: a session belongs to its request."""
+        return dict(self._mapping)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        """Return a copy of the data alone: a session belongs to its request."""
+        return copy.deepcopy(self._mapping, memo)
+
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        """Pickle the data alone: a session belongs to its request."""
+        return dict, (self._mapping,)
+
+    def is_of(self, state: SessionState) -> bool:
+        """Ask whether this is what was handed out of *state*."""
+        return self._state is state
+
+    def conclude(self) -> None:
+        """Take note that the response is made: what changes from here on is late."""
+        if self._past is None:
+            self._past = Past.CONCLUDED
+
+    def _look_back(self) -> None:
+        """Raise SessionGone where the session was destroyed; see to it that late changes are kept."""
+        self._check_alive()
+        if self._past is Past.CONCLUDED:
+            self._io.note_late()
 
     def _check_alive(self) -> None:
-        if self._is_destroyed:
+        if self._past is Past.DESTROYED:
             raise SessionGone(
                 "the session was destroyed: to go on with an empty one, call regenerate() "
                 "in the place of destroy()"

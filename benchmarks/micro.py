@@ -90,14 +90,14 @@ def session_cookie() -> Any:
 
 
 def decisions() -> Cases:
-    from aiosess.records.decide import Ending, Rules, decide, decide_cookie
+    from aiosess.records.decide import Ending, Rules, decide, decide_reply
 
     rules = Rules()
     read, written = Ending(is_stored=True), Ending(is_stored=True, is_modified=True)
 
     def both(end: Ending) -> object:
         action = decide(end, rules)
-        return decide_cookie(action, end, rules, is_persistent=True, is_alias=False)
+        return decide_reply(action, end, rules, is_persistent=True, is_alias=False)
 
     yield "decide: after reading", lambda: both(read)
     yield "decide: after writing", lambda: both(written)

@@ -1,110 +1,131 @@
-"""The sessions of one application: its options, ready to use by each request."""
+"""The sessions of one application: its options, made ready to serve each request."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-import logging
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
-from aiohttp_session import AbstractStorage
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp_session import STORAGE_KEY, AbstractStorage
 
-from aiosess.attributes import CookieOptions, check_name
 from aiosess.errors import OptionsError
-from aiosess.exchange.keys import silence
-from aiosess.interop.borrowed import ForeignStorage
+from aiosess.events import Events
+from aiosess.exchange.exchange import Exchange
+from aiosess.exchange.fast import FastExchange, Shortcuts
+from aiosess.exchange.keys import NO_SESSION, NoSession, silence
+from aiosess.exchange.outage import GoOn, OutagePolicy, Refuse
+from aiosess.interop.repository import BorrowedRepository
+from aiosess.interop.session import BorrowedSession
+from aiosess.interop.storage import BorrowedStorage
+from aiosess.interop.transport import BorrowedTransport
 from aiosess.options import SessionOptions
-from aiosess.records.repository import Keeper
-from aiosess.storages import Closeable
+from aiosess.records.decide import Rules
+from aiosess.records.repository import Repository, SessionRepository
+from aiosess.records.state import SessionState
+from aiosess.session import Session
+from aiosess.storages import Closeable, Storage
 from aiosess.storages.guard import held_to
-from aiosess.transports.cookie import Signer
+from aiosess.transports.base import Transport
+from aiosess.transports.cookie import CookieTransport
+from aiosess.transports.signing import Signer
 
-__all__ = ["Sessions"]
+__all__ = ["EXCHANGE", "SessionManager", "keep_exchange", "keep_none", "lane_of"]
 
-_log: Final = logging.getLogger("aiosess")
+EXCHANGE: Final = web.RequestKey[Exchange | NoSession]("aiosess.exchange")
+"""Where a request keeps its exchange, which stands under aiohttp_session's key as well."""
 
 
-class Sessions:
-    """The sessions of one application: its options, ready to use."""
+def lane_of(options: SessionOptions) -> type[Exchange]:
+    """Return the kind of exchange that an application's requests get; chosen once."""
+    return FastExchange if Shortcuts.fit(options) else Exchange
 
-    options: SessionOptions
-    keeper: Keeper
-    """Of a storage of ours; without meaning beside ``foreign``."""
 
-    foreign: ForeignStorage | None
-    """A storage made for aiohttp-session, where that was given."""
+class SessionManager:
+    """The sessions of one application."""
 
-    cookies: tuple[CookieOptions, CookieOptions] | None
-    """The cookie's attributes without TLS and with, where they are the same for all requests.
+    repository: Repository
+    """Who keeps them; of a storage of aiohttp-session there is one for each request."""
 
-    ``None`` where a function says them, or a path which requests have a session.
-    """
+    transport: Transport
+    """How their ids travel; of a storage of aiohttp-session there is one for each request."""
 
-    is_told_of_headers: bool
-    """Whether the signal ``on_response_prepare`` tells us before headers leave."""
+    shortcuts: Shortcuts
+    """For the fast lane, where that was chosen."""
 
-    # Said here once, since asking the options each time costs each request a call.
-    is_eager: bool
-    acts_on_reads: bool
-    proxy: bool | None
-    name: str
-    signer: Signer
-    decided: Mapping[web.AbstractRoute, bool]
-    """Whether a route gets a session, where that was asked before."""
+    exchange: Callable[[web.Request], Exchange]
+    """Makes the exchange of a request."""
 
-    def __init__(self, options: SessionOptions | None = None) -> None:
-        self.foreign = self.cookies = None
-        self._given_cookies: tuple[CookieOptions, CookieOptions] | None = None
-        self.is_told_of_headers = False
-        self._is_checked = self._is_silenced = False
-        self._reasons_logged: set[str] = set()
-        if options is not None:
-            self.configure(options)
-
-    def configure(self, options: SessionOptions) -> None:
-        """Take *options*; done once."""
+    def __init__(
+        self,
+        options: SessionOptions,
+        *,
+        transport: Transport | None = None,
+        outage: OutagePolicy | None = None,
+    ) -> None:
         self.options = options
+        self.events = Events()
+        self.outage = outage or _outage(options, self.events)
+        self.rules: Rules = options.plan.rules
+        self.is_eager = options.plan.is_eager
+        self.decided = options.plan.routes.decided
+        self.is_told_of_headers = False
+        """Whether the signal ``on_response_prepare`` tells us before headers leave."""
+        self.by_writer: WeakKeyDictionary[AbstractStreamWriter, Exchange] | None = None
+        """The exchanges by what all clones of a request share; kept where others may clone it."""
+        self._is_checked = self._is_silenced = False
+        self._tasks: set[asyncio.Task[None]] = set()
         if isinstance(options.storage, AbstractStorage):
-            self.foreign = ForeignStorage(options.storage, options.retry_policy)
-        else:
-            storage = held_to(options.storage, options.retry_policy)
-            self.keeper = Keeper(storage, options.keeper_options)
-        self.is_eager = options.is_eager
-        self.acts_on_reads = options.rules.acts_on_reads
-        self.proxy, self.name, self.signer = options.proxy, options.name, options.signer
-        self.decided = options.routes.decided
-        given = options.cookie
-        if isinstance(given, CookieOptions):
-            self._given_cookies = (given.resolve(is_secure=False), given.resolve(is_secure=True))
-            self.cookies = self._given_cookies if given.path == "/" else None
+            self._borrow(options.storage)
+        elif options.plan.signer is not None:
+            self._own(options, options.storage, options.plan.signer, transport)
+
+    def _own(
+        self,
+        options: SessionOptions,
+        storage: Storage,
+        signer: Signer,
+        transport: Transport | None,
+    ) -> None:
+        repository = SessionRepository(
+            held_to(storage, options.plan.retry_policy),
+            options.plan.records,
+            clock=options.clock,
+            events=self.events,
+        )
+        self.repository = repository
+        if transport is not None:
+            self.transport = transport
+            self.exchange = partial(Exchange, self)
+            return
+        cookie = CookieTransport(options.name, signer, options.cookie, proxy=options.proxy, clock=options.clock)
+        self.transport = cookie
+        lane = lane_of(options)
+        if issubclass(lane, FastExchange):
+            self.shortcuts = Shortcuts(options, repository, cookie)
+        self.exchange = partial(lane, self)
+
+    def _borrow(self, storage: AbstractStorage) -> None:
+        borrowed = BorrowedStorage(storage, self.options.plan.retry_policy, self.events)
+        self.exchange = partial(BorrowedExchange, self, borrowed=borrowed)
 
     def check_routes(self, app: web.Application) -> None:
         """Raise OptionsError for a route in the options that *app* does not have."""
-        self.options.routes.check(app)
+        self.options.plan.routes.check(app)
         self._is_checked = True
 
     def selects(self, request: web.Request) -> bool:
-        """Ask whether the route of *request* gets a session."""
+        """Return whether the route of *request* gets a session."""
         if not self._is_silenced:
             silence(request)
             self._is_silenced = True
         if not self._is_checked:
             self.check_routes(request.app)
-        return self.options.routes.selects(request)
-
-    async def cookie_for(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
-        """Return the cookie's attributes for *request*, each ``"auto"`` settled."""
-        if self._given_cookies is not None:
-            return self._given_cookies[is_secure]
-        given = self.options.cookie
-        cookie = given(request) if callable(given) else given
-        if inspect.isawaitable(cookie):
-            cookie = await cookie
-        if not isinstance(cookie, CookieOptions):
-            raise OptionsError(f"the cookie function returned {cookie!r}, not CookieOptions")
-        check_name(self.options.name, cookie)
-        return cookie.resolve(is_secure=is_secure)
+        return self.options.plan.routes.selects(request)
 
     async def new_id(self, request: web.Request) -> str:
         """Return a new session id from ``genid``."""
@@ -115,14 +136,65 @@ class Sessions:
             raise OptionsError(f"genid returned {session_id!r}: it must return a str, not empty")
         return session_id
 
+    def finish(self, act: Coroutine[Any, Any, None]) -> None:
+        """Have *act* done in a task of its own, which nobody cancels with a request."""
+        task = asyncio.get_running_loop().create_task(act)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def close(self) -> None:
-        """Close the storage's own connections."""
+        """Wait for what is under way, then close the storage's own connections."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
         storage = self.options.storage
         if isinstance(storage, Closeable) and not isinstance(storage, AbstractStorage):
             await storage.close()
 
-    def log_once(self, message: str) -> None:
-        """Log a warning the first time it is due."""
-        if message not in self._reasons_logged:
-            self._reasons_logged.add(message)
-            _log.warning(message)
+
+def _outage(options: SessionOptions, events: Events) -> OutagePolicy:
+    return GoOn(events) if options.retries is None else Refuse(events)
+
+
+class BorrowedExchange(Exchange):
+    """An exchange whose session a storage keeps that was made for aiohttp-session."""
+
+    def __init__(
+        self, manager: SessionManager, request: web.Request, *, borrowed: BorrowedStorage
+    ) -> None:
+        super().__init__(manager, request)
+        self._borrowed = BorrowedRepository(borrowed, request, clock=manager.options.clock)
+        self._sent_by = BorrowedTransport(borrowed, self._borrowed)
+        self._storage = borrowed.given
+
+    def __getattr__(self, name: str) -> Any:
+        # An application may ask its storage, which it finds in the request, for more.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._storage, name)
+
+    @property
+    def repository(self) -> Repository:
+        """Who keeps the session."""
+        return self._borrowed
+
+    @property
+    def transport(self) -> Transport:
+        """How its identity travels."""
+        return self._sent_by
+
+    def session_of(self, state: SessionState) -> Session:
+        """Return what is handed out of *state*."""
+        return BorrowedSession(state, self, self._borrowed.loaded)
+
+
+def keep_exchange(request: web.Request, exchange: Exchange) -> None:
+    """Let *exchange* be found in *request*, by us and by aiohttp_session."""
+    request[EXCHANGE] = request[STORAGE_KEY] = exchange
+    shared = exchange.manager.by_writer
+    if shared is not None:
+        shared[request.writer] = exchange
+
+
+def keep_none(request: web.Request) -> None:
+    """Let it be found in *request* that its route gets no session."""
+    request[EXCHANGE] = request[STORAGE_KEY] = NO_SESSION

@@ -1,4 +1,4 @@
-"""What the end of a request means for the record and for the cookie: two tables, no I/O."""
+"""What the end of a request means for the record and for the client: two tables, no I/O."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from aiosess.records.state import Intent, SessionState
 
 __all__ = [
     "Action",
-    "CookieAction",
     "Ending",
+    "Reply",
     "Rules",
     "decide",
-    "decide_cookie",
+    "decide_reply",
     "ending",
     "is_login",
 ]
@@ -37,30 +37,46 @@ class Action(enum.Enum):
     """Remove it."""
 
 
-class CookieAction(enum.Enum):
-    """What the response does to the browser's cookie."""
+class Reply(enum.Enum):
+    """What the response says of the session id."""
 
     LEAVE = enum.auto()
-    SET = enum.auto()
+    """Nothing: the client has the right one."""
+    SEND = enum.auto()
+    """The id, and the cookie's attributes."""
     CLEAR = enum.auto()
+    """That the client is to forget it."""
 
-    def after(self, earlier: CookieAction) -> CookieAction:
+    def after(self, earlier: Reply) -> Reply:
         """Return what is to be done when *earlier* was due already."""
-        return earlier if self is CookieAction.LEAVE else self
+        return earlier if self is Reply.LEAVE else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The options that have a say at the end of a request; each as in express-session."""
+    """What has a say at the end of a request beside the session itself.
+
+    - ``resave``, ``rolling``, ``save_uninitialized``: the options, each as in express-session.
+    - ``empty_is_none``: the storage takes a session without data for one that has ended.
+    """
 
     resave: bool = False
     rolling: bool = False
     save_uninitialized: bool = False
+    empty_is_none: bool = False
 
     @property
     def acts_on_reads(self) -> bool:
         """Whether a session that was only read is written, or its cookie sent, all the same."""
         return self.resave or self.rolling
+
+    def again(self) -> Rules:
+        """Return the rules for what is changed when the end of the request was met already."""
+        return Rules(empty_is_none=self.empty_is_none)
+
+    def at_once(self) -> Rules:
+        """Return the rules for a session that the handler saves itself."""
+        return Rules(save_uninitialized=True, empty_is_none=self.empty_is_none)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +88,7 @@ class Ending:
     - ``is_empty``: there are no data.
     - ``is_touch_due``: the last touch that we know of was ``touch_after`` ago.
     - ``is_resigned``: the cookie came with a signature of an older secret.
+    - ``is_saved``: the handler saved it itself.
     """
 
     intent: Intent = Intent.KEEP
@@ -80,17 +97,21 @@ class Ending:
     is_empty: bool = False
     is_touch_due: bool = False
     is_resigned: bool = False
+    is_saved: bool = False
 
 
-def ending(state: SessionState, *, is_touch_due: bool, is_resigned: bool) -> Ending:
+def ending(
+    state: SessionState, *, is_touch_due: bool, is_resigned: bool, is_saved: bool = False
+) -> Ending:
     """Return how *state* was left. Raise UnserializableValue for what cannot be written."""
     return Ending(
         intent=state.intent,
         is_modified=state.is_modified,
-        is_stored=state.version is not None or state.previous is not None,
+        is_stored=state.is_stored,
         is_empty=not state.data,
         is_touch_due=is_touch_due,
         is_resigned=is_resigned,
+        is_saved=is_saved,
     )
 
 
@@ -112,6 +133,13 @@ def is_login(state: SessionState, keys: Collection[str]) -> bool:
 
 def decide(end: Ending, rules: Rules) -> Action:
     """Return what to do with the record."""
+    action = _decide(end, rules)
+    if rules.empty_is_none and end.is_empty and action is not Action.NOTHING:
+        return Action.DELETE if end.is_stored else Action.NOTHING
+    return action
+
+
+def _decide(end: Ending, rules: Rules) -> Action:
     is_wanted = end.is_modified or rules.save_uninitialized
     match end.intent:
         case Intent.KEEP if end.is_stored:
@@ -132,10 +160,10 @@ def decide(end: Ending, rules: Rules) -> Action:
             return Action.CREATE if is_wanted else Action.NOTHING
 
 
-def decide_cookie(
+def decide_reply(
     action: Action, end: Ending, rules: Rules, *, is_persistent: bool, is_alias: bool
-) -> CookieAction:
-    """Return what to do with the cookie once *action* has succeeded.
+) -> Reply:
+    """Return what the client is told once *action* has succeeded.
 
     - *is_persistent*: the cookie has an end of its own, which a change moves on (as in Express; a
       cookie that lives as long as the browser is not sent again).
@@ -143,21 +171,21 @@ def decide_cookie(
     """
     match action:
         case Action.CREATE | Action.RENEW:
-            return CookieAction.SET
+            return Reply.SEND
         case Action.DELETE:
-            return CookieAction.CLEAR
+            return Reply.CLEAR
         case _ if is_alias or not end.is_stored:
             # Who comes with an old id must never be given the new one.
-            return CookieAction.LEAVE
+            return Reply.LEAVE
         case Action.REPLACE if is_persistent and end.is_modified:
-            return CookieAction.SET
+            return Reply.SEND
         case Action.REPLACE | Action.TOUCH | Action.NOTHING:
             is_due = rules.rolling or end.is_resigned
-            return CookieAction.SET if is_due else CookieAction.LEAVE
+            return Reply.SEND if is_due else Reply.LEAVE
 
 
 def _keep(end: Ending, rules: Rules) -> Action:
-    if end.is_modified or rules.resave:
+    if end.is_modified or (rules.resave and not end.is_saved):
         return Action.REPLACE
     # A cookie is sent again only for a record that is known to be there: touching tells.
     if end.is_touch_due or rules.rolling or end.is_resigned:

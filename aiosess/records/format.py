@@ -27,6 +27,7 @@ __all__ = [
     "encode",
     "encode_alias",
     "encode_value",
+    "usual",
 ]
 
 COOKIE_KEY: Final = "cookie"
@@ -86,10 +87,6 @@ class Record(NamedTuple):
         return own if self.max_age == usual else {**own, "max_age": self.max_age}
 
 
-# Record() passes through a function in Python; this does not.
-_new_record: Final = tuple[dict[str, Any] | float | None, ...].__new__
-
-
 @dataclass(frozen=True, slots=True)
 class Alias:
     """What is left under an id that was renewed: where the session is now, and until when."""
@@ -129,29 +126,31 @@ def encode_alias(alias: Alias) -> bytes:
     )
 
 
-def decode(payload: bytes, head: bytes = b"") -> Record | Alias:
-    """Return what *payload* says; raise RecordError, with the reason, where it is not a record.
+def usual(payload: bytes, head: bytes) -> tuple[dict[str, Any], float] | None:
+    """Return the data of a record like most others, and when its session began.
 
-    *head* is that of the cookie's options. What it says of the cookie need not be read again.
+    *head* is that of the cookie's options: what it says of the cookie need not be read. ``None``
+    where it takes decode() to tell what *payload* is.
     """
     rest = payload.removeprefix(head)
     if rest is payload or (len(payload) > _SHORT and _is_deep(payload)):
-        return _decode_whole(payload)
+        return None
     try:
         data: Any = _decode(b"{" + rest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _decode_whole(payload)
+        return None
     meta: Any = data.pop(RESERVED_KEY, None)
     # Of two cookies the last one counts.
     if COOKIE_KEY in data or meta.__class__ is not dict or "own" in meta or "renewed_to" in meta:
-        return _decode_whole(payload)
+        return None
     created_at = meta.get("created")
     if created_at.__class__ is not float or not 0 <= created_at < _LATEST:
-        created_at = _instant(created_at)
-    return _new_record(Record, (data, None, {}, created_at))
+        return None
+    return data, created_at
 
 
-def _decode_whole(payload: bytes) -> Record | Alias:
+def decode(payload: bytes) -> Record | Alias:
+    """Return what *payload* says; raise RecordError, with the reason, where it is not a record."""
     try:
         data: Any = _decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

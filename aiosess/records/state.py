@@ -1,22 +1,20 @@
-"""All that is known of one session in one request: what was read, what was changed, what is wanted."""
+"""All that is known of one session in one request: what was read, changed, and is wanted of it."""
 
 from __future__ import annotations
 
 import copy
 import enum
-from typing import Any, Final, Self, cast
+from typing import Any, Self, cast
 
 from msgspec import Struct
 
 from aiosess.attributes import SessionCookie
-from aiosess.records.format import Record, check_value, decode_value
-from aiosess.records.merge import MISSING, Changes, Merge, Original, freeze, is_same, merged
+from aiosess.records.changes import JSON, Snapshot, Values, put
+from aiosess.records.format import Record
+from aiosess.records.merge import MISSING, Changes, Merge, Original, is_same, merged
 from aiosess.storages import Version
 
 __all__ = ["Intent", "SessionState"]
-
-# Any record can hold a str, and any int that is smaller.
-_LARGE: Final = 2**63
 
 
 class Intent(enum.Enum):
@@ -40,16 +38,16 @@ class SessionState(Struct):
 
     - ``version``: of the record as it was read or written last; ``None``: there is none yet.
     - ``originals``: of each key that was handed out or set, the value as it was read.
-    - ``written``, ``written_own``: what of them was changed, and the cookie's own attributes, as
-      they were when the payload that is under way, or was last, was made.
+    - ``original_own``: the cookie's own attributes as they were read.
     - ``previous``: the session as it was under the old id, after the id was changed.
     - ``stale_id``: the id that the browser came with, where it had no record that can be used.
-    - ``unconfirmed``: the payload of a creation that got no answer, and may have happened.
+    - ``unconfirmed``: the payloads that got no answer and may have been written all the same.
+    - ``is_forced``: the session is written even where nothing seems to have changed.
     - ``touched_at``: when the record was touched as it was read; ``None``: it was only read.
     - ``is_alias``: the request came with an id that was renewed a moment ago.
     - ``is_gone``: the record was destroyed or has expired since it was read.
-    - ``is_plain``: the record lives as long as most, and nothing was done but to read data and to
-      change some: ``originals`` tells all. Who does anything else takes this back.
+    - ``only_data``: the record lives as long as most, and nothing was done but to read data and to
+      change some: ``originals`` tells all. Whoever does anything else calls ``beyond_data()``.
     """
 
     session_id: str
@@ -59,37 +57,49 @@ class SessionState(Struct):
     version: Version | None = None
     original_own: dict[str, Any] = {}
     originals: dict[str, Original] = {}
-    written: dict[str, Original] | None = None
-    written_own: dict[str, Any] | None = None
     intent: Intent = Intent.KEEP
     previous: SessionState | None = None
     stale_id: str | None = None
-    unconfirmed: bytes | None = None
-    is_marked: bool = False
+    unconfirmed: tuple[bytes, ...] = ()
+    is_forced: bool = False
     touched_at: float | None = None
     is_alias: bool = False
     is_gone: bool = False
-    is_plain: bool = False
+    only_data: bool = False
+    values: Values = JSON
 
     @property
     def is_new(self) -> bool:
-        """Ask whether nothing is kept under the id yet."""
+        """Whether nothing is kept under the id yet."""
         return self.version is None
 
     @property
+    def is_stored(self) -> bool:
+        """Whether there is a record, under this id or under the one before it."""
+        return self.version is not None or self.previous is not None
+
+    @property
     def may_be_modified(self) -> bool:
-        """Ask whether the handler did anything but read scalars; what it did may be undone."""
+        """Whether anything was done but to read scalars; what was done may have been undone."""
         return (
             bool(self.originals)
-            or self.is_marked
+            or self.is_forced
             or self.intent is not Intent.KEEP
             or self.cookie.own != self.original_own
         )
 
     @property
     def is_modified(self) -> bool:
-        """Ask whether there is something to write. Raise UnserializableValue where there cannot."""
-        return self.is_marked or self.cookie.own != self.original_own or bool(self._changed())
+        """Whether there is something to write. Raise UnserializableValue where there cannot."""
+        return (
+            self.is_forced
+            or self.cookie.own != self.original_own
+            or bool(self.values.changed(self.originals, self.data))
+        )
+
+    def beyond_data(self) -> None:
+        """Take note that more is done to the session than to read its data and change some."""
+        self.only_data = False
 
     def changes(self) -> Changes:
         """Return what was changed since the record was read, by top-level key.
@@ -97,47 +107,34 @@ class SessionState(Struct):
         Raise UnserializableValue for a value that a record cannot hold.
         """
         originals, data = self.originals, self.data
-        return {key: (originals[key], data.get(key, MISSING)) for key in self._changed()}
+        changed = self.values.changed(originals, data)
+        return {key: (originals[key], data.get(key, MISSING)) for key in changed}
 
-    def writing(self) -> bool:
-        """Take note of what is about to be written: what changes from here on is not in it.
+    def snapshot(self) -> Snapshot:
+        """Return what is about to be written. Raise UnserializableValue as changes() does."""
+        return Snapshot(self.values.changed(self.originals, self.data), self.cookie.own.copy())
 
-        Return whether any of the data was changed. Raise UnserializableValue as changes() does.
-        """
-        self.written = self._changed()
-        self.written_own = self.cookie.own.copy()
-        return bool(self.written)
-
-    def saved(self, version: Version) -> None:
-        """Take note that it was written: changes since ``writing()`` are still to be saved."""
+    def saved(self, version: Version, snapshot: Snapshot) -> None:
+        """Take note that *snapshot* was written: what changed since then is still to be saved."""
         self.version = version
-        self.is_marked = False
-        if self.written is None or self.written_own is None:
-            raise RuntimeError("a session was saved without writing()")
-        self.original_own = self.written_own
+        self.is_forced = False
+        self.original_own = snapshot.own
         data, originals = self.data, self.originals
-        for key, original in self.written.items():
+        for key, original in snapshot.values.items():
             if data.get(key, MISSING) is original:
                 originals.pop(key, None)
             else:
                 # Or a container, which the handler may still hold and change.
                 originals[key] = original
+        self.unconfirmed = ()
 
-    def _changed(self) -> dict[str, Original]:
-        """Return the values that were changed, as they are now."""
-        changed: dict[str, Original] = {}
-        data = self.data
-        for key, original in self.originals.items():
-            value = data.get(key, MISSING)
-            if value is original:
-                continue
-            kind = value.__class__
-            if not (kind is str or (kind is int and -_LARGE < value < _LARGE) or value is MISSING):
-                check_value(value, f"session[{key!r}]")
-                value = freeze(value)
-            if value.__class__ is not original.__class__ or value != original:
-                changed[key] = value
-        return changed
+    def deleted(self) -> None:
+        """Take note that nothing is kept any more, under this id or the one before."""
+        self.version = self.previous = None
+        self.originals.clear()
+        self.original_own = dict(self.cookie.own)
+        self.is_forced = False
+        self.unconfirmed = ()
 
     def rebase(self, record: Record, version: Version, merge: Merge) -> None:
         """Put this request's changes on top of a newer *record*.
@@ -156,14 +153,28 @@ class SessionState(Struct):
         own = merged(own_changes, their_own, "mine" if callable(merge) else merge)
         self._take(record.data, changes)
         for key, value in kept.items():
-            self.originals[key] = freeze(record.data.get(key, MISSING))
-            _put(self.data, key, value)
+            self.originals[key] = self.values.freeze(record.data.get(key, MISSING))
+            put(self.data, key, value)
         self.original_own = dict(their_own)
         self.cookie.own.clear()
         self.cookie.own.update(their_own)
         for name, value in own.items():
-            _put(self.cookie.own, name, value)
+            put(self.cookie.own, name, value)
         self.version = version
+
+    def replaced_by(self, newest: SessionState) -> None:
+        """Forget what this request did, and be what *newest* says of the record."""
+        self.data.clear()
+        self.data.update(newest.data)
+        self.originals.clear()
+        self.cookie.own.clear()
+        self.cookie.own.update(newest.cookie.own)
+        self.original_own = newest.original_own
+        self.session_id, self.version = newest.session_id, newest.version
+        self.created_at = newest.created_at
+        self.is_alias = self.is_alias or newest.is_alias
+        self.is_forced = False
+        self.intent = Intent.KEEP
 
     def copied(self, **changes: Any) -> Self:
         """Return a copy in which *changes* are other than here."""
@@ -172,40 +183,47 @@ class SessionState(Struct):
             setattr(other, name, value)
         return other
 
-    def leave_for(self, session_id: str) -> None:
+    def apart(self) -> Self:
+        """Return a copy that goes its own way: what is changed here is not changed there."""
+        return self.copied(
+            data=dict(self.data),
+            originals=dict(self.originals),
+            cookie=SessionCookie(self.cookie.base, dict(self.cookie.own)),
+        )
+
+    def move_to(self, session_id: str) -> None:
         """Go on under another id; what is kept under this one becomes ``previous``."""
         if self.version is not None:
-            self.previous = self.copied(
-                cookie=SessionCookie(self.cookie.base, dict(self.cookie.own)),
-                data=dict(self.data),
-                # What is changed inside a container under the new id can then be rolled back.
-                originals={
-                    key: self.originals[key] if key in self.originals else freeze(value)
-                    for key, value in self.data.items()
-                }
-                | self.originals,
-            )
+            # What is changed inside a container under the new id can then be rolled back.
+            frozen = {
+                key: self.values.freeze(value)
+                for key, value in self.data.items()
+                if key not in self.originals
+            }
+            self.previous = self.apart()
+            self.previous.originals.update(frozen)
         self.session_id = session_id
         self.version = None
+        self.unconfirmed = ()
 
-    def start_over(self, now: float) -> None:
+    def clear(self, now: float) -> None:
         """Forget all data, as a session that begins *now*."""
         self.data.clear()
         self.originals.clear()
         self.cookie.own.clear()
         self.original_own = {}
         self.created_at = now
-        self.is_alias = self.is_marked = self.is_gone = False
+        self.is_alias = self.is_forced = self.is_gone = False
 
-    def part_for(self, session_id: str, now: float) -> None:
+    def fork_to(self, session_id: str, now: float) -> None:
         """Go on alone under another id, with nothing but what this request has changed."""
         values = {key: value for key, (_, value) in self.changes().items() if value is not MISSING}
         self.session_id = session_id
         self.version = None
-        self.start_over(now)
+        self.clear(now)
         self.data.update(values)
         self.originals.update(dict.fromkeys(values, MISSING))
-        self.is_marked = True
+        self.is_forced = True
 
     def rollback(self) -> None:
         """Forget what this request did: data, cookie, id and intent are as they were read."""
@@ -219,13 +237,11 @@ class SessionState(Struct):
             self.original_own = before.original_own
             self.previous = None
         for key, original in self.originals.items():
-            _put(
-                self.data, key, decode_value(original) if isinstance(original, bytes) else original
-            )
+            put(self.data, key, self.values.thaw(original))
         self.originals.clear()
         self.cookie.own.clear()
         self.cookie.own.update(self.original_own)
-        self.is_marked = False
+        self.is_forced = False
         self.intent = Intent.KEEP
 
     def _take(self, theirs: dict[str, Any], changes: Changes) -> None:
@@ -237,9 +253,9 @@ class SessionState(Struct):
             if key in self.originals and is_same(self.originals[key], value):
                 continue
             if key in self.originals:
-                self.originals[key] = freeze(value)
+                self.originals[key] = self.values.freeze(value)
                 value = _in_place(self.data.get(key, MISSING), value)
-            _put(self.data, key, value)
+            put(self.data, key, value)
 
 
 def _in_place(held: Any, value: Any) -> Any:
@@ -250,10 +266,3 @@ def _in_place(held: Any, value: Any) -> Any:
     held.clear()
     (held.extend if kind is list else held.update)(value)
     return held
-
-
-def _put(target: dict[str, Any], key: str, value: Any) -> None:
-    if value is MISSING:
-        target.pop(key, None)
-    else:
-        target[key] = value

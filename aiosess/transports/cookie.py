@@ -1,124 +1,133 @@
-"""How the session id travels: read, sign, write and clear the cookie, as express-session does."""
+"""The session id as a cookie: read, written and cleared as express-session does."""
 
 from __future__ import annotations
 
-import binascii
-import hmac
-import logging
+import inspect
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import Final, NamedTuple, TypeAlias
-from urllib.parse import quote, unquote
+from typing import Final, TypeAlias
 
 from aiohttp import hdrs, web
 
-from aiosess.attributes import SessionCookie
+from aiosess.attributes import CookieOptions, SessionCookie, check_name
 from aiosess.errors import OptionsError
+from aiosess.events import Reason
+from aiosess.records.decide import Action, Reply
+from aiosess.records.state import SessionState
+from aiosess.transports.base import Lines, SignedId, write_lines
+from aiosess.transports.signing import Signer
 
 __all__ = [
-    "Secret",
-    "Signed",
-    "Signer",
-    "clear_cookie",
+    "CookieFactory",
+    "CookieTransport",
+    "clearing_line",
+    "cookie_line",
     "cookie_values",
     "is_secure",
     "is_under",
     "keep_out_of_caches",
-    "set_cookie",
     "vary_by_cookie",
 ]
 
-_log: Final = logging.getLogger("aiosess")
-
-Secret: TypeAlias = str | bytes
-
-_PREFIX: Final = "s:"
-_SIGNATURE_LENGTH: Final = 43
-_STRONG: Final = 32
-_COOKIE: Final = hdrs.COOKIE
-# So many cookies, one for each session that was here last.
-_MOST_VERIFIED: Final = 4096
-# What JavaScript's encodeURIComponent leaves alone besides letters, digits and "_.-~".
-_UNQUOTED: Final = "!~*'()"
+CookieFactory: TypeAlias = Callable[[web.Request], CookieOptions | Awaitable[CookieOptions]]
 
 
-class Signed(NamedTuple):
-    """A session id whose signature holds; *is_current*: it was made with the first secret."""
+class CookieTransport:
+    """Sends the signed session id as the cookie *name*, with the attributes in *given*.
 
-    session_id: str
-    is_current: bool
-
-
-class Signer:
-    """Signs session ids with the first secret and accepts those signed with any.
-
-    A signed id is ``s:<id>.<base64 of HMAC-SHA256(secret, id), without =>``, percent-encoded:
-    the format of express-session. Raise OptionsError for no secret or one that is not text.
+    *proxy* says who is believed about the connection, as in is_secure(). *clock* gives Unix time.
     """
 
-    def __init__(self, secrets: Secret | Sequence[Secret]) -> None:
-        given: Sequence[Secret] = [secrets] if isinstance(secrets, str | bytes) else secrets
-        if not isinstance(given, Sequence) or not given:
-            raise OptionsError("secret must be a str, bytes or a list of them with at least one")
-        keys = [_key(secret) for secret in given]
-        self._macs = [hmac.new(key, digestmod="sha256") for key in keys]
-        self._verified: dict[str, Signed] = {}
-        if any(len(key) < _STRONG for key in keys):
-            _log.warning(
-                "a secret has fewer than %d bytes and could be guessed: "
-                'make one with python -c "import secrets; print(secrets.token_hex(32))"',
-                _STRONG,
-            )
+    def __init__(
+        self,
+        name: str,
+        signer: Signer,
+        given: CookieOptions | CookieFactory,
+        *,
+        proxy: bool | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = name
+        self.signer = signer
+        self.proxy = proxy
+        self._given = given
+        self._clock = clock
+        self._has_secure_name = name.lower().startswith(("__host-", "__secure-"))
+        self.resolved: tuple[CookieOptions, CookieOptions] | None = None
+        """The attributes without TLS and with, where they are the same for all requests."""
+        if isinstance(given, CookieOptions):
+            self.resolved = given.resolve(is_secure=False), given.resolve(is_secure=True)
 
-    def sign(self, session_id: str) -> str:
-        """Return the cookie's value for *session_id*."""
-        signature = _signature(self._macs[0], session_id.encode()).decode()
-        return quote(f"{_PREFIX}{session_id}.{signature}", safe=_UNQUOTED)
+    def is_secure(self, request: web.Request) -> bool:
+        """Ask whether the browser's connection is encrypted."""
+        return is_secure(request, proxy=self.proxy)
 
-    def unsign(self, value: str) -> Signed | None:
-        """Return the id in the cookie's *value*, or ``None`` when no secret made its signature."""
-        session_id, _, signature = _unquoted(value).rpartition(".")
-        if not session_id.startswith(_PREFIX) or len(signature) != _SIGNATURE_LENGTH:
-            return None
-        session_id = session_id[len(_PREFIX) :]
-        try:
-            message, given = session_id.encode(), signature.encode("ascii")
-        except UnicodeEncodeError:
-            return None
-        if not session_id:
-            return None
-        for index, mac in enumerate(self._macs):
-            if hmac.compare_digest(_signature(mac, message), given):
-                return Signed(session_id, is_current=index == 0)
-        return None
+    async def attributes(self, request: web.Request, *, is_secure: bool) -> CookieOptions | None:
+        """Return the cookie's attributes for this connection, each ``"auto"`` settled.
 
-    def read(self, name: str, request: web.Request) -> Signed | None:
-        """Return the id in the first cookie called *name* whose signature holds.
-
-        Signatures that held are remembered, for some thousand cookies.
+        ``None`` where the path of *request* is not under the cookie's. Raise OptionsError where
+        the application's function returns what cannot be this cookie.
         """
-        # Most requests bring one such cookie, not for the first time.
-        before, _, after = request.headers.get(_COOKIE, "").partition(name + "=")
-        if not before or before.endswith("; "):
-            signed = self._verified.get(after.partition(";")[0])
-            if signed is not None:
-                return signed
-        for value in cookie_values(request, name):
-            signed = self._verified.get(value) or self._verify(value)
-            if signed is not None:
-                return signed
-        return None
+        cookie = await self.settled(request, is_secure=is_secure)
+        return cookie if is_under(request.rel_url.raw_path, cookie.path) else None
 
-    def _verify(self, value: str) -> Signed | None:
-        signed = self.unsign(value)
-        # Not what does not hold, nor other spellings of what does: nobody can push others out.
-        if signed is not None and signed.is_current and value == self.sign(signed.session_id):
-            if len(self._verified) >= _MOST_VERIFIED:
-                self._verified.clear()
-            self._verified[value] = signed
-        return signed
+    async def settled(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
+        """Return the cookie's attributes for this connection, whatever the path of *request*."""
+        if self.resolved is not None:
+            return self.resolved[is_secure]
+        return await self._asked(request, is_secure=is_secure)
+
+    def read(self, request: web.Request) -> SignedId | None:
+        """Return the id in the first cookie of our name whose signature holds."""
+        return self.signer.first_that_holds(cookie_values(request, self.name))
+
+    def withheld_because(self, state: SessionState, *, is_secure: bool) -> Reason | None:
+        """Return why a browser would refuse the cookie; ``None`` where it would not."""
+        if not state.cookie.secure:
+            return Reason.SECURE_NAME_WITHHELD if self._has_secure_name else None
+        return None if is_secure else Reason.SECURE_COOKIE_WITHHELD
+
+    def is_told_of(self, action: Action, _state: SessionState) -> bool:
+        """Ask whether *action* gives the session an id that the browser does not have."""
+        return action in {Action.CREATE, Action.RENEW}
+
+    def tell(
+        self, response: web.StreamResponse, reply: Reply, state: SessionState, told: Lines
+    ) -> Lines:
+        """Set or clear the cookie in *response*; a cookie *told* before makes way."""
+        lines = self._lines(reply, state)
+        if lines or told:
+            write_lines(response, lines, told)
+        if lines:
+            keep_out_of_caches(response)
+        return lines
+
+    def vary(self, response: web.StreamResponse) -> None:
+        """Tell caches that *response* differs from browser to browser."""
+        vary_by_cookie(response)
+
+    def _lines(self, reply: Reply, state: SessionState) -> Lines:
+        match reply:
+            case Reply.LEAVE:
+                return ()
+            case Reply.CLEAR:
+                line = clearing_line(self.name, state.cookie)
+            case Reply.SEND:
+                value = self.signer.sign(state.session_id)
+                line = cookie_line(self.name, value, state.cookie, now=self._clock())
+        return ((hdrs.SET_COOKIE, line),)
+
+    async def _asked(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
+        given = self._given
+        cookie = given(request) if callable(given) else given
+        if inspect.isawaitable(cookie):
+            cookie = await cookie
+        if not isinstance(cookie, CookieOptions):
+            raise OptionsError(f"the cookie function returned {cookie!r}, not CookieOptions")
+        check_name(self.name, cookie)
+        return cookie.resolve(is_secure=is_secure)
 
 
 def cookie_values(request: web.Request, name: str) -> list[str]:
@@ -164,24 +173,19 @@ def is_under(path: str, cookie_path: str) -> bool:
     return path.startswith(cookie_path if cookie_path.endswith("/") else cookie_path + "/")
 
 
-def set_cookie(
-    response: web.StreamResponse, name: str, value: str, cookie: SessionCookie, *, now: float
-) -> None:
-    """Add the ``Set-Cookie`` header; *value* is what Signer.sign returned."""
+def cookie_line(name: str, value: str, cookie: SessionCookie, *, now: float) -> str:
+    """Return the ``Set-Cookie`` line for a cookie that is sent *now*; *value* is signed already."""
     expires_at = cookie.expires_at(now)
     lifetime = ""
     if expires_at is not None:
         age = max(0, math.ceil(expires_at - now))
         lifetime = f"; Max-Age={age}; Expires={_http_date(math.floor(expires_at))}"
-    response.headers.add(hdrs.SET_COOKIE, f"{name}={value}{lifetime}{_attributes(cookie)}")
-    keep_out_of_caches(response)
+    return f"{name}={value}{lifetime}{_attributes(cookie)}"
 
 
-def clear_cookie(response: web.StreamResponse, name: str, cookie: SessionCookie) -> None:
-    """Add the ``Set-Cookie`` header that removes the cookie from the browser."""
-    lifetime = f"; Max-Age=0; Expires={_http_date(0)}"
-    response.headers.add(hdrs.SET_COOKIE, f"{name}={lifetime}{_attributes(cookie)}")
-    keep_out_of_caches(response)
+def clearing_line(name: str, cookie: SessionCookie) -> str:
+    """Return the ``Set-Cookie`` line that removes the cookie from the browser."""
+    return f"{name}=; Max-Age=0; Expires={_http_date(0)}{_attributes(cookie)}"
 
 
 def keep_out_of_caches(response: web.StreamResponse) -> None:
@@ -202,32 +206,6 @@ def vary_by_cookie(response: web.StreamResponse) -> None:
         headers[hdrs.VARY] = "Cookie"
     elif not {"*", "cookie"} & {each.strip().lower() for each in vary.split(",")}:
         headers[hdrs.VARY] = f"{vary}, Cookie"
-
-
-def _key(secret: object) -> bytes:
-    key = secret.encode() if isinstance(secret, str) else secret
-    if not isinstance(key, bytes):
-        raise OptionsError(f"a secret must be str or bytes, not {type(secret).__name__}")
-    if not key:
-        raise OptionsError("secret is empty: give at least 32 random bytes")
-    return key
-
-
-def _signature(mac: hmac.HMAC, message: bytes) -> bytes:
-    mac = mac.copy()
-    mac.update(message)
-    return binascii.b2a_base64(mac.digest(), newline=False).rstrip(b"=")
-
-
-def _unquoted(value: str) -> str:
-    # Our own cookies have these three escapes and no others.
-    plain = value.replace("%3A", ":").replace("%2B", "+").replace("%2F", "/")
-    if "%" not in plain:
-        return plain
-    try:
-        return unquote(value, errors="strict")
-    except UnicodeDecodeError:
-        return ""
 
 
 def _attributes(cookie: SessionCookie) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from typing import Any, Protocol
 
@@ -14,8 +13,6 @@ from aiohttp.typedefs import Handler, Middleware
 from pytest_aiohttp import AiohttpClient
 
 from aiosess import Storage, session_middleware, setup
-from aiosess.exchange import manager as sessions
-from aiosess.records.repository import Keeper
 from aiosess.testing import FakeClock, FaultyStorage
 from tests.conftest import MakeOptions
 
@@ -29,11 +26,17 @@ def watched(storage: Storage) -> FaultyStorage:
 
 
 @pytest.fixture
-def session_clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+def session_clock() -> FakeClock:
     """The clock of the sessions, to be moved; the storages keep their own."""
-    clock = FakeClock(float(int(time.time())))
-    monkeypatch.setattr(sessions, "Keeper", functools.partial(Keeper, clock=clock))
-    return clock
+    return FakeClock(float(int(time.time())))
+
+
+@pytest.fixture
+def clock_options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The option for the sessions' clock, where the test asks for one that it can move."""
+    if "session_clock" not in request.fixturenames:
+        return {}
+    return {"clock": request.getfixturevalue("session_clock")}
 
 
 class Serve(Protocol):
@@ -46,11 +49,14 @@ class Serve(Protocol):
 
 @pytest.fixture
 def serve(
-    watched: FaultyStorage, make_options: MakeOptions, aiohttp_client: AiohttpClient
+    watched: FaultyStorage,
+    make_options: MakeOptions,
+    aiohttp_client: AiohttpClient,
+    clock_options: dict[str, Any],
 ) -> Serve:
     async def run(handler: Handler, *, before: Middleware | None = None, **options: Any) -> Client:
         app = web.Application(middlewares=[] if before is None else [before])
-        setup(app, make_options(**{"storage": watched, **options}))
+        setup(app, make_options(**{"storage": watched, **clock_options, **options}))
         app.router.add_route("*", "/{path:.*}", handler)
         client: Client = await aiohttp_client(app)
         return client

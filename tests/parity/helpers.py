@@ -12,7 +12,7 @@ from aiohttp import ClientResponse, hdrs, web
 from aiohttp.typedefs import Handler
 
 from aiosess import Session, Storage, get_session
-from aiosess.transports.cookie import Signer
+from aiosess.transports.signing import Signer
 from tests.conftest import SECRET
 
 __all__ = [

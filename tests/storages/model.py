@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from aiosess import CookieOptions, MemoryStorage, Session, SessionGone, Storage, Stored, Version
-from aiosess.records.repository import Keeper, KeeperOptions
+from aiosess.records.repository import RecordOptions, SessionRepository
 from aiosess.records.state import Intent, SessionState
 from aiosess.session import SessionIO
 from aiosess.storages.memcached import MemcachedStorage
@@ -34,7 +34,7 @@ T = TypeVar("T")
 DAY: Final = 86_400.0
 GRACE: Final = 10.0
 MOST_CLIENTS: Final = 5
-OPTIONS: Final = KeeperOptions(timeouts=Timeouts(idle=DAY), renew_grace=GRACE)
+OPTIONS: Final = RecordOptions(timeouts=Timeouts(idle=DAY), renew_grace=GRACE)
 COOKIE: Final = CookieOptions().resolve(is_secure=False)
 
 NO_IO: Final = cast("SessionIO", None)
@@ -271,12 +271,12 @@ class SessionMachine(RuleBasedStateMachine):
         self.storage = self.run(self.open_storage())
         for _ in range(count):
             gate = Gate(self.storage)
-            keeper = Keeper(gate, OPTIONS, clock=self.clock, sleep=no_pause)
+            keeper = SessionRepository(gate, OPTIONS, clock=self.clock, sleep=no_pause)
             self.clients.append(Client(gate, keeper))
         self.begin_session()
 
     def begin_session(self) -> None:
-        self.observer = Keeper(self.storage, OPTIONS, clock=self.clock)
+        self.observer = SessionRepository(self.storage, OPTIONS, clock=self.clock)
         self.ids = [str(uuid.uuid4())]
         self.data = {"counter": 0}
         state = self.observer.fresh(self.current_id, COOKIE)
@@ -370,7 +370,6 @@ class SessionMachine(RuleBasedStateMachine):
             held.unsaved = {}
             self.happened(client, changes={})
 
-        held.state.rollback()
         self.start(client, "reload", client.keeper.reload(held.state), then, is_in_haste=haste)
 
     @precondition(lambda self: self.holding())
@@ -396,7 +395,7 @@ class SessionMachine(RuleBasedStateMachine):
     def renew(self, number: int, *, haste: bool) -> None:
         client, held = chosen_held(self.may_renew(), number)
         new_id = str(uuid.uuid4())
-        held.state.leave_for(new_id)
+        held.state.move_to(new_id)
         held.state.intent = Intent.RENEW
         assert held.state.previous is not None
         self.dead_ids.append(new_id)

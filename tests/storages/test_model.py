@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from aiosess import MemoryStorage
-from aiosess.records.repository import Keeper
+from aiosess.records.repository import SessionRepository
 from aiosess.testing import FakeClock
 from tests.servers import MemcachedServer, RedisServer
 from tests.storages.model import COOKIE, DAY, OPTIONS, Gate, OnMemcached, OnMemory, OnRedis
@@ -46,14 +46,14 @@ def test_interleavings_on_memcached(memcached_server: MemcachedServer) -> None:
 async def test_a_session_that_expires_while_it_is_renewed_is_gone(clock: FakeClock) -> None:
     storage = MemoryStorage(clock=clock)
     gate = Gate(storage)
-    renewing, other = (Keeper(each, OPTIONS, clock=clock) for each in (gate, storage))
+    renewing, other = (SessionRepository(each, OPTIONS, clock=clock) for each in (gate, storage))
     state = other.fresh("old", COOKIE)
     await other.create(state)
-    state.leave_for("new")
+    state.move_to("new")
     assert state.previous is not None
     theirs = await other.load("old", COOKIE)
     assert theirs is not None
-    theirs.is_marked = True
+    theirs.is_forced = True
 
     renewal = asyncio.create_task(renewing.renew(state, state.previous))
     await gate.arrived()

@@ -9,11 +9,11 @@ import pytest
 from aiosess import CookieOptions, SessionCookie, UnserializableValue
 from aiosess.records.decide import (
     Action,
-    CookieAction,
     Ending,
+    Reply,
     Rules,
     decide,
-    decide_cookie,
+    decide_reply,
     ending,
 )
 from aiosess.records.state import Intent, SessionState
@@ -142,8 +142,8 @@ def decided_cookie(
     *,
     is_persistent: bool = False,
     is_alias: bool = False,
-) -> CookieAction:
-    return decide_cookie(action, end, rules, is_persistent=is_persistent, is_alias=is_alias)
+) -> Reply:
+    return decide_reply(action, end, rules, is_persistent=is_persistent, is_alias=is_alias)
 
 
 STORED = Ending(is_stored=True)
@@ -154,35 +154,35 @@ RESIGNED = Ending(is_stored=True, is_resigned=True)
 @pytest.mark.parametrize("is_alias", [False, True])
 @pytest.mark.parametrize("action", [Action.CREATE, Action.RENEW])
 def test_a_new_id_is_sent(*, action: Action, is_alias: bool) -> None:
-    assert decided_cookie(action, MODIFIED, is_alias=is_alias) is CookieAction.SET
+    assert decided_cookie(action, MODIFIED, is_alias=is_alias) is Reply.SEND
 
 
 @pytest.mark.parametrize("is_alias", [False, True])
 def test_a_deleted_record_takes_the_cookie_with_it(*, is_alias: bool) -> None:
-    assert decided_cookie(Action.DELETE, STORED, is_alias=is_alias) is CookieAction.CLEAR
+    assert decided_cookie(Action.DELETE, STORED, is_alias=is_alias) is Reply.CLEAR
 
 
 @pytest.mark.parametrize(
     ("action", "end", "rules", "is_persistent", "expected"),
     [
-        (Action.NOTHING, STORED, NO_RULES, True, CookieAction.LEAVE),
-        (Action.TOUCH, STORED, NO_RULES, True, CookieAction.LEAVE),
-        (Action.REPLACE, MODIFIED, NO_RULES, False, CookieAction.LEAVE),
-        (Action.REPLACE, MODIFIED, NO_RULES, True, CookieAction.SET),
-        (Action.REPLACE, STORED, RESAVE, True, CookieAction.LEAVE),
-        (Action.REPLACE, MODIFIED, ROLLING, False, CookieAction.SET),
-        (Action.REPLACE, STORED, Rules(resave=True, rolling=True), False, CookieAction.SET),
-        (Action.TOUCH, STORED, ROLLING, False, CookieAction.SET),
-        (Action.TOUCH, RESIGNED, NO_RULES, False, CookieAction.SET),
+        (Action.NOTHING, STORED, NO_RULES, True, Reply.LEAVE),
+        (Action.TOUCH, STORED, NO_RULES, True, Reply.LEAVE),
+        (Action.REPLACE, MODIFIED, NO_RULES, False, Reply.LEAVE),
+        (Action.REPLACE, MODIFIED, NO_RULES, True, Reply.SEND),
+        (Action.REPLACE, STORED, RESAVE, True, Reply.LEAVE),
+        (Action.REPLACE, MODIFIED, ROLLING, False, Reply.SEND),
+        (Action.REPLACE, STORED, Rules(resave=True, rolling=True), False, Reply.SEND),
+        (Action.TOUCH, STORED, ROLLING, False, Reply.SEND),
+        (Action.TOUCH, RESIGNED, NO_RULES, False, Reply.SEND),
         (
             Action.REPLACE,
             Ending(is_stored=True, is_modified=True, is_resigned=True),
             NO_RULES,
             False,
-            CookieAction.SET,
+            Reply.SEND,
         ),
-        (Action.NOTHING, Ending(), ROLLING, True, CookieAction.LEAVE),
-        (Action.NOTHING, Ending(is_resigned=True), NO_RULES, True, CookieAction.LEAVE),
+        (Action.NOTHING, Ending(), ROLLING, True, Reply.LEAVE),
+        (Action.NOTHING, Ending(is_resigned=True), NO_RULES, True, Reply.LEAVE),
     ],
 )
 def test_the_cookie_of_a_known_session_is_sent_again_only_when_due(
@@ -191,7 +191,7 @@ def test_the_cookie_of_a_known_session_is_sent_again_only_when_due(
     end: Ending,
     rules: Rules,
     is_persistent: bool,
-    expected: CookieAction,
+    expected: Reply,
 ) -> None:
     assert decided_cookie(action, end, rules, is_persistent=is_persistent) is expected
 
@@ -201,7 +201,7 @@ def test_the_cookie_of_a_known_session_is_sent_again_only_when_due(
 def test_who_comes_with_an_old_id_is_never_given_the_new_one(action: Action, end: Ending) -> None:
     due = decided_cookie(action, end, ROLLING, is_persistent=True, is_alias=True)
 
-    assert due is CookieAction.LEAVE
+    assert due is Reply.LEAVE
 
 
 # What is asked of a session
@@ -221,7 +221,7 @@ def test_a_session_with_a_record_and_a_change_says_both() -> None:
     state = session_state()
     state.version = 1
     state.data["key"] = "value"
-    state.is_marked = True
+    state.is_forced = True
     state.intent = RENEW
 
     end = ending(state, is_touch_due=False, is_resigned=False)
@@ -232,7 +232,7 @@ def test_a_session_with_a_record_and_a_change_says_both() -> None:
 def test_a_session_whose_record_is_under_the_id_before_is_stored() -> None:
     state = session_state()
     state.version = 1
-    state.leave_for("new")
+    state.move_to("new")
 
     assert ending(state, is_touch_due=False, is_resigned=False).is_stored
 
@@ -257,10 +257,10 @@ def test_a_stored_session_that_was_only_read_needs_nothing(
     end = Ending(is_stored=True, is_empty=is_empty)
 
     action = decide(end, rules)
-    due = decide_cookie(action, end, rules, is_persistent=is_persistent, is_alias=is_alias)
+    due = decide_reply(action, end, rules, is_persistent=is_persistent, is_alias=is_alias)
 
     assert not rules.acts_on_reads
-    assert (action, due) == (Action.NOTHING, CookieAction.LEAVE)
+    assert (action, due) == (Action.NOTHING, Reply.LEAVE)
 
 
 @pytest.mark.parametrize("rules", [RESAVE, ROLLING])
@@ -291,7 +291,7 @@ def test_the_cookie_of_such_a_record_is_sent_when_its_end_moves_on(
     end = Ending(is_stored=True, is_modified=is_modified)
     action = decide(end, NO_RULES)
 
-    cookie = decide_cookie(action, end, NO_RULES, is_persistent=is_persistent, is_alias=is_alias)
+    cookie = decide_reply(action, end, NO_RULES, is_persistent=is_persistent, is_alias=is_alias)
 
     is_sent = is_modified and is_persistent and not is_alias
-    assert cookie is (CookieAction.SET if is_sent else CookieAction.LEAVE)
+    assert cookie is (Reply.SEND if is_sent else Reply.LEAVE)

@@ -14,15 +14,18 @@ from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from aiosess import CookieOptions, OptionsError, SessionCookie
+from aiosess.records.decide import Reply
+from aiosess.records.state import SessionState
+from aiosess.transports.base import SignedId
 from aiosess.transports.cookie import (
-    Signed,
-    Signer,
-    clear_cookie,
+    CookieTransport,
+    clearing_line,
+    cookie_line,
     cookie_values,
     is_secure,
     is_under,
-    set_cookie,
 )
+from aiosess.transports.signing import Signer
 from tests.conftest import SECRET
 
 OLD_SECRET = "an old secret of the tests that is long enough to be quiet"
@@ -37,6 +40,14 @@ def signer() -> Signer:
 def request_with(*cookies: str, **headers: str) -> web.Request:
     pairs = [(hdrs.COOKIE, cookie) for cookie in cookies]
     return make_mocked_request("GET", "/", headers=CIMultiDict([*pairs, *headers.items()]))
+
+
+def transport_of(signer: Signer, cookie: CookieOptions | None = None) -> CookieTransport:
+    return CookieTransport("sid", signer, cookie or CookieOptions(), proxy=None, clock=lambda: NOW)
+
+
+def read(signer: Signer, request: web.Request) -> SignedId | None:
+    return transport_of(signer).read(request)
 
 
 # Signing
@@ -56,7 +67,7 @@ def test_an_id_is_signed_as_express_signs_it(session_id: str, value: str) -> Non
 
 @pytest.mark.parametrize(("session_id", "value"), VECTORS)
 def test_a_value_that_express_signed_is_accepted(session_id: str, value: str) -> None:
-    assert Signer("keyboard cat").unsign(value) == Signed(session_id, is_current=True)
+    assert Signer("keyboard cat").unsign(value) == SignedId(session_id, is_current=True)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +92,7 @@ def test_a_value_that_express_signed_is_accepted(session_id: str, value: str) ->
 def test_any_id_survives_the_journey(signer: Signer, session_id: str) -> None:
     value = signer.sign(session_id)
 
-    assert signer.read("sid", request_with(f"sid={value}")) == Signed(session_id, is_current=True)
+    assert read(signer, request_with(f"sid={value}")) == SignedId(session_id, is_current=True)
 
 
 @pytest.mark.parametrize(
@@ -99,13 +110,13 @@ def test_a_signed_id_has_nothing_in_it_that_a_header_cannot_carry(
 def test_a_value_that_was_not_percent_encoded_is_accepted(signer: Signer) -> None:
     plain = signer.sign("apple").replace("%3A", ":").replace("%2B", "+").replace("%2F", "/")
 
-    assert signer.unsign(plain) == Signed("apple", is_current=True)
+    assert signer.unsign(plain) == SignedId("apple", is_current=True)
 
 
 def test_a_value_whose_escapes_are_in_lower_case_is_accepted() -> None:
     value = VECTORS[0][1].replace("%3A", "%3a").replace("%2B", "%2b").replace("%2F", "%2f")
 
-    assert Signer("keyboard cat").unsign(value) == Signed("apple", is_current=True)
+    assert Signer("keyboard cat").unsign(value) == SignedId("apple", is_current=True)
 
 
 def test_a_value_that_was_encoded_twice_is_refused(signer: Signer) -> None:
@@ -122,7 +133,7 @@ def test_the_first_secret_signs() -> None:
 def test_a_value_of_an_older_secret_is_accepted_and_known_as_such() -> None:
     value = Signer(OLD_SECRET).sign("apple")
 
-    assert Signer([SECRET, OLD_SECRET]).unsign(value) == Signed("apple", is_current=False)
+    assert Signer([SECRET, OLD_SECRET]).unsign(value) == SignedId("apple", is_current=False)
 
 
 def test_a_secret_that_was_taken_out_is_accepted_no_more() -> None:
@@ -236,63 +247,63 @@ def test_the_first_cookie_whose_signature_holds_is_used(signer: Signer) -> None:
     ours, other = signer.sign("ours"), signer.sign("other")
     request = request_with(f"sid=planted; sid={ours}; sid={other}")
 
-    assert signer.read("sid", request) == Signed("ours", is_current=True)
+    assert read(signer, request) == SignedId("ours", is_current=True)
 
 
 def test_a_cookie_in_a_second_header_is_found(signer: Signer) -> None:
     request = request_with("sid=planted", "a=b", f"c=d; sid={signer.sign('ours')}")
 
-    assert signer.read("sid", request) == Signed("ours", is_current=True)
+    assert read(signer, request) == SignedId("ours", is_current=True)
 
 
 def test_a_thousand_planted_cookies_do_not_push_ours_aside(signer: Signer) -> None:
     planted = "; ".join(f"sid=s%3A{n}.{'A' * 43}" for n in range(1000))
     request = request_with(f"{planted}; sid={signer.sign('ours')}")
 
-    assert signer.read("sid", request) == Signed("ours", is_current=True)
+    assert read(signer, request) == SignedId("ours", is_current=True)
 
 
 def test_a_thousand_planted_cookies_are_nothing(signer: Signer) -> None:
     planted = "; ".join(f"sid=s%3A{n}.{'A' * 43}" for n in range(1000))
 
-    assert signer.read("sid", request_with(planted)) is None
+    assert read(signer, request_with(planted)) is None
 
 
 def test_a_signature_that_held_is_computed_once(signer: Signer) -> None:
     request = request_with(f"sid={signer.sign('ann')}")
-    seen = signer.read("sid", request)
+    seen = read(signer, request)
 
-    again = signer.read("sid", request)
+    again = read(signer, request)
 
-    assert again == Signed("ann", is_current=True)
+    assert again == SignedId("ann", is_current=True)
     assert again is seen
 
 
 def test_a_signature_that_does_not_hold_is_not_remembered(signer: Signer) -> None:
     for number in range(10):
-        signer.read("sid", request_with(f"sid=s%3Aann.{number:043}"))
+        read(signer, request_with(f"sid=s%3Aann.{number:043}"))
 
-    assert signer._verified == {}
+    assert signer.verified == {}
 
 
 def test_another_spelling_of_a_cookie_is_accepted_and_not_remembered(signer: Signer) -> None:
     value = signer.sign("ann").replace("ann", "%61nn")
 
-    seen = signer.read("sid", request_with(f"sid={value}"))
+    seen = read(signer, request_with(f"sid={value}"))
 
-    assert seen == Signed("ann", is_current=True)
-    assert signer._verified == {}
+    assert seen == SignedId("ann", is_current=True)
+    assert signer.verified == {}
 
 
 def test_signatures_are_remembered_in_bounded_memory(
     signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiosess.transports.cookie._MOST_VERIFIED", 10)
+    monkeypatch.setattr("aiosess.transports.signing._MOST_VERIFIED", 10)
 
-    seen = [signer.read("sid", request_with(f"sid={signer.sign(str(n))}")) for n in range(95)]
+    seen = [read(signer, request_with(f"sid={signer.sign(str(n))}")) for n in range(95)]
 
     assert [signed.session_id for signed in seen if signed] == [str(n) for n in range(95)]
-    assert 0 < len(signer._verified) <= 10
+    assert 0 < len(signer.verified) <= 10
 
 
 @pytest.mark.parametrize(
@@ -431,22 +442,18 @@ def test_a_path_is_under_another_by_whole_segments(
 )
 class TestAttributes:
     def test_of_a_cookie_that_is_set(self, options: dict[str, Any], attributes: str) -> None:
-        response = web.Response()
         cookie = SessionCookie(CookieOptions(**{"secure": False, **options}))
 
-        set_cookie(response, "sid", "value", cookie, now=NOW)
+        line = cookie_line("sid", "value", cookie, now=NOW)
 
-        assert response.headers.getall(hdrs.SET_COOKIE) == [f"sid=value{attributes}"]
+        assert line == f"sid=value{attributes}"
 
     def test_of_a_cookie_that_is_cleared(self, options: dict[str, Any], attributes: str) -> None:
-        response = web.Response()
         cookie = SessionCookie(CookieOptions(**{"secure": False, **options}))
 
-        clear_cookie(response, "sid", cookie)
+        line = clearing_line("sid", cookie)
 
-        assert response.headers.getall(hdrs.SET_COOKIE) == [
-            f"sid=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT{attributes}"
-        ]
+        assert line == f"sid=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT{attributes}"
 
 
 @pytest.mark.parametrize(
@@ -465,41 +472,68 @@ class TestAttributes:
     ],
 )
 def test_a_cookie_with_an_end_says_when(options: dict[str, Any], lifetime: str) -> None:
-    response = web.Response()
+    line = cookie_line("sid", "v", SessionCookie(CookieOptions(**options)), now=NOW)
 
-    set_cookie(response, "sid", "v", SessionCookie(CookieOptions(**options)), now=NOW)
-
-    (header,) = response.headers.getall(hdrs.SET_COOKIE)
-    assert header.startswith(f"sid=v; {lifetime}; Path=/")
+    assert line.startswith(f"sid=v; {lifetime}; Path=/")
 
 
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda response, cookie: set_cookie(response, "sid", "v", cookie, now=NOW),
-        lambda response, cookie: clear_cookie(response, "sid", cookie),
-    ],
-    ids=["set", "clear"],
-)
+def state_under(session_id: str) -> SessionState:
+    return SessionState(session_id, SessionCookie(CookieOptions(secure=False)), NOW)
+
+
+@pytest.mark.parametrize("reply", [Reply.SEND, Reply.CLEAR])
 class TestOtherHeaders:
-    def test_caches_are_told_to_leave_the_cookie_out(self, write: Any) -> None:
+    def test_caches_are_told_to_leave_the_cookie_out(self, signer: Signer, reply: Reply) -> None:
         response = web.Response()
 
-        write(response, SessionCookie(CookieOptions()))
+        transport_of(signer).tell(response, reply, state_under("ann"), ())
 
         assert response.headers[hdrs.CACHE_CONTROL] == 'no-cache="Set-Cookie"'
 
-    def test_what_the_handler_told_caches_stays(self, write: Any) -> None:
+    def test_what_the_handler_told_caches_stays(self, signer: Signer, reply: Reply) -> None:
         response = web.Response(headers={hdrs.CACHE_CONTROL: "no-store"})
 
-        write(response, SessionCookie(CookieOptions()))
+        transport_of(signer).tell(response, reply, state_under("ann"), ())
 
         assert response.headers.getall(hdrs.CACHE_CONTROL) == ["no-store"]
 
-    def test_the_handlers_own_cookies_stay(self, write: Any) -> None:
+    def test_the_handlers_own_cookies_stay(self, signer: Signer, reply: Reply) -> None:
         response = web.Response(headers=[(hdrs.SET_COOKIE, "a=b"), (hdrs.SET_COOKIE, "c=d")])
 
-        write(response, SessionCookie(CookieOptions()))
+        transport_of(signer).tell(response, reply, state_under("ann"), ())
 
         assert response.headers.getall(hdrs.SET_COOKIE)[:2] == ["a=b", "c=d"]
         assert len(response.headers.getall(hdrs.SET_COOKIE)) == 3
+
+
+def test_what_is_told_last_takes_the_place_of_what_was_told_before(signer: Signer) -> None:
+    response = web.Response(headers=[(hdrs.SET_COOKIE, "a=b")])
+    transport = transport_of(signer)
+    told = transport.tell(response, Reply.SEND, state_under("ann"), ())
+
+    transport.tell(response, Reply.SEND, state_under("bob"), told)
+
+    first, ours = response.headers.getall(hdrs.SET_COOKIE)
+    assert first == "a=b"
+    assert ours.startswith(f"sid={signer.sign('bob')};")
+
+
+def test_a_cookie_that_was_carried_over_to_another_response_is_not_sent_twice(
+    signer: Signer,
+) -> None:
+    transport, first = transport_of(signer), web.Response()
+    told = transport.tell(first, Reply.SEND, state_under("ann"), ())
+    other = web.Response(headers=first.headers)
+
+    transport.tell(other, Reply.SEND, state_under("ann"), told)
+
+    assert len(other.headers.getall(hdrs.SET_COOKIE)) == 1
+
+
+def test_nothing_is_written_where_there_is_nothing_to_tell(signer: Signer) -> None:
+    response = web.Response()
+
+    transport_of(signer).tell(response, Reply.LEAVE, state_under("ann"), ())
+
+    assert hdrs.SET_COOKIE not in response.headers
+    assert hdrs.CACHE_CONTROL not in response.headers

@@ -32,12 +32,12 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
 
     assert (given.name, given.cookie, given.genid) == ("sid", CookieOptions(), random_id)
     assert (given.proxy, given.unset, given.load) == (None, "keep", None)
-    assert given.rules == Rules(resave=False, rolling=False, save_uninitialized=False)
-    assert given.retry_policy == RetryPolicy(retries=0, wait=no_wait, timeout=1.0)
-    assert given.keeper_options.timeouts == Timeouts(
+    assert given.plan.rules == Rules(resave=False, rolling=False, save_uninitialized=False)
+    assert given.plan.retry_policy == RetryPolicy(retries=0, wait=no_wait, timeout=1.0)
+    assert given.plan.records.timeouts == Timeouts(
         idle=DAY, absolute=None, touch_after=DAY * 0.05
     )
-    assert (given.keeper_options.merge, given.keeper_options.renew_grace) == ("mine", 10.0)
+    assert (given.plan.records.merge, given.plan.records.renew_grace) == ("mine", 10.0)
     assert (given.for_routes, given.exclude, given.retries) == (None, (), None)
 
 
@@ -215,7 +215,7 @@ def test_an_option_that_makes_sense_is_taken(given: dict[str, Any]) -> None:
 def test_the_idle_timeout_is_the_cookies_max_age_or_a_day(
     given: dict[str, Any], idle: float
 ) -> None:
-    assert options(**given).keeper_options.timeouts.idle == idle
+    assert options(**given).plan.records.timeouts.idle == idle
 
 
 @pytest.mark.parametrize(
@@ -227,24 +227,24 @@ def test_touch_after_is_a_duration_or_a_share_of_the_idle_timeout(
 ) -> None:
     built = options(idle_timeout=100, touch_after=touch_after)
 
-    assert built.keeper_options.timeouts.touch_after == expected
+    assert built.plan.records.timeouts.touch_after == expected
 
 
 def test_the_absolute_timeout_takes_a_timedelta() -> None:
     built = options(absolute_timeout=timedelta(days=2))
 
-    assert built.keeper_options.timeouts.absolute == 2 * DAY
+    assert built.plan.records.timeouts.absolute == 2 * DAY
 
 
 def test_the_outage_options_make_the_retry_policy() -> None:
     built = options(retries=3, retries_strategy=float, timeout=timedelta(seconds=2))
 
-    assert built.retry_policy == RetryPolicy(retries=3, wait=float, timeout=2.0)
+    assert built.plan.retry_policy == RetryPolicy(retries=3, wait=float, timeout=2.0)
 
 
 @pytest.mark.parametrize("rule", ["resave", "rolling", "save_uninitialized"])
 def test_each_rule_reaches_the_end_of_the_request(rule: str) -> None:
-    assert options(**{rule: True}).rules == Rules(**{rule: True})
+    assert options(**{rule: True}).plan.rules == Rules(**{rule: True})
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_each_rule_reaches_the_end_of_the_request(rule: str) -> None:
 def test_sessions_are_loaded_before_the_handler_where_retries_are_set(
     *, given: dict[str, Any], is_eager: bool
 ) -> None:
-    assert options(**given).is_eager is is_eager
+    assert options(**given).plan.is_eager is is_eager
 
 
 def test_a_short_secret_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:

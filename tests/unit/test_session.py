@@ -56,6 +56,9 @@ class Requests:
         self.made.append("atomic")
         return change(Session(stored(), self))
 
+    def note_late(self) -> None:
+        self.made.append("note_late")
+
 
 def stored(**data: Any) -> SessionState:
     return SessionState("id", SessionCookie(COOKIE), 1000.5, data=data, version=1)
@@ -283,9 +286,8 @@ def test_after_saving_nothing_is_modified() -> None:
     session["count"] = 2
     session.max_age = 60
     session.changed()
-    state.writing()
 
-    state.saved(2)
+    state.saved(2, state.snapshot())
 
     assert not state.is_modified
     assert state.version == 2
@@ -295,8 +297,7 @@ def test_a_container_that_is_changed_after_saving_is_noticed() -> None:
     state = stored(cart=[])
     cart = session_of(state)["cart"]
     cart.append(1)
-    state.writing()
-    state.saved(2)
+    state.saved(2, state.snapshot())
 
     cart.append(2)
 
@@ -309,13 +310,13 @@ def test_what_changes_while_the_record_is_written_is_still_to_be_saved() -> None
     cart = session["cart"]
     session["count"] = 2
     session.cookie.path = "/shop"
-    state.writing()
+    snapshot = state.snapshot()
     cart.append(1)
     session["count"], session["new"] = 3, 1
     del session["gone"]
     session.max_age = 60
 
-    state.saved(2)
+    state.saved(2, snapshot)
 
     assert state.changes() == {
         "cart": (b"[]", [1]),
@@ -326,16 +327,11 @@ def test_what_changes_while_the_record_is_written_is_still_to_be_saved() -> None
     assert state.original_own == {"path": "/shop"}
 
 
-def test_what_nobody_was_about_to_write_cannot_have_been_saved() -> None:
-    with pytest.raises(RuntimeError, match="without writing"):
-        stored().saved(2)
-
-
 def test_a_session_that_starts_over_is_not_gone_any_more() -> None:
     state = stored(count=1)
     state.is_gone = True
 
-    state.start_over(0)
+    state.clear(0)
 
     assert not state.is_gone
 
@@ -344,7 +340,7 @@ def test_an_id_can_change_though_a_value_cannot_be_kept() -> None:
     state = stored(count=1)
     session_of(state)["bad"] = [object()]
 
-    state.leave_for("another")
+    state.move_to("another")
 
     with pytest.raises(UnserializableValue, match=r"session\['bad'\]\[0\] is of type object"):
         state.changes()
@@ -538,7 +534,7 @@ def differ(one: dict[str, Any], other: dict[str, Any], key: str) -> bool:
 def test_a_session_that_leaves_its_id_remembers_the_one_before() -> None:
     state = stored(key=1)
 
-    state.leave_for("new")
+    state.move_to("new")
 
     assert (state.session_id, state.version) == ("new", None)
     assert state.previous is not None
@@ -548,9 +544,9 @@ def test_a_session_that_leaves_its_id_remembers_the_one_before() -> None:
 
 def test_leaving_twice_remembers_the_id_that_has_a_record() -> None:
     state = stored()
-    state.leave_for("new")
+    state.move_to("new")
 
-    state.leave_for("newer")
+    state.move_to("newer")
 
     assert state.previous is not None
     assert state.previous.session_id == "id"
@@ -559,7 +555,7 @@ def test_leaving_twice_remembers_the_id_that_has_a_record() -> None:
 def test_a_new_session_leaves_nothing_behind() -> None:
     state = fresh()
 
-    state.leave_for("new")
+    state.move_to("new")
 
     assert state.previous is None
 
@@ -571,7 +567,7 @@ def test_starting_over_forgets_everything() -> None:
     session.max_age = 60
     session.changed()
 
-    state.start_over(2000)
+    state.clear(2000)
 
     assert state.data == {}
     assert state.created_at == 2000
@@ -624,9 +620,9 @@ def test_rollback_goes_back_to_the_id_before(*, is_empty: bool, is_before: bool)
     session = session_of(state)
     if is_before:
         change_everything(session)
-    state.leave_for("new")
+    state.move_to("new")
     if is_empty:
-        state.start_over(2000)
+        state.clear(2000)
         session.update(cart=[], gone=[])
     state.intent = Intent.REGENERATE if is_empty else Intent.RENEW
     if not is_before:
@@ -668,7 +664,7 @@ def test_invalidate_after_the_id_changed_deletes_the_record_under_the_old_one(
     intent: Intent,
 ) -> None:
     state = stored(key=1)
-    state.leave_for("new")
+    state.move_to("new")
     state.intent = intent
 
     session_of(state).invalidate()
@@ -697,7 +693,7 @@ def test_a_session_without_a_record_is_new_and_has_no_identity_yet() -> None:
 
 def test_a_renewed_session_is_not_new() -> None:
     state = stored()
-    state.leave_for("new")
+    state.move_to("new")
     state.intent = Intent.RENEW
 
     assert not session_of(state).new
@@ -705,7 +701,7 @@ def test_a_renewed_session_is_not_new() -> None:
 
 def test_a_regenerated_session_is_new() -> None:
     state = stored()
-    state.leave_for("new")
+    state.move_to("new")
     state.intent = Intent.REGENERATE
 
     assert session_of(state).new
@@ -894,11 +890,11 @@ def test_what_does_more_than_change_data_makes_a_session_that_is_not_plain(
     use: Callable[[Session], object],
 ) -> None:
     state = fresh()
-    state.is_plain = True
+    state.only_data = True
 
     use(session_of(state))
 
-    assert not state.is_plain
+    assert not state.only_data
 
 
 def test_a_plain_session_whose_data_changed_says_so_in_its_originals() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import ClientResponse, hdrs, web
 
 from aiosess import Session, Storage, get_session
-from aiosess.transports.cookie import Signer
+from aiosess.transports.signing import Signer
 from tests.conftest import SECRET
 
 

@@ -15,7 +15,7 @@ from pytest_aiohttp import AiohttpClient
 
 from aiosess import Storage
 from aiosess.testing import FaultyStorage
-from aiosess.transports.cookie import Signer
+from aiosess.transports.signing import Signer
 from tests.conftest import SECRET, MakeApp
 from tests.web.conftest import Connect
 from tests.web.handlers import keep, kept, put, show, signed

@@ -16,7 +16,7 @@ from pytest_aiohttp import AiohttpClient
 
 from aiosess import CookieOptions, SessionOptions, Storage, setup
 from aiosess.testing import FaultyStorage
-from aiosess.transports.cookie import Signer
+from aiosess.transports.signing import Signer
 from tests.conftest import SECRET, MakeApp, MakeOptions
 from tests.web.conftest import Connect
 from tests.web.handlers import cookies_set, keep, kept, kind, put, show, signed, views

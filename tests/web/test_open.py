@@ -12,7 +12,7 @@ from aiohttp import web
 
 from aiosess import CookieOptions, Storage, get_session
 from aiosess.testing import FaultyStorage
-from aiosess.transports.cookie import Signer
+from aiosess.transports.signing import Signer
 from tests.conftest import SECRET
 from tests.web.conftest import Connect
 from tests.web.handlers import (

@@ -19,7 +19,7 @@ from yarl import URL
 
 from aiosess import CookieOptions, SessionOptions, get_session, setup
 from aiosess.storages.redis import RedisStorage
-from aiosess.transports.cookie import Signer
+from aiosess.transports.signing import Signer
 from tests.interop.node.peers import COOKIE, SECRET, Browser, NodeServer, aiohttp_peer
 from tests.servers import RedisServer
 

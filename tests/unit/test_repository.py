@@ -19,8 +19,10 @@ from aiosess import (
     StorageUnavailable,
     Version,
 )
+from aiosess.records.conflicts import _Queues
 from aiosess.records.format import Alias, decode, encode_alias
-from aiosess.records.repository import Keeper, KeeperOptions, _Queues, _Touched
+from aiosess.records.lifetime import Touched
+from aiosess.records.repository import RecordOptions, SessionRepository
 from aiosess.records.state import Intent, SessionState
 from aiosess.storages import Storage, Stored
 from aiosess.storages.guard import RetryingStorage, RetryPolicy
@@ -36,21 +38,21 @@ async def no_sleep(_seconds: float) -> None:
 
 
 class Bench:
-    """A keeper over a storage that can fail, on a clock that can be moved."""
+    """A repository over a storage that can fail, on a clock that can be moved."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.memory = MemoryStorage(clock=clock)
         self.faulty = FaultyStorage(self.memory)
-        self.keeper = self.another()
+        self.repository = self.another()
 
     def another(
         self, *, storage: Storage | None = None, timeouts: Timeouts | None = None, **options: Any
-    ) -> Keeper:
-        """Return a keeper over the same records, as another process has."""
-        return Keeper(
+    ) -> SessionRepository:
+        """Return a repository over the same records, as another process has."""
+        return SessionRepository(
             self.faulty if storage is None else storage,
-            KeeperOptions(timeouts=timeouts or Timeouts(idle=IDLE), **options),
+            RecordOptions(timeouts=timeouts or Timeouts(idle=IDLE), **options),
             clock=self.clock,
             sleep=no_sleep,
         )
@@ -64,7 +66,7 @@ class Bench:
         return state
 
     async def load(self, session_id: str = "id") -> SessionState:
-        state = await self.keeper.load(session_id, COOKIE)
+        state = await self.repository.load(session_id, COOKIE)
         assert state is not None
         return state
 
@@ -88,7 +90,7 @@ def change(state: SessionState, **values: Any) -> None:
 
 
 def renewed(state: SessionState) -> SessionState:
-    state.leave_for("new")
+    state.move_to("new")
     state.intent = Intent.RENEW
     assert state.previous is not None
     return state.previous
@@ -120,14 +122,14 @@ class LostAnswers(FaultyStorage):
 
 
 @pytest.fixture
-def losing(bench: Bench) -> Keeper:
-    """A keeper that tries once more, over a storage whose answers get lost."""
+def losing(bench: Bench) -> SessionRepository:
+    """A repository that tries once more, over a storage whose answers get lost."""
     lost = LostAnswers(bench.memory)
     return bench.another(storage=RetryingStorage(lost, RetryPolicy(retries=1)))
 
 
 def test_now_is_what_the_clock_says(bench: Bench) -> None:
-    assert bench.keeper.now() == bench.clock()
+    assert bench.repository.now() == bench.clock()
 
 
 # Load
@@ -147,7 +149,7 @@ async def test_a_session_that_was_kept_is_loaded(bench: Bench) -> None:
 
 
 async def test_an_unknown_id_has_no_session(bench: Bench) -> None:
-    assert await bench.keeper.load("unknown", COOKIE) is None
+    assert await bench.repository.load("unknown", COOKIE) is None
 
 
 async def test_a_storage_that_does_not_answer_is_not_a_session_that_is_not_there(
@@ -156,7 +158,7 @@ async def test_a_storage_that_does_not_answer_is_not_a_session_that_is_not_there
     bench.faulty.fail()
 
     with pytest.raises(StorageUnavailable):
-        await bench.keeper.load("id", COOKIE)
+        await bench.repository.load("id", COOKIE)
 
 
 async def test_loading_does_not_lengthen_a_records_life(bench: Bench) -> None:
@@ -166,7 +168,7 @@ async def test_loading_does_not_lengthen_a_records_life(bench: Bench) -> None:
 
     bench.clock.advance(1)
 
-    assert await bench.keeper.load("id", COOKIE) is None
+    assert await bench.repository.load("id", COOKIE) is None
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ async def test_a_record_that_cannot_be_read_counts_as_absent_and_is_logged_once(
     await bench.memory.create("id", payload, IDLE)
     caplog.clear()
 
-    loaded = [await bench.keeper.load("id", COOKIE) for _ in range(3)]
+    loaded = [await bench.repository.load("id", COOKIE) for _ in range(3)]
 
     assert loaded == [None, None, None]
     (record,) = caplog.records
@@ -204,9 +206,9 @@ async def test_a_session_of_express_gets_a_beginning_where_there_is_an_absolute_
     bench: Bench,
 ) -> None:
     await bench.memory.create("id", b'{"cookie":{},"count":1}', IDLE)
-    keeper = bench.another(timeouts=Timeouts(idle=IDLE, absolute=200))
+    repository = bench.another(timeouts=Timeouts(idle=IDLE, absolute=200))
 
-    state = await keeper.load("id", COOKIE)
+    state = await repository.load("id", COOKIE)
 
     assert state is not None
     assert state.is_modified
@@ -216,11 +218,11 @@ async def test_a_session_that_is_written_ends_with_its_cookie(bench: Bench) -> N
     end = datetime.fromtimestamp(bench.clock() + IDLE / 2, UTC)
     cookie = CookieOptions(secure=False, expires=end)
     await bench.keep(cookie, count=1)
-    state = await bench.keeper.load("id", cookie)
+    state = await bench.repository.load("id", cookie)
     assert state is not None
     change(state, count=2)
 
-    await bench.keeper.replace(state)
+    await bench.repository.replace(state)
     bench.clock.advance(IDLE / 2 + 1)
 
     assert await bench.memory.load("id") is None
@@ -231,21 +233,21 @@ async def test_a_session_that_is_written_ends_with_its_cookie(bench: Bench) -> N
 
 async def test_a_session_is_over_when_its_absolute_timeout_has_passed(bench: Bench) -> None:
     await bench.keep()
-    keeper = bench.another(timeouts=Timeouts(idle=10, absolute=50))
+    repository = bench.another(timeouts=Timeouts(idle=10, absolute=50))
     bench.clock.advance(50)
 
-    loaded = await keeper.load("id", COOKIE)
+    loaded = await repository.load("id", COOKIE)
 
     assert loaded is None
     assert await bench.memory.load("id") is None
 
 
 async def test_a_busy_session_lives_no_longer_than_its_absolute_timeout(bench: Bench) -> None:
-    keeper = bench.another(timeouts=Timeouts(idle=40, absolute=50))
-    state = keeper.fresh("id", COOKIE)
-    await keeper.create(state)
+    repository = bench.another(timeouts=Timeouts(idle=40, absolute=50))
+    state = repository.fresh("id", COOKIE)
+    await repository.create(state)
     bench.clock.advance(30)
-    await keeper.touch(state)
+    await repository.touch(state)
     bench.clock.advance(19.9)
     is_there = await bench.memory.load("id") is not None
 
@@ -257,13 +259,13 @@ async def test_a_busy_session_lives_no_longer_than_its_absolute_timeout(bench: B
 
 @pytest.mark.parametrize("verb", ["replace", "touch"])
 async def test_a_session_that_ends_while_a_request_runs_is_deleted(bench: Bench, verb: str) -> None:
-    keeper = bench.another(timeouts=Timeouts(idle=40, absolute=50))
+    repository = bench.another(timeouts=Timeouts(idle=40, absolute=50))
     await bench.keep()
     state = await bench.load()
     change(state, count=1)
     bench.clock.advance(50)
 
-    is_kept = await getattr(keeper, verb)(state)
+    is_kept = await getattr(repository, verb)(state)
 
     assert not is_kept
     assert state.is_gone
@@ -271,22 +273,22 @@ async def test_a_session_that_ends_while_a_request_runs_is_deleted(bench: Bench,
 
 
 async def test_a_session_ends_at_its_own_fixed_time(bench: Bench) -> None:
-    state = bench.keeper.fresh("id", COOKIE)
+    state = bench.repository.fresh("id", COOKIE)
     state.cookie.expires = datetime.fromtimestamp(bench.clock() + 5, UTC)
-    await bench.keeper.create(state)
+    await bench.repository.create(state)
     bench.clock.advance(4)
-    is_kept = await bench.keeper.touch(state)
+    is_kept = await bench.repository.touch(state)
 
     bench.clock.advance(1)
 
     assert is_kept
-    assert await bench.keeper.load("id", COOKIE) is None
+    assert await bench.repository.load("id", COOKIE) is None
 
 
 async def test_a_sessions_own_max_age_is_its_idle_timeout(bench: Bench) -> None:
-    state = bench.keeper.fresh("id", COOKIE)
+    state = bench.repository.fresh("id", COOKIE)
     state.cookie.max_age = 5 * IDLE
-    await bench.keeper.create(state)
+    await bench.repository.create(state)
 
     bench.clock.advance(5 * IDLE - 1)
 
@@ -298,10 +300,10 @@ async def test_a_sessions_own_max_age_is_its_idle_timeout(bench: Bench) -> None:
 
 async def test_an_id_that_is_taken_is_refused(bench: Bench) -> None:
     await bench.keep(owner="somebody")
-    state = bench.keeper.fresh("id", COOKIE)
+    state = bench.repository.fresh("id", COOKIE)
 
     with pytest.raises(IdTaken):
-        await bench.keeper.create(state)
+        await bench.repository.create(state)
 
     assert await bench.kept() == {"owner": "somebody"}
     assert state.is_new
@@ -311,21 +313,21 @@ async def test_an_id_that_was_taken_and_is_free_again_is_refused_this_time(bench
     bench.faulty.fail(IdTaken(), verbs=("create",))
 
     with pytest.raises(IdTaken):
-        await bench.keeper.create(bench.keeper.fresh("id", COOKIE))
+        await bench.repository.create(bench.repository.fresh("id", COOKIE))
 
 
 async def test_a_created_session_is_not_new_any_more(bench: Bench) -> None:
-    state = bench.keeper.fresh("id", COOKIE)
+    state = bench.repository.fresh("id", COOKIE)
     change(state, count=1)
 
-    await bench.keeper.create(state)
+    await bench.repository.create(state)
 
     assert not state.is_new
     assert not state.is_modified
 
 
 async def test_a_create_whose_answer_was_lost_is_not_taken_for_another_session(
-    bench: Bench, losing: Keeper
+    bench: Bench, losing: SessionRepository
 ) -> None:
     state = losing.fresh("id", COOKIE)
     change(state, count=1)
@@ -339,9 +341,9 @@ async def test_a_create_whose_answer_was_lost_is_not_taken_for_another_session(
 async def test_the_record_that_regenerating_left_is_deleted(bench: Bench) -> None:
     await bench.keep()
     state = await bench.load()
-    state.leave_for("new")
+    state.move_to("new")
 
-    await bench.keeper.create(state)
+    await bench.repository.create(state)
 
     assert await bench.memory.load("id") is None
     assert await bench.memory.load("new") is not None
@@ -350,20 +352,20 @@ async def test_the_record_that_regenerating_left_is_deleted(bench: Bench) -> Non
 
 async def test_a_record_that_could_not_be_used_makes_way(bench: Bench) -> None:
     await bench.memory.create("stale", b"not a record", IDLE)
-    state = bench.keeper.fresh("id", COOKIE)
+    state = bench.repository.fresh("id", COOKIE)
     state.stale_id = "stale"
 
-    await bench.keeper.create(state)
+    await bench.repository.create(state)
 
     assert await bench.memory.load("stale") is None
     assert state.stale_id is None
 
 
 async def test_a_new_record_under_the_id_that_was_stale_stays(bench: Bench) -> None:
-    state = bench.keeper.fresh("id", COOKIE)
+    state = bench.repository.fresh("id", COOKIE)
     state.stale_id = "id"
 
-    await bench.keeper.create(state)
+    await bench.repository.create(state)
 
     assert await bench.memory.load("id") is not None
 
@@ -377,7 +379,7 @@ async def test_a_change_is_written_in_one_round_trip(bench: Bench) -> None:
     bench.faulty.calls.clear()
     change(state, count=2)
 
-    is_kept = await bench.keeper.replace(state)
+    is_kept = await bench.repository.replace(state)
 
     assert is_kept
     assert bench.faulty.calls == ["replace"]
@@ -388,7 +390,7 @@ async def test_writing_lengthens_the_records_life(bench: Bench) -> None:
     await bench.keep()
     state = await bench.load()
     bench.clock.advance(IDLE - 1)
-    await bench.keeper.replace(state)
+    await bench.repository.replace(state)
 
     bench.clock.advance(IDLE - 1)
 
@@ -401,8 +403,8 @@ async def test_two_requests_that_change_one_session_both_keep_their_change(bench
     change(first, a=2)
     change(second, b=2)
 
-    await bench.keeper.replace(first)
-    await bench.keeper.replace(second)
+    await bench.repository.replace(first)
+    await bench.repository.replace(second)
 
     assert await bench.kept() == {"a": 2, "b": 2}
 
@@ -415,8 +417,8 @@ async def test_the_later_one_of_two_requests_keeps_the_max_age_that_the_other_se
     remembers.cookie.max_age = 5 * IDLE
     change(counts, n=2)
 
-    await bench.keeper.replace(remembers)
-    await bench.keeper.replace(counts)
+    await bench.repository.replace(remembers)
+    await bench.repository.replace(counts)
     bench.clock.advance(4 * IDLE)
 
     found = await bench.load()
@@ -429,37 +431,37 @@ async def test_many_requests_at_once_each_keep_their_change(bench: Bench) -> Non
     for number, state in enumerate(states):
         change(state, **{str(number): number})
 
-    await asyncio.gather(*(bench.keeper.replace(state) for state in states))
+    await asyncio.gather(*(bench.repository.replace(state) for state in states))
 
     assert await bench.kept() == {str(number): number for number in range(50)}
 
 
 @pytest.mark.parametrize(("merge", "kept"), [("mine", 3), ("theirs", 2)])
 async def test_merge_says_who_wins(bench: Bench, merge: str, kept: int) -> None:
-    keeper = bench.another(merge=merge)
+    repository = bench.another(merge=merge)
     await bench.keep(count=1)
     first, second = await bench.load(), await bench.load()
     change(first, count=2)
     change(second, count=3)
 
-    await keeper.replace(first)
-    await keeper.replace(second)
+    await repository.replace(first)
+    await repository.replace(second)
 
     assert await bench.kept() == {"count": kept}
 
 
 async def test_a_refused_merge_is_refused_again_and_loses_nothing(bench: Bench) -> None:
-    keeper = bench.another(merge="raise")
+    repository = bench.another(merge="raise")
     await bench.keep(count=1)
     first, second = await bench.load(), await bench.load()
     change(first, count=2, other=2)
     change(second, count=3)
-    await keeper.replace(first)
+    await repository.replace(first)
 
     with pytest.raises(MergeConflict, match="another request changed 'count' as well"):
-        await keeper.replace(second)
+        await repository.replace(second)
     with pytest.raises(MergeConflict):
-        await keeper.replace(second)
+        await repository.replace(second)
 
     assert await bench.kept() == {"count": 2, "other": 2}
 
@@ -470,7 +472,7 @@ async def test_a_destroyed_session_stays_destroyed(bench: Bench) -> None:
     change(state, count=1)
     await bench.memory.delete("id")
 
-    is_kept = await bench.keeper.replace(state)
+    is_kept = await bench.repository.replace(state)
 
     assert not is_kept
     assert state.is_gone
@@ -484,11 +486,11 @@ async def test_a_record_that_became_unreadable_counts_as_gone(bench: Bench) -> N
     await bench.memory.delete("id")
     await bench.memory.create("id", b"not a record", IDLE)
 
-    assert not await bench.keeper.replace(state)
+    assert not await bench.repository.replace(state)
 
 
 async def test_a_replace_whose_answer_was_lost_is_not_a_conflict(
-    bench: Bench, losing: Keeper
+    bench: Bench, losing: SessionRepository
 ) -> None:
     await bench.keep(count=1)
     state = await bench.load()
@@ -525,11 +527,11 @@ class Overtaken(FaultyStorage):
 
 async def test_a_request_that_is_overtaken_again_and_again_keeps_its_change(bench: Bench) -> None:
     await bench.keep()
-    keeper = bench.another(storage=Overtaken(bench, times=20))
+    repository = bench.another(storage=Overtaken(bench, times=20))
     state = await bench.load()
     change(state, mine=1)
 
-    is_kept = await keeper.replace(state)
+    is_kept = await repository.replace(state)
 
     assert is_kept
     assert await bench.kept() == {"mine": 1, "theirs": 0}
@@ -537,12 +539,12 @@ async def test_a_request_that_is_overtaken_again_and_again_keeps_its_change(benc
 
 async def test_a_request_that_is_always_overtaken_gives_up(bench: Bench) -> None:
     await bench.keep()
-    keeper = bench.another(storage=Overtaken(bench, times=1000))
+    repository = bench.another(storage=Overtaken(bench, times=1000))
     state = await bench.load()
     change(state, mine=1)
 
     with pytest.raises(MergeConflict, match="others changed the session 100 times") as caught:
-        await keeper.replace(state)
+        await repository.replace(state)
 
     assert caught.value.keys == ()
 
@@ -556,7 +558,7 @@ async def test_touching_lengthens_the_records_life_and_changes_nothing(bench: Be
     before = await bench.memory.load("id")
     bench.clock.advance(IDLE - 1)
 
-    is_kept = await bench.keeper.touch(state)
+    is_kept = await bench.repository.touch(state)
 
     bench.clock.advance(IDLE - 1)
     assert is_kept
@@ -568,7 +570,7 @@ async def test_touching_does_not_bring_a_session_back(bench: Bench) -> None:
     state = await bench.load()
     await bench.memory.delete("id")
 
-    is_kept = await bench.keeper.touch(state)
+    is_kept = await bench.repository.touch(state)
 
     assert not is_kept
     assert state.is_gone
@@ -579,50 +581,50 @@ async def test_touching_does_not_bring_a_session_back(bench: Bench) -> None:
 async def test_a_record_that_was_touched_recently_is_not_due(
     *, bench: Bench, passed: float, is_due: bool
 ) -> None:
-    keeper = bench.another(timeouts=Timeouts(idle=1000, touch_after=20))
+    repository = bench.another(timeouts=Timeouts(idle=1000, touch_after=20))
     await bench.keep()
     state = await bench.load()
-    await keeper.touch(state)
+    await repository.touch(state)
 
     bench.clock.advance(passed)
 
-    assert keeper.is_touch_due(state) is is_due
+    assert repository.lifetime.is_touch_due(state) is is_due
 
 
 @pytest.mark.parametrize("touch_after", [0, 20])
 async def test_a_record_that_this_process_never_touched_is_due(
     bench: Bench, touch_after: float
 ) -> None:
-    keeper = bench.another(timeouts=Timeouts(idle=IDLE, touch_after=touch_after))
+    repository = bench.another(timeouts=Timeouts(idle=IDLE, touch_after=touch_after))
     await bench.keep()
 
-    assert keeper.is_touch_due(await bench.load())
+    assert repository.lifetime.is_touch_due(await bench.load())
 
 
 async def test_without_touch_after_a_touch_is_always_due(bench: Bench) -> None:
     await bench.keep()
     state = await bench.load()
 
-    await bench.keeper.touch(state)
+    await bench.repository.touch(state)
 
-    assert bench.keeper.is_touch_due(state)
+    assert bench.repository.lifetime.is_touch_due(state)
 
 
 @pytest.mark.parametrize(("max_age", "is_due"), [(IDLE / 10, True), (IDLE * 10, False)])
 async def test_a_session_with_a_shorter_life_of_its_own_is_touched_each_time(
     *, bench: Bench, max_age: float, is_due: bool
 ) -> None:
-    keeper = bench.another(timeouts=Timeouts(idle=IDLE, touch_after=IDLE / 2))
-    state = keeper.fresh("id", COOKIE)
+    repository = bench.another(timeouts=Timeouts(idle=IDLE, touch_after=IDLE / 2))
+    state = repository.fresh("id", COOKIE)
     state.cookie.max_age = max_age
 
-    await keeper.create(state)
+    await repository.create(state)
 
-    assert keeper.is_touch_due(state) is is_due
+    assert repository.lifetime.is_touch_due(state) is is_due
 
 
 def test_a_touch_is_forgotten_in_time_however_late_somebody_asks(clock: FakeClock) -> None:
-    touched = _Touched(20, clock)
+    touched = Touched(20, clock)
     touched.add("id")
     clock.advance(19)
     is_recent = not touched.is_due("id")
@@ -636,8 +638,8 @@ def test_a_touch_is_forgotten_in_time_however_late_somebody_asks(clock: FakeCloc
 def test_touches_are_remembered_in_bounded_memory(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_Touched, "_MOST", 10)
-    touched = _Touched(20, clock)
+    monkeypatch.setattr(Touched, "_MOST", 10)
+    touched = Touched(20, clock)
 
     for number in range(1000):
         touched.add(str(number))
@@ -676,23 +678,23 @@ def touching(bench: Bench) -> Touching:
 
 
 @pytest.fixture
-def touching_keeper(bench: Bench, touching: Touching) -> Keeper:
+def touching_repository(bench: Bench, touching: Touching) -> SessionRepository:
     return bench.another(storage=touching, timeouts=Timeouts(idle=IDLE, touch_after=IDLE / 2))
 
 
-async def loaded(keeper: Keeper, session_id: str = "id") -> SessionState:
-    state = await keeper.load(session_id, COOKIE)
+async def loaded(repository: SessionRepository, session_id: str = "id") -> SessionState:
+    state = await repository.load(session_id, COOKIE)
     assert state is not None
     return state
 
 
 async def test_a_session_whose_touch_is_due_is_read_and_touched_in_one_call(
-    bench: Bench, touching: Touching, touching_keeper: Keeper
+    bench: Bench, touching: Touching, touching_repository: SessionRepository
 ) -> None:
     await bench.keep(count=1)
     bench.clock.advance(IDLE - 1)
 
-    is_due = touching_keeper.is_touch_due(await loaded(touching_keeper))
+    is_due = touching_repository.lifetime.is_touch_due(await loaded(touching_repository))
 
     bench.clock.advance(IDLE - 1)
     assert touching.calls == ["load_and_touch"]
@@ -701,13 +703,13 @@ async def test_a_session_whose_touch_is_due_is_read_and_touched_in_one_call(
 
 
 async def test_a_session_whose_touch_is_not_due_is_only_read(
-    bench: Bench, touching: Touching, touching_keeper: Keeper
+    bench: Bench, touching: Touching, touching_repository: SessionRepository
 ) -> None:
     await bench.keep()
-    await loaded(touching_keeper)
+    await loaded(touching_repository)
     touching.calls.clear()
 
-    await loaded(touching_keeper)
+    await loaded(touching_repository)
 
     assert touching.calls == ["load"]
 
@@ -716,62 +718,62 @@ async def test_a_session_whose_touch_is_not_due_is_only_read(
 async def test_a_long_request_extends_the_sessions_life_at_its_end_too(
     bench: Bench, touching: Touching, touch_after: float
 ) -> None:
-    keeper = bench.another(storage=touching, timeouts=Timeouts(idle=IDLE, touch_after=touch_after))
+    repository = bench.another(storage=touching, timeouts=Timeouts(idle=IDLE, touch_after=touch_after))
     await bench.keep()
-    state = await loaded(keeper)
-    is_due_at_once = keeper.is_touch_due(state)
+    state = await loaded(repository)
+    is_due_at_once = repository.lifetime.is_touch_due(state)
 
     bench.clock.advance(IDLE * 0.8)
 
-    assert (is_due_at_once, keeper.is_touch_due(state)) == (False, True)
+    assert (is_due_at_once, repository.lifetime.is_touch_due(state)) == (False, True)
 
 
 async def test_a_session_that_was_read_is_there_though_its_life_could_not_be_corrected(
-    bench: Bench, touching: Touching, touching_keeper: Keeper
+    bench: Bench, touching: Touching, touching_repository: SessionRepository
 ) -> None:
     state = await bench.keep()
     state.cookie.max_age = IDLE / 10
-    await bench.keeper.replace(state)
+    await bench.repository.replace(state)
     touching.fail(times=1, verbs=("touch",))
 
-    again = await loaded(touching_keeper)
+    again = await loaded(touching_repository)
 
-    assert touching_keeper.is_touch_due(again)
+    assert touching_repository.lifetime.is_touch_due(again)
 
 
 async def test_without_touch_after_each_session_is_touched_when_it_is_read(
     bench: Bench, touching: Touching
 ) -> None:
-    keeper = bench.another(storage=touching)
+    repository = bench.another(storage=touching)
     await bench.keep()
-    states = [await loaded(keeper) for _ in range(3)]
+    states = [await loaded(repository) for _ in range(3)]
 
     assert touching.calls == ["load_and_touch"] * 3
-    assert not any(keeper.is_touch_due(state) for state in states)
+    assert not any(repository.lifetime.is_touch_due(state) for state in states)
 
 
 async def test_a_session_with_a_longer_life_of_its_own_keeps_it_when_it_is_read(
-    bench: Bench, touching_keeper: Keeper
+    bench: Bench, touching_repository: SessionRepository
 ) -> None:
     state = await bench.keep()
     state.cookie.max_age = IDLE * 10
-    await bench.keeper.replace(state)
+    await bench.repository.replace(state)
 
-    again = await loaded(touching_keeper)
+    again = await loaded(touching_repository)
 
     bench.clock.advance(IDLE * 9)
-    assert touching_keeper.is_touch_due(again)
+    assert touching_repository.lifetime.is_touch_due(again)
     assert await bench.memory.load("id") is not None
 
 
 async def test_a_session_with_a_shorter_life_of_its_own_keeps_it_when_it_is_read(
-    bench: Bench, touching_keeper: Keeper
+    bench: Bench, touching_repository: SessionRepository
 ) -> None:
     state = await bench.keep()
     state.cookie.max_age = IDLE / 10
-    await bench.keeper.replace(state)
+    await bench.repository.replace(state)
 
-    await loaded(touching_keeper)
+    await loaded(touching_repository)
 
     bench.clock.advance(IDLE / 10 + 1)
     assert await bench.memory.load("id") is None
@@ -780,54 +782,54 @@ async def test_a_session_with_a_shorter_life_of_its_own_keeps_it_when_it_is_read
 async def test_reading_does_not_extend_a_life_beyond_the_absolute_timeout(
     bench: Bench, touching: Touching
 ) -> None:
-    keeper = bench.another(storage=touching, timeouts=Timeouts(idle=IDLE, absolute=IDLE * 1.5))
+    repository = bench.another(storage=touching, timeouts=Timeouts(idle=IDLE, absolute=IDLE * 1.5))
     await bench.keep()
     bench.clock.advance(IDLE - 1)
 
-    await loaded(keeper)
+    await loaded(repository)
 
     bench.clock.advance(IDLE / 2 + 2)
     assert await bench.memory.load("id") is None
 
 
 async def test_a_renewal_is_told_in_the_call_that_touches(
-    bench: Bench, touching: Touching, touching_keeper: Keeper
+    bench: Bench, touching: Touching, touching_repository: SessionRepository
 ) -> None:
     await bench.keep(count=1)
-    state = await loaded(touching_keeper)
+    state = await loaded(touching_repository)
     other = await bench.load()
-    await bench.keeper.renew(other, renewed(other))
+    await bench.repository.renew(other, renewed(other))
     touching.calls.clear()
 
-    is_kept = await touching_keeper.touch(state)
+    is_kept = await touching_repository.touch(state)
 
     assert (is_kept, state.is_alias) == (True, True)
     assert touching.calls[0] == "load_and_touch"
 
 
 async def test_a_touch_that_reads_as_well_does_not_bring_a_session_back(
-    bench: Bench, touching_keeper: Keeper
+    bench: Bench, touching_repository: SessionRepository
 ) -> None:
     await bench.keep()
-    state = await loaded(touching_keeper)
+    state = await loaded(touching_repository)
     await bench.memory.delete("id")
 
-    is_kept = await touching_keeper.touch(state)
+    is_kept = await touching_repository.touch(state)
 
     assert (is_kept, state.is_gone) == (False, True)
     assert await bench.memory.load("id") is None
 
 
 async def test_a_record_that_would_outlive_its_idle_timeout_ends_in_time_once_it_is_touched(
-    bench: Bench, touching_keeper: Keeper
+    bench: Bench, touching_repository: SessionRepository
 ) -> None:
     """As after the operator has lowered idle_timeout."""
     await bench.keep()
     await bench.memory.touch("id", IDLE * 10)
-    state = await loaded(touching_keeper)
-    assert touching_keeper.is_touch_due(state)
+    state = await loaded(touching_repository)
+    assert touching_repository.lifetime.is_touch_due(state)
 
-    await touching_keeper.touch(state)
+    await touching_repository.touch(state)
 
     bench.clock.advance(IDLE + 1)
     assert await bench.memory.load("id") is None
@@ -842,7 +844,7 @@ async def test_renewing_moves_the_data_and_the_old_id_leads_there(bench: Bench) 
     previous = renewed(state)
     change(state, user="Ann")
 
-    is_kept = await bench.keeper.renew(state, previous)
+    is_kept = await bench.repository.renew(state, previous)
 
     assert is_kept
     assert await bench.kept("new") == {"count": 1, "user": "Ann"}
@@ -857,36 +859,36 @@ async def test_the_old_id_leads_nowhere_after_the_grace_period(
 ) -> None:
     await bench.keep()
     state = await bench.load()
-    await bench.keeper.renew(state, renewed(state))
+    await bench.repository.renew(state, renewed(state))
     bench.clock.advance(9.9)
-    is_led = await bench.keeper.load("id", COOKIE) is not None
+    is_led = await bench.repository.load("id", COOKIE) is not None
 
     bench.clock.advance(0.1)
 
     assert is_led
-    assert await bench.keeper.load("id", COOKIE) is None
+    assert await bench.repository.load("id", COOKIE) is None
     assert "used after it had been renewed: it is refused" in caplog.text
 
 
 async def test_without_a_grace_period_the_old_id_is_refused_at_once(bench: Bench) -> None:
-    keeper = bench.another(renew_grace=0)
+    repository = bench.another(renew_grace=0)
     await bench.keep()
     state = await bench.load()
 
-    await keeper.renew(state, renewed(state))
+    await repository.renew(state, renewed(state))
 
-    assert await keeper.load("id", COOKIE) is None
-    assert await keeper.load("new", COOKIE) is not None
+    assert await repository.load("id", COOKIE) is None
+    assert await repository.load("new", COOKIE) is not None
 
 
 async def test_a_request_under_way_under_the_old_id_keeps_its_change(bench: Bench) -> None:
     await bench.keep(count=1)
     under_way = await bench.load()
     state = await bench.load()
-    await bench.keeper.renew(state, renewed(state))
+    await bench.repository.renew(state, renewed(state))
     change(under_way, count=2)
 
-    is_kept = await bench.keeper.replace(under_way)
+    is_kept = await bench.repository.replace(under_way)
 
     assert is_kept
     assert await bench.kept("new") == {"count": 2}
@@ -899,9 +901,9 @@ async def test_what_was_written_under_the_old_id_meanwhile_comes_along(bench: Be
     previous = renewed(state)
     change(state, user="Ann")
     change(other, count=2)
-    await bench.keeper.replace(other)
+    await bench.repository.replace(other)
 
-    await bench.keeper.renew(state, previous)
+    await bench.repository.renew(state, previous)
 
     assert await bench.kept("new") == {"count": 2, "user": "Ann"}
 
@@ -912,7 +914,7 @@ async def test_a_session_that_was_destroyed_meanwhile_is_not_renewed(bench: Benc
     previous = renewed(state)
     await bench.memory.delete("id")
 
-    is_kept = await bench.keeper.renew(state, previous)
+    is_kept = await bench.repository.renew(state, previous)
 
     assert not is_kept
     assert state.is_gone
@@ -922,28 +924,28 @@ async def test_a_session_that_was_destroyed_meanwhile_is_not_renewed(bench: Benc
 async def test_two_requests_that_renew_at_once_each_have_a_session(bench: Bench) -> None:
     await bench.keep(count=1)
     first, second = await bench.load(), await bench.load()
-    await bench.keeper.renew(first, renewed(first))
-    second.leave_for("newer")
+    await bench.repository.renew(first, renewed(first))
+    second.move_to("newer")
     second.intent = Intent.RENEW
     assert second.previous is not None
 
-    is_kept = await bench.keeper.renew(second, second.previous)
+    is_kept = await bench.repository.renew(second, second.previous)
 
     assert is_kept
     assert await bench.kept("new") == await bench.kept("newer") == {"count": 1}
 
 
 async def test_a_refused_merge_leaves_the_session_under_its_old_id(bench: Bench) -> None:
-    keeper = bench.another(merge="raise")
+    repository = bench.another(merge="raise")
     await bench.keep(count=1)
     state, other = await bench.load(), await bench.load()
     previous = renewed(state)
     change(state, count=3)
     change(other, count=2)
-    await keeper.replace(other)
+    await repository.replace(other)
 
     with pytest.raises(MergeConflict):
-        await keeper.renew(state, previous)
+        await repository.renew(state, previous)
 
     assert await bench.kept("id") == {"count": 2}
     assert await bench.memory.load("new") is None
@@ -952,10 +954,10 @@ async def test_a_refused_merge_leaves_the_session_under_its_old_id(bench: Bench)
 async def test_renewing_while_others_never_stop_writing_is_given_up(bench: Bench) -> None:
     await bench.keep()
     state = await bench.load()
-    keeper = bench.another(storage=Overtaken(bench, times=1000))
+    repository = bench.another(storage=Overtaken(bench, times=1000))
 
     with pytest.raises(MergeConflict, match="others changed the session 100 times"):
-        await keeper.renew(state, renewed(state))
+        await repository.renew(state, renewed(state))
 
     assert await bench.memory.load("new") is None
 
@@ -966,17 +968,17 @@ async def test_renewing_can_be_tried_again_after_it_got_halfway(bench: Bench) ->
     previous = renewed(state)
     bench.faulty.fail(verbs=("replace",))
     with pytest.raises(StorageUnavailable):
-        await bench.keeper.renew(state, previous)
+        await bench.repository.renew(state, previous)
     bench.faulty.recover()
     change(state, count=2)
 
-    is_kept = await bench.keeper.renew(state, previous)
+    is_kept = await bench.repository.renew(state, previous)
 
     assert is_kept
     assert await bench.kept("id") == await bench.kept("new") == {"count": 2}
 
 
-async def test_a_renewal_whose_answers_were_lost_is_one(bench: Bench, losing: Keeper) -> None:
+async def test_a_renewal_whose_answers_were_lost_is_one(bench: Bench, losing: SessionRepository) -> None:
     await bench.keep(count=1)
     state = await bench.load()
 
@@ -989,10 +991,10 @@ async def test_a_renewal_whose_answers_were_lost_is_one(bench: Bench, losing: Ke
 async def test_an_id_that_was_renewed_twice_leads_to_the_session(bench: Bench) -> None:
     await bench.keep(count=1)
     state = await bench.load()
-    await bench.keeper.renew(state, renewed(state))
-    state.leave_for("newest")
+    await bench.repository.renew(state, renewed(state))
+    state.move_to("newest")
     assert state.previous is not None
-    await bench.keeper.renew(state, state.previous)
+    await bench.repository.renew(state, state.previous)
 
     led = await bench.load("id")
 
@@ -1004,14 +1006,14 @@ async def test_ids_that_lead_in_a_circle_lead_nowhere(bench: Bench) -> None:
     await bench.memory.create("id", encode_alias(Alias("other", until)), IDLE)
     await bench.memory.create("other", encode_alias(Alias("id", until)), IDLE)
 
-    assert await bench.keeper.load("id", COOKIE) is None
+    assert await bench.repository.load("id", COOKIE) is None
 
 
 async def test_an_id_that_leads_to_a_destroyed_session_leads_nowhere(bench: Bench) -> None:
     alias = encode_alias(Alias("destroyed", bench.clock() + 10))
     await bench.memory.create("id", alias, IDLE)
 
-    assert await bench.keeper.load("id", COOKIE) is None
+    assert await bench.repository.load("id", COOKIE) is None
 
 
 # Delete
@@ -1021,7 +1023,7 @@ async def test_deleting_removes_the_record(bench: Bench) -> None:
     await bench.keep()
     state = await bench.load()
 
-    await bench.keeper.delete(state)
+    await bench.repository.delete(state)
 
     assert await bench.memory.load("id") is None
     assert state.is_new
@@ -1030,16 +1032,16 @@ async def test_deleting_removes_the_record(bench: Bench) -> None:
 async def test_deleting_a_session_under_a_new_id_removes_the_record_before(bench: Bench) -> None:
     await bench.keep()
     state = await bench.load()
-    state.leave_for("new")
+    state.move_to("new")
 
-    await bench.keeper.delete(state)
+    await bench.repository.delete(state)
 
     assert len(bench.memory) == 0
     assert state.previous is None
 
 
 async def test_deleting_a_new_session_asks_the_storage_for_nothing(bench: Bench) -> None:
-    await bench.keeper.delete(bench.keeper.fresh("id", COOKIE))
+    await bench.repository.delete(bench.repository.fresh("id", COOKIE))
 
     assert bench.faulty.calls == []
 
@@ -1054,9 +1056,9 @@ async def test_reloading_forgets_changes_and_takes_what_is_kept(bench: Bench) ->
     state.cookie.max_age = 5
     change(other, count=2)
     other.cookie.path = "/shop"
-    await bench.keeper.replace(other)
+    await bench.repository.replace(other)
 
-    await bench.keeper.reload(state)
+    await bench.repository.reload(state)
 
     assert state.data == {"count": 2}
     assert state.cookie.own == {"path": "/shop"}
@@ -1070,16 +1072,16 @@ async def test_reloading_a_destroyed_session_says_so(bench: Bench) -> None:
     await bench.memory.delete("id")
 
     with pytest.raises(SessionGone, match="destroyed or has expired"):
-        await bench.keeper.reload(state)
+        await bench.repository.reload(state)
 
     assert state.is_gone
 
 
 async def test_reloading_a_new_session_says_so_and_leaves_it_usable(bench: Bench) -> None:
-    state = bench.keeper.fresh("id", COOKIE)
+    state = bench.repository.fresh("id", COOKIE)
 
     with pytest.raises(SessionGone, match="is new"):
-        await bench.keeper.reload(state)
+        await bench.repository.reload(state)
 
     assert not state.is_gone
 
@@ -1095,7 +1097,7 @@ def increment(state: SessionState) -> int:
 async def test_a_counter_is_right_however_many_count_at_once(bench: Bench) -> None:
     await bench.keep(count=0)
     states = [await bench.load() for _ in range(50)]
-    keepers = [bench.keeper, bench.another()]
+    keepers = [bench.repository, bench.another()]
 
     counts = await asyncio.gather(
         *(keepers[n % 2].atomic(state, increment) for n, state in enumerate(states))
@@ -1110,7 +1112,7 @@ async def test_other_changes_stay_unsaved_on_top(bench: Bench) -> None:
     state = await bench.load()
     change(state, mine=1)
 
-    await bench.keeper.atomic(state, increment)
+    await bench.repository.atomic(state, increment)
 
     assert await bench.kept() == {"count": 2}
     assert state.data == {"count": 2, "mine": 1}
@@ -1122,7 +1124,7 @@ async def test_a_change_that_changes_nothing_writes_nothing(bench: Bench) -> Non
     state = await bench.load()
     bench.faulty.calls.clear()
 
-    result = await bench.keeper.atomic(state, lambda newest: newest.data["count"])
+    result = await bench.repository.atomic(state, lambda newest: newest.data["count"])
 
     assert result == 1
     assert bench.faulty.calls == ["load"]
@@ -1132,12 +1134,12 @@ async def test_a_change_that_fails_loses_nothing_of_what_others_wrote(bench: Ben
     await bench.keep(count=1)
     state, other = await bench.load(), await bench.load()
     change(other, theirs=1)
-    await bench.keeper.replace(other)
+    await bench.repository.replace(other)
     change(state, mine=1)
 
     with pytest.raises(KeyError, match="stock"):
-        await bench.keeper.atomic(state, lambda newest: newest.data["stock"])
-    await bench.keeper.replace(state)
+        await bench.repository.atomic(state, lambda newest: newest.data["stock"])
+    await bench.repository.replace(state)
 
     assert await bench.kept() == {"count": 1, "theirs": 1, "mine": 1}
 
@@ -1148,26 +1150,26 @@ async def test_atomic_on_a_destroyed_session_says_so(bench: Bench) -> None:
     await bench.memory.delete("id")
 
     with pytest.raises(SessionGone):
-        await bench.keeper.atomic(state, increment)
+        await bench.repository.atomic(state, increment)
 
     assert state.is_gone
 
 
 async def test_atomic_that_is_always_overtaken_gives_up(bench: Bench) -> None:
     await bench.keep(count=1)
-    keeper = bench.another(storage=Overtaken(bench, times=1000))
+    repository = bench.another(storage=Overtaken(bench, times=1000))
 
     with pytest.raises(MergeConflict, match="100 times"):
-        await keeper.atomic(await bench.load(), increment)
+        await repository.atomic(await bench.load(), increment)
 
 
 async def test_atomic_follows_an_id_that_was_renewed_meanwhile(bench: Bench) -> None:
     await bench.keep(count=1)
     under_way = await bench.load()
     state = await bench.load()
-    await bench.keeper.renew(state, renewed(state))
+    await bench.repository.renew(state, renewed(state))
 
-    await bench.keeper.atomic(under_way, increment)
+    await bench.repository.atomic(under_way, increment)
 
     assert await bench.kept("new") == {"count": 2}
     assert under_way.session_id == "new"
@@ -1217,7 +1219,7 @@ async def test_every_record_that_is_written_differs_from_the_one_before(bench: B
     state = await bench.load()
     before = await bench.memory.load("id")
 
-    await bench.keeper.replace(state)
+    await bench.repository.replace(state)
 
     after = await bench.memory.load("id")
     assert before is not None
@@ -1254,16 +1256,16 @@ async def test_after_a_pause_the_save_goes_on_from_what_is_kept_by_then(bench: B
     async def somebody_writes_in_each_pause(_seconds: float) -> None:
         await crowded.intrude()
 
-    keeper = Keeper(
+    repository = SessionRepository(
         crowded,
-        KeeperOptions(timeouts=Timeouts(idle=IDLE)),
+        RecordOptions(timeouts=Timeouts(idle=IDLE)),
         clock=bench.clock,
         sleep=somebody_writes_in_each_pause,
     )
-    state = await keeper.load("id", COOKIE)
+    state = await repository.load("id", COOKIE)
     assert state is not None
     change(state, mine=2)
 
-    assert await keeper.replace(state) is True
+    assert await repository.replace(state) is True
 
     assert await bench.kept() == {"n": 1, "mine": 2}

@@ -1,0 +1,246 @@
+"""The fast lane: what most requests do, in fewer steps. All shortcuts for speed stand here.
+
+Nothing is decided otherwise than ``Exchange`` would: whatever is out of the ordinary is handed to
+it before anything was done. The tests of requests run on both lanes, and a differential test
+compares them. A reader of the house may leave this file out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from aiohttp import hdrs, web
+from aiohttp_session import SESSION_KEY
+
+from aiosess.attributes import CookieOptions, SessionCookie
+from aiosess.errors import Conflict, StorageUnavailable
+from aiosess.exchange.exchange import Exchange
+from aiosess.exchange.stages import Commit, Opening
+from aiosess.options import SessionOptions
+from aiosess.records.changes import Snapshot
+from aiosess.records.decide import Reply
+from aiosess.records.format import encode, usual
+from aiosess.records.repository import SessionRepository
+from aiosess.records.state import SessionState
+from aiosess.session import SESSION, Past, Session
+from aiosess.storages import Stored
+from aiosess.transports.cookie import CookieTransport, is_secure, vary_by_cookie
+
+__all__ = ["FastExchange", "Shortcuts"]
+
+# On CPython 3.11, asking an enum for a member takes a call in Python; these do not.
+_UNASKED: Final = Opening.UNASKED
+_ASKED: Final = Opening.ASKED
+_OPEN: Final = Opening.OPEN
+_BEGUN: Final = Commit.BEGUN
+_DONE: Final = Commit.DONE
+_LEAVE: Final = Reply.LEAVE
+_SEND: Final = Reply.SEND
+_CONCLUDED: Final = Past.CONCLUDED
+_COOKIE: Final = hdrs.COOKIE
+
+
+class Shortcuts:
+    """What the fast lane asks of an application's sessions, looked up once."""
+
+    def __init__(
+        self, options: SessionOptions, repository: SessionRepository, transport: CookieTransport
+    ) -> None:
+        self.repository = repository
+        self.load = repository.storage.load
+        self.replace = repository.storage.replace
+        self.is_touching = repository.touching is not None
+        self.idle = repository.lifetime.idle
+        self.is_touch_due = repository.lifetime.touched.is_due
+        self.touched = repository.lifetime.touched.add
+        self.now = repository.now
+        self.verified = transport.signer.verified
+        self.proxy = transport.proxy
+        self.cookie_starts = f"{transport.name}="
+        self.renew_on = options.plan.renew_on
+        assert transport.resolved is not None
+        self.cookies: tuple[CookieOptions, CookieOptions] = transport.resolved
+
+    @staticmethod
+    def fit(options: SessionOptions) -> bool:
+        """Ask whether most sessions of such an application can take the fast lane."""
+        cookie = options.cookie
+        return (
+            isinstance(cookie, CookieOptions)
+            and cookie.path == "/"
+            and cookie.expires is None
+            and options.absolute_timeout is None
+            and options.unset == "keep"
+            and not options.plan.rules.acts_on_reads
+        )
+
+
+class FastExchange(Exchange):
+    """An exchange that knows the shortest way for a session of which only data are used."""
+
+    def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
+        """Return, once awaited, the session, loaded the first time; ``None``: there can be none."""
+        if self.opening is _UNASKED and not self.has_left and self._request() is request:
+            self.opening = _ASKED
+            return self._open_fast(request)
+        return super().open(request)
+
+    async def _open_fast(self, request: web.Request) -> Session | None:
+        short = self.manager.shortcuts
+        # Most requests bring one such cookie, not for the first time.
+        before, _, after = request.headers.get(_COOKIE, "").partition(short.cookie_starts)
+        signed = short.verified.get(after.partition(";")[0])
+        if signed is None or (before and not before.endswith("; ")):
+            return await self._open(request)
+        session_id = signed.session_id
+        if short.is_touching and short.is_touch_due(session_id):
+            return await self._open(request)
+        proxy = short.proxy
+        # In the first case, what request.secure asks.
+        self.is_secure = is_tls = (
+            request.scheme == "https" if proxy is None else is_secure(request, proxy=proxy)
+        )
+        cookie = short.cookies[is_tls]
+        self.came = signed
+        self.is_busy = True
+        try:
+            stored = await short.load(session_id)
+            found = None if stored is None else usual(stored[0], cookie.head)
+            if stored is not None and found is not None:
+                state = SessionState(
+                    session_id, SessionCookie(cookie), found[1], found[0], stored[1], only_data=True
+                )
+            else:
+                state = await self._unusual(session_id, stored, cookie)
+            self.state = state
+            self.opening = _OPEN
+        except StorageUnavailable as error:
+            self.manager.outage.meet(error)
+            self.opening = _OPEN
+            return None
+        finally:
+            if self.waiters is None:
+                self.is_busy = False
+            else:
+                self.pass_on()
+        self.session = request[SESSION] = request[SESSION_KEY] = session = Session(state, self)
+        self.handed = (self._request,)
+        return session
+
+    async def _unusual(
+        self, session_id: str, stored: Stored | None, cookie: CookieOptions
+    ) -> SessionState:
+        """Return the session to which *stored* leads, or a new one."""
+        found = await self.manager.shortcuts.repository.read(session_id, stored, cookie)
+        state = await self._or_fresh(found, cookie)
+        state.only_data = not (
+            state.is_new or state.is_alias or state.is_forced or state.cookie.own
+        )
+        return state
+
+    def end(self, response: web.StreamResponse) -> Coroutine[Any, Any, None] | None:
+        """Begin to commit, and return what is still to be awaited, where anything is."""
+        state, session = self.state, self.session
+        if (
+            state is None
+            or session is None
+            or not state.only_data
+            or self.has_left
+            or response.prepared
+        ):
+            return self.commit(response)
+        short = self.manager.shortcuts
+        if state.originals:
+            request = self._request()
+            is_held = request is not None and request.get(SESSION) is session
+            if is_held and len(self.handed) == 1:
+                if state.originals.keys().isdisjoint(short.renew_on):
+                    return self._keep_data(state, response)
+            return self.commit(response)
+        if short.is_touch_due(state.session_id):
+            return self.commit(response)
+        self.stage = _DONE
+        self.session = None
+        session._past = _CONCLUDED  # noqa: SLF001 - what conclude() does
+        self.told_on = response
+        if not self.manager.is_told_of_headers:
+            self.has_left = True
+            vary_by_cookie(response)
+        return None
+
+    async def _keep_data(self, state: SessionState, response: web.StreamResponse) -> None:
+        """Write the data that were changed, as the whole way does it where nothing else was done."""
+        short = self.manager.shortcuts
+        self.stage = _BEGUN
+        try:
+            if self.is_busy:
+                await self.wait()
+            self.is_busy = True
+            try:
+                snapshot = state.snapshot()
+                if snapshot.values:
+                    is_kept = await self._write(short, state, snapshot)
+                else:
+                    is_kept = not short.is_touch_due(
+                        state.session_id
+                    ) or await short.repository.touch(state, is_renewal_told=False)
+            finally:
+                if self.waiters is None:
+                    self.is_busy = False
+                else:
+                    self.pass_on()
+            if not is_kept:
+                self._drop_changes()
+            elif snapshot.values and state.cookie.base.max_age is not None and not state.is_alias:
+                self.due = _SEND
+            self.stage = _DONE
+        except StorageUnavailable as error:
+            self.manager.outage.meet(error)
+        except asyncio.CancelledError:
+            self.manager.finish(self._finish(response, has_left=False))
+            raise
+        finally:
+            self.leave()
+        if self.due is not _LEAVE:
+            self._tell(response)
+            return
+        self.told_on = response
+        if not self.manager.is_told_of_headers:
+            vary_by_cookie(response)
+
+    async def _write(self, short: Shortcuts, state: SessionState, snapshot: Snapshot) -> bool:
+        cookie = state.cookie
+        payload = encode(state.data, cookie, created_at=state.created_at, now=short.now())
+        try:
+            version = await short.replace(
+                state.session_id, payload, short.idle, expected=state.version
+            )
+        except Conflict as conflict:
+            return await short.repository.resolve(state, conflict, payload, snapshot)
+        except (StorageUnavailable, asyncio.CancelledError):
+            short.repository.writing.doubt(state, payload)
+            raise
+        state.saved(version, snapshot)
+        short.touched(state.session_id)
+        return True
+
+    def let_go(self, response: web.StreamResponse) -> bool:
+        """Let *response* leave as it is, where nothing is to be done; False: it takes prepare()."""
+        if self.opening is _UNASKED:
+            self.has_left = True
+            return True
+        state = self.state
+        if (
+            self.stage is not _DONE
+            or self.told_on is not response
+            or state is None
+            or not state.only_data
+            or state.originals
+        ):
+            return super().let_go(response)
+        # A FileResponse, or a middleware outside ours, may have written a Vary of its own.
+        vary_by_cookie(response)
+        self.has_left = True
+        return True

@@ -1,0 +1,85 @@
+"""What was changed since a record was read: values frozen, compared, and taken note of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, Protocol
+
+from aiosess.records.format import check_value, decode_value
+from aiosess.records.merge import MISSING, Original, freeze
+
+__all__ = ["JSON", "Snapshot", "Values", "put"]
+
+# Any record can hold a str, and any int that is smaller.
+_LARGE: Final = 2**63
+
+
+class Snapshot(NamedTuple):
+    """What a payload that is under way holds: what changes from here on is not in it.
+
+    - ``values``: of each key that was changed, the value as it was then, frozen.
+    - ``own``: the cookie attributes that the session alone has.
+    """
+
+    values: dict[str, Original]
+    own: dict[str, Any]
+
+
+class Values(Protocol):
+    """How the values of a session are compared; each kind of storage takes its own."""
+
+    def freeze(self, value: object) -> Original:
+        """Return *value* so that later changes inside it can be noticed."""
+        ...
+
+    def thaw(self, original: Original) -> Any:
+        """Return the value that was frozen as *original*."""
+        ...
+
+    def changed(
+        self, originals: Mapping[str, Original], data: Mapping[str, Any]
+    ) -> dict[str, Original]:
+        """Return the values in *data* that differ from their *originals*, frozen as they are now.
+
+        A key that was deleted counts as MISSING. Raise UnserializableValue for a value that a
+        record cannot hold.
+        """
+        ...
+
+
+class _Json:
+    """The values that JSON has: a container is frozen as its bytes."""
+
+    def freeze(self, value: object) -> Original:
+        return freeze(value)
+
+    def thaw(self, original: Original) -> Any:
+        return decode_value(original) if isinstance(original, bytes) else original
+
+    def changed(
+        self, originals: Mapping[str, Original], data: Mapping[str, Any]
+    ) -> dict[str, Original]:
+        found: dict[str, Original] = {}
+        for key, original in originals.items():
+            value = data.get(key, MISSING)
+            if value is original:
+                continue
+            kind = value.__class__
+            if not (kind is str or (kind is int and -_LARGE < value < _LARGE) or value is MISSING):
+                check_value(value, f"session[{key!r}]")
+                value = freeze(value)
+            if value.__class__ is not original.__class__ or value != original:
+                found[key] = value
+        return found
+
+
+JSON: Final[Values] = _Json()
+"""The values of our own storages."""
+
+
+def put(target: dict[str, Any], key: str, value: Any) -> None:
+    """Set *key*, or remove it where *value* is MISSING."""
+    if value is MISSING:
+        target.pop(key, None)
+    else:
+        target[key] = value

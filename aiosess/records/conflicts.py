@@ -1,0 +1,154 @@
+"""When others were quicker: what they wrote and what we changed become one, and are written."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+from aiosess.errors import Conflict, MergeConflict, SessionGone
+from aiosess.records.aliases import Aliases, Found
+from aiosess.records.format import Record
+from aiosess.records.merge import Merge
+from aiosess.records.state import Intent, SessionState
+from aiosess.records.writing import Writing
+from aiosess.storages import Storage, Stored
+
+__all__ = ["MOST_MERGES", "Conflicts", "gone", "too_often"]
+
+T = TypeVar("T")
+
+MOST_MERGES: Final = 100
+"""So many times others may be quicker before a session is given up."""
+
+_QUICK_TRIES: Final = 5
+_LONGEST_PAUSE: Final = 0.05
+
+
+class Conflicts:
+    """Merges and tries again, until a session fits on what is kept in *storage*."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        aliases: Aliases,
+        writing: Writing,
+        *,
+        merge: Merge,
+        sleep: Callable[[float], Awaitable[object]],
+    ) -> None:
+        self._storage = storage
+        self._aliases = aliases
+        self._writing = writing
+        self._merge: Merge = merge
+        self._sleep = sleep
+        self._queues = _Queues()
+
+    async def put_on_top(self, state: SessionState, current: Stored | None) -> bool:
+        """Write *state* on top of *current*, which is kept now; False when the record is gone.
+
+        Raise MergeConflict when ``merge="raise"`` finds one, or others were quicker too often.
+        """
+        # One at a time in this process, so that only other processes can be quicker.
+        async with self._queues.enter(state.session_id):
+            for tries in range(MOST_MERGES):
+                found = await self._aliases.follow(state.session_id, current)
+                if found is None:
+                    state.is_gone = True
+                    return False
+                _go_on_under(state, found)
+                state.rebase(found.record, found.version, self._merge)
+                try:
+                    written = await self._writing.replace(state)
+                except Conflict as conflict:
+                    current = await self._newest(state, conflict, tries)
+                    continue
+                self._writing.saved(state, written)
+                return True
+        raise too_often()
+
+    async def atomic(
+        self,
+        state: SessionState,
+        change: Callable[[SessionState], T],
+        as_state: Callable[[Found], SessionState],
+    ) -> T:
+        """Apply *change* to the newest data and write that alone; return what it returned.
+
+        *as_state* makes a session of what is kept. The unsaved changes in *state* stay on top of
+        the result. Raise SessionGone when the record is gone, MergeConflict when others were
+        quicker too often.
+        """
+        state.changes()
+        async with self._queues.enter(state.session_id):
+            stored = await self._storage.load(state.session_id)
+            for tries in range(MOST_MERGES):
+                found = await self._aliases.follow(state.session_id, stored)
+                if found is None:
+                    raise gone(state)
+                _go_on_under(state, found)
+                newest = as_state(found)
+                result = change(newest)
+                try:
+                    if newest.is_modified:
+                        self._writing.saved(newest, await self._writing.replace(newest))
+                except Conflict as conflict:
+                    stored = await self._newest(state, conflict, tries)
+                    continue
+                state.rebase(_as_record(newest), newest.version, "mine")
+                if newest.intent is not Intent.KEEP:
+                    state.intent = newest.intent
+                return result
+        raise too_often()
+
+    async def _newest(self, state: SessionState, conflict: Conflict, tries: int) -> Stored | None:
+        """Return what is kept now, after *tries* that others were quicker than."""
+        if tries < _QUICK_TRIES:
+            return conflict.current
+        # Jitter parts processes that keep meeting each other; what the conflict told is old then.
+        most = min(_LONGEST_PAUSE, 0.001 * 2 ** (tries - _QUICK_TRIES))
+        await self._sleep(random.uniform(0, most))  # noqa: S311 - no secret hangs on it
+        return await self._storage.load(state.session_id)
+
+
+def gone(state: SessionState) -> SessionGone:
+    """Take note that the record of *state* is not there any more, and return the error."""
+    state.is_gone = True
+    return SessionGone("the record was destroyed or has expired meanwhile")
+
+
+def too_often() -> MergeConflict:
+    """Return the error for a session that others changed each time it was to be written."""
+    return MergeConflict(f"others changed the session {MOST_MERGES} times: it was not saved")
+
+
+def _go_on_under(state: SessionState, found: Found) -> None:
+    """Take the id to which a renewed one led."""
+    # The version stays until the data are of that version too: see SessionState.rebase.
+    state.is_alias = state.is_alias or state.session_id != found.session_id
+    state.session_id = found.session_id
+
+
+def _as_record(state: SessionState) -> Record:
+    return Record(state.data, state.cookie.max_age, state.cookie.own, state.created_at)
+
+
+class _Queues:
+    """One queue for each session id, for as long as somebody stands in it."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def enter(self, session_id: str) -> AsyncGenerator[None]:
+        lock, people = self._queues.get(session_id, (asyncio.Lock(), 0))
+        self._queues[session_id] = (lock, people + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            _, people = self._queues.pop(session_id)
+            if people > 1:
+                self._queues[session_id] = (lock, people - 1)

@@ -1,0 +1,123 @@
+"""How long a record lives from now on, and when it is touched again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+from aiosess.records.state import SessionState
+from aiosess.timeouts import Timeouts
+
+__all__ = ["LEAST_TTL", "Lifetime", "Touched"]
+
+LEAST_TTL: Final = 0.001
+"""Seconds that a record is given whose time is over, where it must be kept all the same."""
+
+# A touch so many seconds ago need not be repeated by the same request.
+_JUST_NOW: Final = 1.0
+
+
+class Lifetime:
+    """The two timeouts of an application, for each of its sessions.
+
+    *is_idle_by_cookie*: each request's cookie options say how long its session may be idle.
+    """
+
+    def __init__(
+        self,
+        timeouts: Timeouts,
+        *,
+        is_idle_by_cookie: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self.idle = timeouts.idle
+        self.touched = Touched(timeouts.touch_after, clock)
+        self.now = clock
+        self.is_idle_by_cookie = is_idle_by_cookie
+        self._timeouts = timeouts
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether a session without attributes of its own lives as long as all others."""
+        return not self.is_idle_by_cookie and self._timeouts.absolute is None
+
+    @property
+    def ends_anyway(self) -> bool:
+        """Whether there is an absolute timeout."""
+        return self._timeouts.absolute is not None
+
+    def ttl(self, state: SessionState) -> float:
+        """Return how many seconds the record may live from now; zero or less: it is over."""
+        cookie, timeouts = state.cookie, self._timeouts
+        if not cookie.own and cookie.base.expires is None and not self.is_idle_by_cookie:
+            return timeouts.ttl(created_at=state.created_at, now=self.now())
+        now = self.now()
+        fixed = cookie.expires
+        idle = self.own_idle(state) if fixed is None else fixed.timestamp() - now
+        return timeouts.ttl(created_at=state.created_at, now=now, idle=idle)
+
+    def own_idle(self, state: SessionState) -> float | None:
+        """Return this session's own idle timeout; ``None`` where the general one counts."""
+        own = state.cookie.own.get("max_age")
+        return state.cookie.max_age if own is None and self.is_idle_by_cookie else own
+
+    def is_over(self, state: SessionState) -> bool:
+        """Ask whether the absolute timeout has passed."""
+        absolute = self._timeouts.absolute
+        return absolute is not None and self.now() >= state.created_at + absolute
+
+    def is_touch_due(self, state: SessionState) -> bool:
+        """Ask whether this process last touched the record ``touch_after`` ago, or never."""
+        own: float | None = None
+        if state.cookie.own or self.is_idle_by_cookie:
+            own = self.own_idle(state)
+        if state.touched_at is not None:
+            passed = self.now() - state.touched_at
+            if passed < min(_JUST_NOW, (own or self.idle) / 20):
+                return False
+        if own is not None and own < self.idle:
+            # touch_after fits the general idle timeout; this session might end before it is due.
+            return True
+        return self.touched.is_due(state.session_id)
+
+
+class Touched:
+    """Which sessions this process touched less than *after* seconds ago, in bounded memory.
+
+    Two sets take turns, so that an id is forgotten between a half of *after* and the whole.
+    """
+
+    _MOST: Final = 100_000
+
+    def __init__(self, after: float, clock: Callable[[], float]) -> None:
+        self._half = after / 2
+        self._clock = clock
+        self._turned_at = clock()
+        self._turn_at = self._turned_at + self._half if after else math.inf
+        self._newer: set[str] = set()
+        self._older: set[str] = set()
+
+    def add(self, session_id: str) -> None:
+        """Take note that the record was touched just now."""
+        if not self._half:
+            return
+        if self._clock() >= self._turn_at or len(self._newer) >= self._MOST:
+            self._turn()
+        self._newer.add(session_id)
+
+    def is_due(self, session_id: str) -> bool:
+        """Ask whether the record was not touched since it would have to be touched again."""
+        late = self._clock() - self._turn_at
+        if late < 0:
+            return session_id not in self._newer and session_id not in self._older
+        # What was newer is older from here on; after another half, that is forgotten, too.
+        return late >= self._half or session_id not in self._newer
+
+    def _turn(self) -> None:
+        passed = self._clock() - self._turned_at
+        self._older = self._newer if passed < 2 * self._half else set()
+        self._newer = set()
+        # By whole halves, so that a late turn makes nothing look younger than it is.
+        self._turned_at += passed - passed % self._half
+        self._turn_at = self._turned_at + self._half

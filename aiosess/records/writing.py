@@ -1,0 +1,117 @@
+"""A write whose answer was lost may have happened: the next one that meets it knows it again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, NamedTuple
+
+from aiosess.errors import Conflict, IdTaken, StorageUnavailable
+from aiosess.records.changes import Snapshot
+from aiosess.records.format import encode
+from aiosess.records.lifetime import LEAST_TTL, Lifetime
+from aiosess.records.state import SessionState
+from aiosess.storages import Storage, Stored, Version
+
+__all__ = ["Writing", "Written"]
+
+# So many writes without an answer are remembered, each with its payload.
+_MOST_DOUBTS: Final = 8
+
+
+class Written(NamedTuple):
+    """What was written, and the version that it has there."""
+
+    version: Version
+    snapshot: Snapshot
+
+
+class Writing:
+    """Writes the records of sessions to *storage*.
+
+    Each payload has a random revision inside, so that no two writes are ever the same bytes. Where
+    a payload of ours is kept that got no answer, it was written by us, and makes way.
+    """
+
+    def __init__(self, storage: Storage, lifetime: Lifetime) -> None:
+        self._storage = storage
+        self._lifetime = lifetime
+
+    async def create(self, state: SessionState) -> Written:
+        """Keep *state* under its id; IdTaken when there is a record that is not ours."""
+        payload, snapshot = self._encoded(state)
+        try:
+            version = await self._storage.create(state.session_id, payload, self._ttl(state))
+        except IdTaken:
+            stored = await self._storage.load(state.session_id)
+            if stored is None or not _is_ours(state, stored, payload):
+                raise
+            version = await self._write_over(state, stored, payload)
+        except (StorageUnavailable, asyncio.CancelledError):
+            self.doubt(state, payload)
+            raise
+        return Written(version, snapshot)
+
+    async def replace(self, state: SessionState) -> Written:
+        """Put *state* in the place of its version; Conflict where another is kept, or none."""
+        payload, snapshot = self._encoded(state)
+        try:
+            version = await self._storage.replace(
+                state.session_id, payload, self._ttl(state), expected=state.version
+            )
+        except Conflict as conflict:
+            return await self.known_again(state, conflict, payload, snapshot)
+        except (StorageUnavailable, asyncio.CancelledError):
+            self.doubt(state, payload)
+            raise
+        return Written(version, snapshot)
+
+    async def known_again(
+        self, state: SessionState, conflict: Conflict, payload: bytes, snapshot: Snapshot
+    ) -> Written:
+        """Return what was written where *conflict* is with a write of ours; else raise it."""
+        stored = conflict.current
+        if stored is None or not _is_ours(state, stored, payload):
+            raise conflict
+        return Written(await self._write_over(state, stored, payload), snapshot)
+
+    async def replace_bytes(
+        self, session_id: str, payload: bytes, ttl: float, *, expected: Version
+    ) -> Version:
+        """Put *payload* in the place of *expected*; Conflict where another is kept, or none."""
+        try:
+            return await self._storage.replace(session_id, payload, ttl, expected=expected)
+        except Conflict as conflict:
+            current = conflict.current
+            if current is None or current.payload != payload:
+                raise
+            return current.version
+
+    def saved(self, state: SessionState, written: Written) -> None:
+        """Take note of what was written."""
+        state.saved(written.version, written.snapshot)
+        self._lifetime.touched.add(state.session_id)
+
+    def doubt(self, state: SessionState, payload: bytes) -> None:
+        """Take note that *payload* got no answer, and may have been written all the same."""
+        state.unconfirmed = (*state.unconfirmed[1 - _MOST_DOUBTS :], payload)
+
+    async def _write_over(self, state: SessionState, stored: Stored, payload: bytes) -> Version:
+        """Put *payload* in the place of a write of ours, unless that is this very one."""
+        if stored.payload == payload:
+            return stored.version
+        return await self.replace_bytes(
+            state.session_id, payload, self._ttl(state), expected=stored.version
+        )
+
+    def _encoded(self, state: SessionState) -> tuple[bytes, Snapshot]:
+        snapshot = state.snapshot()
+        now = self._lifetime.now()
+        payload = encode(state.data, state.cookie, created_at=state.created_at, now=now)
+        return payload, snapshot
+
+    def _ttl(self, state: SessionState) -> float:
+        return max(self._lifetime.ttl(state), LEAST_TTL)
+
+
+def _is_ours(state: SessionState, stored: Stored, payload: bytes) -> bool:
+    return stored.payload == payload or stored.payload in state.unconfirmed
