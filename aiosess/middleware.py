@@ -19,11 +19,12 @@ from weakref import WeakKeyDictionary
 from aiohttp import web
 from aiohttp.http import StreamWriter
 from aiohttp.typedefs import Handler, Middleware
+from aiohttp_session import STORAGE_KEY
 
 from aiosess.errors import OptionsError
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.keys import NO_SESSION, NoSession
-from aiosess.exchange.manager import EXCHANGE, SessionManager, keep_exchange, keep_none
+from aiosess.exchange.manager import EXCHANGE, SessionManager
 from aiosess.exchange.stages import Opening
 from aiosess.options import SessionOptions
 from aiosess.session import SESSION, Session
@@ -149,10 +150,11 @@ def _middleware(slot: _Slot) -> Middleware:
         if is_selected is None:
             is_selected = manager.selects(request)
         if not is_selected:
-            keep_none(request)
+            request[EXCHANGE] = request[STORAGE_KEY] = NO_SESSION
             return handler(request)
-        exchange = manager.exchange(request)
-        keep_exchange(request, exchange)
+        request[EXCHANGE] = request[STORAGE_KEY] = exchange = manager.exchange(request)
+        if manager.by_writer is not None:
+            manager.by_writer[request.writer] = exchange
         return _serve(manager, exchange, request, handler)
 
     return select
@@ -188,7 +190,7 @@ def _install(app: web.Application, slot: _Slot, run: CleanupProvider) -> None:
 
 
 @asynccontextmanager
-async def _serving(app: web.Application, slot: _Slot) -> AsyncIterator[None]:
+async def _serving(app: web.Application, slot: _Slot) -> AsyncGenerator[None]:
     """Begin to serve *app*, and end it: checks at the start, clean-up at the end."""
     manager = slot.manager
     manager.is_told_of_headers = True
@@ -245,23 +247,19 @@ def _begun_ahead(request: web.Request) -> Exchange | NoSession | None:
     found: NoSession | None = None
     for manager in _managers(request):
         if manager.selects(request):
-            exchange = manager.exchange(request)
+            request[EXCHANGE] = request[STORAGE_KEY] = exchange = manager.exchange(request)
             exchange.ahead_of = manager
-            keep_exchange(request, exchange)
             return exchange
         found = NO_SESSION
     return found
 
 
 def _on_response_prepare(request: web.Request, response: web.StreamResponse) -> Awaitable[None]:
-    exchange: Exchange | NoSession | None
     try:
         exchange = request[EXCHANGE]
     except KeyError:
-        exchange = _of_clone(request)
-    if not isinstance(exchange, Exchange) or exchange.let_go(response):
-        return _DONE
-    return _prepare(exchange, request, response)
+        exchange = _of_clone(request) or NO_SESSION
+    return _DONE if exchange.let_go(response) else _prepare(exchange, request, response)
 
 
 async def _prepare(exchange: Exchange, request: web.Request, response: web.StreamResponse) -> None:

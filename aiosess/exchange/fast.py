@@ -19,9 +19,10 @@ from aiosess.errors import Conflict, StorageUnavailable
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.stages import Commit, Opening
 from aiosess.options import SessionOptions
-from aiosess.records.changes import Snapshot
+from aiosess.records.changes import JSON, Snapshot
 from aiosess.records.decide import Reply
 from aiosess.records.format import encode, usual
+from aiosess.records.merge import Original
 from aiosess.records.repository import SessionRepository
 from aiosess.records.state import SessionState
 from aiosess.session import SESSION, Past, Session
@@ -40,6 +41,7 @@ _LEAVE: Final = Reply.LEAVE
 _SEND: Final = Reply.SEND
 _CONCLUDED: Final = Past.CONCLUDED
 _COOKIE: Final = hdrs.COOKIE
+_NOTHING: Final[dict[str, Original]] = {}
 
 
 class Shortcuts:
@@ -157,7 +159,7 @@ class FastExchange(Exchange):
             is_held = request is not None and request.get(SESSION) is session
             if is_held and len(self.handed) == 1:
                 if state.originals.keys().isdisjoint(short.renew_on):
-                    return self._keep_data(state, response)
+                    return self._keep_data(state, session, response)
             return self.commit(response)
         if short.is_touch_due(state.session_id):
             return self.commit(response)
@@ -170,61 +172,74 @@ class FastExchange(Exchange):
             vary_by_cookie(response)
         return None
 
-    async def _keep_data(self, state: SessionState, response: web.StreamResponse) -> None:
+    async def _keep_data(
+        self, state: SessionState, session: Session, response: web.StreamResponse
+    ) -> None:
         """Write the data that were changed, as the whole way does it where nothing else was done."""
         short = self.manager.shortcuts
         self.stage = _BEGUN
+        payload, changed, is_kept = b"", _NOTHING, True
         try:
             if self.is_busy:
                 await self.wait()
             self.is_busy = True
-            try:
-                snapshot = state.snapshot()
-                if snapshot.values:
-                    is_kept = await self._write(short, state, snapshot)
-                else:
-                    is_kept = not short.is_touch_due(
-                        state.session_id
-                    ) or await short.repository.touch(state, is_renewal_told=False)
-            finally:
-                if self.waiters is None:
-                    self.is_busy = False
-                else:
-                    self.pass_on()
-            if not is_kept:
-                self._drop_changes()
-            elif snapshot.values and state.cookie.base.max_age is not None and not state.is_alias:
-                self.due = _SEND
+            changed = JSON.changed(state.originals, state.data)
+            if changed:
+                payload = encode(
+                    state.data, state.cookie, created_at=state.created_at, now=short.now()
+                )
+                version = await short.replace(
+                    state.session_id, payload, short.idle, expected=state.version
+                )
+                state.saved(version, Snapshot(changed, {}))
+                short.touched(state.session_id)
+            elif short.is_touch_due(state.session_id):
+                is_kept = await short.repository.touch(state, is_renewal_told=False)
             self.stage = _DONE
-        except StorageUnavailable as error:
-            self.manager.outage.meet(error)
+        except (Conflict, StorageUnavailable, asyncio.CancelledError) as error:
+            is_kept = await self._recover(error, state, payload, Snapshot(changed, {}), response)
+        finally:
+            if self.waiters is None:
+                self.is_busy = False
+            else:
+                self.pass_on()
+            self.session = None
+            session._past = _CONCLUDED  # noqa: SLF001 - what conclude() does
+        if not is_kept:
+            self._drop_changes()
+        elif changed and self.stage is _DONE and state.cookie.base.max_age is not None:
+            self.due = _LEAVE if state.is_alias else _SEND
+        if self.due is not _LEAVE:
+            self._tell(response)
+        elif not self.manager.is_told_of_headers:
+            vary_by_cookie(response)
+        self.told_on = response
+        self.has_left = not self.manager.is_told_of_headers
+
+    async def _recover(
+        self,
+        error: BaseException,
+        state: SessionState,
+        payload: bytes,
+        snapshot: Snapshot,
+        response: web.StreamResponse,
+    ) -> bool:
+        """Go on after *error* as the whole way does; False where the record is gone."""
+        try:
+            if isinstance(error, Conflict):
+                repository = self.manager.shortcuts.repository
+                is_kept = await repository.resolve(state, error, payload, snapshot)
+                self.stage = _DONE
+                return is_kept
+            if payload:
+                self.manager.shortcuts.repository.writing.doubt(state, payload)
+            raise error
+        except StorageUnavailable as outage:
+            self.manager.outage.meet(outage)
+            return True
         except asyncio.CancelledError:
             self.manager.finish(self._finish(response, has_left=False))
             raise
-        finally:
-            self.leave()
-        if self.due is not _LEAVE:
-            self._tell(response)
-            return
-        self.told_on = response
-        if not self.manager.is_told_of_headers:
-            vary_by_cookie(response)
-
-    async def _write(self, short: Shortcuts, state: SessionState, snapshot: Snapshot) -> bool:
-        cookie = state.cookie
-        payload = encode(state.data, cookie, created_at=state.created_at, now=short.now())
-        try:
-            version = await short.replace(
-                state.session_id, payload, short.idle, expected=state.version
-            )
-        except Conflict as conflict:
-            return await short.repository.resolve(state, conflict, payload, snapshot)
-        except (StorageUnavailable, asyncio.CancelledError):
-            short.repository.writing.doubt(state, payload)
-            raise
-        state.saved(version, snapshot)
-        short.touched(state.session_id)
-        return True
 
     def let_go(self, response: web.StreamResponse) -> bool:
         """Let *response* leave as it is, where nothing is to be done; False: it takes prepare()."""

@@ -19,6 +19,16 @@ class NoSession:
     async def open(self, _request: web.Request) -> None:
         """Return ``None``."""
 
+    def let_go(self, _response: web.StreamResponse) -> bool:
+        """Return True: the response can leave as it is."""
+        return True
+
+    async def prepare(self, _response: web.StreamResponse) -> None:
+        """Do nothing."""
+
+    def abandon(self) -> None:
+        """Do nothing."""
+
     async def load_session(self, _request: web.Request) -> NoReturn:
         """Raise RuntimeError."""
         self._refuse()

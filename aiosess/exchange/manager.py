@@ -11,13 +11,13 @@ from weakref import WeakKeyDictionary
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp_session import STORAGE_KEY, AbstractStorage
+from aiohttp_session import AbstractStorage
 
 from aiosess.errors import OptionsError
 from aiosess.events import Events
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.fast import FastExchange, Shortcuts
-from aiosess.exchange.keys import NO_SESSION, NoSession, silence
+from aiosess.exchange.keys import NoSession, silence
 from aiosess.exchange.outage import GoOn, OutagePolicy, Refuse
 from aiosess.interop.repository import BorrowedRepository
 from aiosess.interop.session import BorrowedSession
@@ -34,7 +34,7 @@ from aiosess.transports.base import Transport
 from aiosess.transports.cookie import CookieTransport
 from aiosess.transports.signing import Signer
 
-__all__ = ["EXCHANGE", "SessionManager", "keep_exchange", "keep_none", "lane_of"]
+__all__ = ["EXCHANGE", "SessionManager", "lane_of"]
 
 EXCHANGE: Final = web.RequestKey[Exchange | NoSession]("aiosess.exchange")
 """Where a request keeps its exchange, which stands under aiohttp_session's key as well."""
@@ -102,7 +102,9 @@ class SessionManager:
             self.transport = transport
             self.exchange = partial(Exchange, self)
             return
-        cookie = CookieTransport(options.name, signer, options.cookie, proxy=options.proxy, clock=options.clock)
+        cookie = CookieTransport(
+            options.name, signer, options.cookie, proxy=options.proxy, clock=options.clock
+        )
         self.transport = cookie
         lane = lane_of(options)
         if issubclass(lane, FastExchange):
@@ -185,16 +187,3 @@ class BorrowedExchange(Exchange):
     def session_of(self, state: SessionState) -> Session:
         """Return what is handed out of *state*."""
         return BorrowedSession(state, self, self._borrowed.loaded)
-
-
-def keep_exchange(request: web.Request, exchange: Exchange) -> None:
-    """Let *exchange* be found in *request*, by us and by aiohttp_session."""
-    request[EXCHANGE] = request[STORAGE_KEY] = exchange
-    shared = exchange.manager.by_writer
-    if shared is not None:
-        shared[request.writer] = exchange
-
-
-def keep_none(request: web.Request) -> None:
-    """Let it be found in *request* that its route gets no session."""
-    request[EXCHANGE] = request[STORAGE_KEY] = NO_SESSION

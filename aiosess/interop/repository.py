@@ -63,7 +63,9 @@ class BorrowedRepository:
     def fresh(self, _session_id: str, cookie: CookieOptions) -> SessionState:
         """Return a session that is not kept yet."""
         age = self._storage.given.max_age
-        return self._state_of(aiohttp_session.Session(None, data=None, new=True, max_age=age), cookie)
+        return self._state_of(
+            aiohttp_session.Session(None, data=None, new=True, max_age=age), cookie
+        )
 
     async def move(self, state: SessionState, _new_id: NewId) -> None:
         """Let *state* go on as another session of the storage; nothing is written yet."""

@@ -121,7 +121,7 @@ class Client:
     """
 
     gate: Gate
-    keeper: Keeper
+    repository: SessionRepository
     held: Held | None = None
     task: asyncio.Task[Any] | None = None
     then: Callable[[Any], None] | None = None
@@ -271,8 +271,8 @@ class SessionMachine(RuleBasedStateMachine):
         self.storage = self.run(self.open_storage())
         for _ in range(count):
             gate = Gate(self.storage)
-            keeper = SessionRepository(gate, OPTIONS, clock=self.clock, sleep=no_pause)
-            self.clients.append(Client(gate, keeper))
+            repository = SessionRepository(gate, OPTIONS, clock=self.clock, sleep=no_pause)
+            self.clients.append(Client(gate, repository))
         self.begin_session()
 
     def begin_session(self) -> None:
@@ -303,7 +303,9 @@ class SessionMachine(RuleBasedStateMachine):
             client.held = Held(state, Session(state, NO_IO))
             self.happened(client, changes={})
 
-        self.start(client, "open", client.keeper.load(session_id, COOKIE), then, is_in_haste=haste)
+        self.start(
+            client, "open", client.repository.load(session_id, COOKIE), then, is_in_haste=haste
+        )
 
     # Rules: changes.
 
@@ -343,7 +345,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.begin_to_save(client, held, is_in_haste=haste)
 
     def begin_to_save(self, client: Client, held: Held, *, is_in_haste: bool) -> None:
-        call = client.keeper.replace(held.state)
+        call = client.repository.replace(held.state)
         self.start(client, "save", call, self.saved(client, held), is_in_haste=is_in_haste)
 
     @precondition(lambda self: self.holding())
@@ -359,7 +361,7 @@ class SessionMachine(RuleBasedStateMachine):
             if not is_kept:
                 self.was_told_that_it_is_over(client)
 
-        self.start(client, "touch", client.keeper.touch(held.state), then, is_in_haste=haste)
+        self.start(client, "touch", client.repository.touch(held.state), then, is_in_haste=haste)
 
     @precondition(lambda self: self.holding())
     @rule(number=numbers, haste=haste)
@@ -370,7 +372,7 @@ class SessionMachine(RuleBasedStateMachine):
             held.unsaved = {}
             self.happened(client, changes={})
 
-        self.start(client, "reload", client.keeper.reload(held.state), then, is_in_haste=haste)
+        self.start(client, "reload", client.repository.reload(held.state), then, is_in_haste=haste)
 
     @precondition(lambda self: self.holding())
     @rule(number=numbers, haste=haste)
@@ -387,7 +389,7 @@ class SessionMachine(RuleBasedStateMachine):
             self.happened(client, changes={"counter": returned})
 
         self.start(
-            client, "count up", client.keeper.atomic(held.state, up), then, is_in_haste=haste
+            client, "count up", client.repository.atomic(held.state, up), then, is_in_haste=haste
         )
 
     @precondition(lambda self: self.may_renew())
@@ -412,7 +414,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.start(
             client,
             "renew",
-            client.keeper.renew(held.state, held.state.previous),
+            client.repository.renew(held.state, held.state.previous),
             then,
             is_in_haste=haste,
         )
@@ -428,7 +430,7 @@ class SessionMachine(RuleBasedStateMachine):
             client.held = None
 
         self.is_ending = True
-        self.start(client, "destroy", client.keeper.delete(held.state), then, is_in_haste=haste)
+        self.start(client, "destroy", client.repository.delete(held.state), then, is_in_haste=haste)
 
     def saved(self, client: Client, held: Held) -> Callable[[object], None]:
         """Return what it means that all unsaved changes of *client* were kept, or could not be."""

@@ -34,9 +34,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert (given.proxy, given.unset, given.load) == (None, "keep", None)
     assert given.plan.rules == Rules(resave=False, rolling=False, save_uninitialized=False)
     assert given.plan.retry_policy == RetryPolicy(retries=0, wait=no_wait, timeout=1.0)
-    assert given.plan.records.timeouts == Timeouts(
-        idle=DAY, absolute=None, touch_after=DAY * 0.05
-    )
+    assert given.plan.records.timeouts == Timeouts(idle=DAY, absolute=None, touch_after=DAY * 0.05)
     assert (given.plan.records.merge, given.plan.records.renew_grace) == ("mine", 10.0)
     assert (given.for_routes, given.exclude, given.retries) == (None, (), None)
 

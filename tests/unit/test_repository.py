@@ -718,7 +718,9 @@ async def test_a_session_whose_touch_is_not_due_is_only_read(
 async def test_a_long_request_extends_the_sessions_life_at_its_end_too(
     bench: Bench, touching: Touching, touch_after: float
 ) -> None:
-    repository = bench.another(storage=touching, timeouts=Timeouts(idle=IDLE, touch_after=touch_after))
+    repository = bench.another(
+        storage=touching, timeouts=Timeouts(idle=IDLE, touch_after=touch_after)
+    )
     await bench.keep()
     state = await loaded(repository)
     is_due_at_once = repository.lifetime.is_touch_due(state)
@@ -978,7 +980,9 @@ async def test_renewing_can_be_tried_again_after_it_got_halfway(bench: Bench) ->
     assert await bench.kept("id") == await bench.kept("new") == {"count": 2}
 
 
-async def test_a_renewal_whose_answers_were_lost_is_one(bench: Bench, losing: SessionRepository) -> None:
+async def test_a_renewal_whose_answers_were_lost_is_one(
+    bench: Bench, losing: SessionRepository
+) -> None:
     await bench.keep(count=1)
     state = await bench.load()
 
