@@ -11,12 +11,39 @@ import pytest
 from aiohttp import web
 
 from aiosess import MemoryStorage, SessionOptions, Storage, setup
+from aiosess.exchange import manager
+from aiosess.exchange.exchange import Exchange
 from aiosess.storages.memcached import MemcachedStorage
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import FakeClock
 from tests.servers import MemcachedServer, RedisServer
 
+# The tests of whole requests: each runs on the fast lane and on the whole way.
+ON_BOTH_LANES = tuple(
+    str(Path(__file__).parent / place)
+    for place in ("web", "parity", "interop", "storages/test_helpers.py")
+)
+
 SECRET = "a secret of the tests that is long enough to be quiet"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let each test of whole requests run on both lanes, unless it says why one is enough."""
+    if not str(metafunc.definition.path).startswith(ON_BOTH_LANES):
+        return
+    if metafunc.definition.get_closest_marker("one_lane") is not None:
+        return
+    metafunc.fixturenames.append("lane")
+    metafunc.parametrize("lane", ["fast", "whole"], indirect=True)
+
+
+@pytest.fixture
+def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The lane of all exchanges: "fast" where the options allow it, or always the "whole" way."""
+    name: str = request.param
+    if name == "whole":
+        monkeypatch.setattr(manager, "lane_of", lambda _options: Exchange)
+    return name
 
 
 @pytest.fixture
