@@ -46,18 +46,25 @@ class Reason(enum.Enum):
     # Cookies.
     SECURE_NAME_WITHHELD = (
         logging.WARNING,
-        "the cookie {name!r} is withheld and no session kept: its name needs a secure connection, "
-        "and this one is not; behind a TLS proxy, set proxy=True",
+        (
+            "the cookie {name!r} is withheld and no session kept: its name needs a secure "
+            "connection, and this one is not; behind a TLS proxy, set proxy=True"
+        ),
     )
     SECURE_COOKIE_WITHHELD = (
         logging.WARNING,
-        "the cookie {name!r} is withheld and no session kept: it is secure, and the connection is "
-        "not; behind a TLS proxy, set proxy=True, and for plain HTTP CookieOptions(secure='auto')",
+        (
+            "the cookie {name!r} is withheld and no session kept: it is secure, and the "
+            "connection is not; behind a TLS proxy, set proxy=True, and for plain HTTP "
+            "CookieOptions(secure='auto')"
+        ),
     )
     WEAK_SECRET = (
         logging.WARNING,
-        "a secret has fewer than {least} bytes and could be guessed: make one with "
-        'python -c "import secrets; print(secrets.token_hex(32))"',
+        (
+            "a secret has fewer than {least} bytes and could be guessed: make one with python "
+            '-c "import secrets; print(secrets.token_hex(32))"'
+        ),
     )
     # Storages.
     WITHOUT_SESSION = (logging.WARNING, "the request goes on without its session: {error}")
@@ -68,8 +75,10 @@ class Reason(enum.Enum):
     )
     ONE_PROCESS = (
         logging.WARNING,
-        "MemoryStorage keeps sessions in this process only: they end with it, and another process "
-        "does not see them. Use RedisStorage where there are several.",
+        (
+            "MemoryStorage keeps sessions in this process only: they end with it, and another "
+            "process does not see them. Use RedisStorage where there are several."
+        ),
     )
     # Storages that were made for aiohttp-session.
     BORROWED_LIMITS = (logging.WARNING, "{storage} is a storage of aiohttp-session: {limits}")
@@ -87,8 +96,10 @@ class Reason(enum.Enum):
     )
     COOKIE_TOO_LARGE = (
         logging.ERROR,
-        "the session is lost: its cookie has {size} bytes, of which browsers keep {most} at the "
-        "most; use a storage that keeps the data on the server",
+        (
+            "the session is lost: its cookie has {size} bytes, of which browsers keep {most} "
+            "at the most; use a storage that keeps the data on the server"
+        ),
     )
 
     def __init__(self, level: int, words: str) -> None:

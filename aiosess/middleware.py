@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
@@ -262,7 +263,9 @@ def _on_response_prepare(request: web.Request, response: web.StreamResponse) -> 
     return _DONE if exchange.let_go(response) else _prepare(exchange, request, response)
 
 
-async def _prepare(exchange: Exchange, request: web.Request, response: web.StreamResponse) -> None:
+async def _prepare(
+    exchange: Exchange | NoSession, request: web.Request, response: web.StreamResponse
+) -> None:
     try:
         await exchange.prepare(response)
     except BaseException:

@@ -75,7 +75,7 @@ class Session(aiohttp_session.Session):
 
     # What aiohttp_session's own middleware asks: whether the session is for its storage to save.
     _changed = False
-    _past: Past | None = None
+    past: Past | None = None
 
     def __init__(self, state: SessionState, io: SessionIO) -> None:
         # Not super().__init__(): whatever it would set is said by the members below.
@@ -188,11 +188,11 @@ class Session(aiohttp_session.Session):
 
         Raise StorageUnavailable after all retries: the session is not over then.
         """
-        if self._past is not Past.DESTROYED:
+        if self.past is not Past.DESTROYED:
             await self._io.destroy()
             self._mapping.clear()
             self._state.originals.clear()
-            self._past = Past.DESTROYED
+            self.past = Past.DESTROYED
 
     async def regenerate(self) -> None:
         """Start over: a new id, no data; the old record is deleted when the response is ready."""
@@ -228,13 +228,13 @@ class Session(aiohttp_session.Session):
         return value
 
     def _watch(self, key: str, value: Any) -> None:
-        if self._past is Past.CONCLUDED:
+        if self.past is Past.CONCLUDED:
             self._io.note_late()
         if key not in self._state.originals:
             self._state.originals[key] = freeze(value)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if self._past:
+        if self.past:
             self._look_back()
         if not isinstance(key, str):
             raise TypeError(f"session keys are str, not {key!r}: use {str(key)!r}")
@@ -271,17 +271,17 @@ class Session(aiohttp_session.Session):
 
     def conclude(self) -> None:
         """Take note that the response is made: what changes from here on is late."""
-        if self._past is None:
-            self._past = Past.CONCLUDED
+        if self.past is None:
+            self.past = Past.CONCLUDED
 
     def _look_back(self) -> None:
-        """Raise SessionGone where the session was destroyed; see to it that late changes are kept."""
+        """Raise SessionGone where the session was destroyed; have late changes looked at."""
         self._check_alive()
-        if self._past is Past.CONCLUDED:
+        if self.past is Past.CONCLUDED:
             self._io.note_late()
 
     def _check_alive(self) -> None:
-        if self._past is Past.DESTROYED:
+        if self.past is Past.DESTROYED:
             raise SessionGone(
                 "the session was destroyed: to go on with an empty one, call regenerate() "
                 "in the place of destroy()"

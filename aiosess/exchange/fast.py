@@ -48,7 +48,11 @@ class Shortcuts:
     """What the fast lane asks of an application's sessions, looked up once."""
 
     def __init__(
-        self, options: SessionOptions, repository: SessionRepository, transport: CookieTransport
+        self,
+        options: SessionOptions,
+        repository: SessionRepository,
+        transport: CookieTransport,
+        cookies: tuple[CookieOptions, CookieOptions],
     ) -> None:
         self.repository = repository
         self.load = repository.storage.load
@@ -62,8 +66,7 @@ class Shortcuts:
         self.proxy = transport.proxy
         self.cookie_starts = f"{transport.name}="
         self.renew_on = options.plan.renew_on
-        assert transport.resolved is not None
-        self.cookies: tuple[CookieOptions, CookieOptions] = transport.resolved
+        self.cookies = cookies
 
     @staticmethod
     def fit(options: SessionOptions) -> bool:
@@ -156,16 +159,22 @@ class FastExchange(Exchange):
         short = self.manager.shortcuts
         if state.originals:
             request = self._request()
-            is_held = request is not None and request.get(SESSION) is session
-            if is_held and len(self.handed) == 1:
-                if state.originals.keys().isdisjoint(short.renew_on):
-                    return self._keep_data(state, session, response)
+            try:
+                is_held = request is not None and request[SESSION] is session
+            except KeyError:
+                is_held = False
+            if (
+                is_held
+                and len(self.handed) == 1
+                and state.originals.keys().isdisjoint(short.renew_on)
+            ):
+                return self._keep_data(state, session, response)
             return self.commit(response)
         if short.is_touch_due(state.session_id):
             return self.commit(response)
         self.stage = _DONE
         self.session = None
-        session._past = _CONCLUDED  # noqa: SLF001 - what conclude() does
+        session.past = _CONCLUDED
         self.told_on = response
         if not self.manager.is_told_of_headers:
             self.has_left = True
@@ -175,7 +184,7 @@ class FastExchange(Exchange):
     async def _keep_data(
         self, state: SessionState, session: Session, response: web.StreamResponse
     ) -> None:
-        """Write the data that were changed, as the whole way does it where nothing else was done."""
+        """Write the data that were changed, where nothing else was done."""
         short = self.manager.shortcuts
         self.stage = _BEGUN
         payload, changed, is_kept = b"", _NOTHING, True
@@ -204,7 +213,7 @@ class FastExchange(Exchange):
             else:
                 self.pass_on()
             self.session = None
-            session._past = _CONCLUDED  # noqa: SLF001 - what conclude() does
+            session.past = _CONCLUDED
         if not is_kept:
             self._drop_changes()
         elif changed and self.stage is _DONE and state.cookie.base.max_age is not None:

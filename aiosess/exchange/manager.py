@@ -102,14 +102,12 @@ class SessionManager:
             self.transport = transport
             self.exchange = partial(Exchange, self)
             return
-        cookie = CookieTransport(
+        self.transport = cookie = CookieTransport(
             options.name, signer, options.cookie, proxy=options.proxy, clock=options.clock
         )
-        self.transport = cookie
-        lane = lane_of(options)
-        if issubclass(lane, FastExchange):
-            self.shortcuts = Shortcuts(options, repository, cookie)
-        self.exchange = partial(lane, self)
+        if cookie.resolved is not None:
+            self.shortcuts = Shortcuts(options, repository, cookie, cookie.resolved)
+        self.exchange = partial(lane_of(options), self)
 
     def _borrow(self, storage: AbstractStorage) -> None:
         borrowed = BorrowedStorage(storage, self.options.plan.retry_policy, self.events)

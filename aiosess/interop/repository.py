@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import aiohttp_session
 from aiohttp import web
@@ -27,11 +27,15 @@ __all__ = ["BorrowedRepository"]
 T = TypeVar("T")
 
 
-class BorrowedRepository:
-    """Keeps the session of *request* in *storage*.
+class _Kept:
+    """The version of a session that is kept: it holds the storage's own object for it."""
 
-    The version of a session that is kept is the storage's own object for it.
-    """
+    def __init__(self, session: aiohttp_session.Session) -> None:
+        self.session = session
+
+
+class BorrowedRepository:
+    """Keeps the session of *request* in *storage*."""
 
     def __init__(
         self,
@@ -45,7 +49,7 @@ class BorrowedRepository:
         # Such a storage cannot do without it, also after the response.
         self._request = request
         # The storage's own object for a session that is not kept yet.
-        self._unkept: aiohttp_session.Session | None = None
+        self._unkept = aiohttp_session.Session(None, data=None, new=True)
         # The browser's cookie does not lead to what was saved.
         self._is_elsewhere = False
         self.written: web.StreamResponse | None = None
@@ -53,14 +57,13 @@ class BorrowedRepository:
 
     def loaded(self, state: SessionState) -> aiohttp_session.Session:
         """Return the storage's own object for *state*."""
-        kept = self._unkept if state.version is None else state.version
-        return cast("aiohttp_session.Session", kept)
+        return state.version.session if isinstance(state.version, _Kept) else self._unkept
 
-    async def load(self, _session_id: str, cookie: CookieOptions) -> SessionState | None:
+    async def load(self, _session_id: str, cookie: CookieOptions, /) -> SessionState | None:
         """Return the session to which the request's cookie leads, or a new one."""
         return self._state_of(await self._storage.load(self._request), cookie)
 
-    def fresh(self, _session_id: str, cookie: CookieOptions) -> SessionState:
+    def fresh(self, _session_id: str, cookie: CookieOptions, /) -> SessionState:
         """Return a session that is not kept yet."""
         age = self._storage.given.max_age
         return self._state_of(
@@ -150,7 +153,7 @@ class BorrowedRepository:
             getattr(loaded, "began_at", loaded.created),
             # One mapping, also for what the storage's own class does with it.
             data=_read(loaded, "mapping"),
-            version=None if loaded.new else loaded,
+            version=None if loaded.new else _Kept(loaded),
             original_own=dict(own),
             values=COPIES,
         )
@@ -176,7 +179,7 @@ class BorrowedRepository:
         self._is_elsewhere = self._is_elsewhere or loaded.new or self._storage.is_kept_in_cookie()
         if loaded.new:
             self._learn_identity(loaded, self.written)
-        state.saved(loaded, snapshot)
+        state.saved(_Kept(loaded), snapshot)
 
     def _learn_identity(self, loaded: aiohttp_session.Session, sent: web.StreamResponse) -> None:
         """Take the identity that the storage put into the cookie, for what is saved next."""

@@ -84,7 +84,7 @@ class BorrowedSession(Session):
         return value
 
     def _watch(self, key: str, value: Any) -> None:
-        if self._past is Past.CONCLUDED:
+        if self.past is Past.CONCLUDED:
             self._io.note_late()
         if key not in self._state.originals:
             self._state.originals[key] = COPIES.freeze(value)

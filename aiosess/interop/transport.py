@@ -27,7 +27,7 @@ class BorrowedTransport:
         self._storage = storage
         self._repository = repository
 
-    def is_secure(self, request: web.Request) -> bool:
+    def is_secure(self, request: web.Request, /) -> bool:
         """Ask whether the client's connection is encrypted."""
         return request.secure
 
@@ -40,15 +40,15 @@ class BorrowedTransport:
         """Return the attributes of the storage's cookie, the same for each request."""
         return self._storage.cookie
 
-    def read(self, _request: web.Request) -> SignedId | None:
+    def read(self, _request: web.Request, /) -> SignedId | None:
         """Return a name for whatever came: the storage reads its cookie itself."""
         return _BY_REQUEST
 
-    def withheld_because(self, _state: SessionState, *, is_secure: bool) -> Reason | None:  # noqa: ARG002
+    def withheld_because(self, _state: SessionState, /, *, is_secure: bool) -> Reason | None:  # noqa: ARG002
         """Return ``None``: the storage sends its cookie whatever becomes of it."""
         return None
 
-    def is_told_of(self, action: Action, state: SessionState) -> bool:
+    def is_told_of(self, action: Action, state: SessionState, /) -> bool:
         """Ask whether *action* writes another cookie than the browser has."""
         if action is Action.NOTHING:
             return False

@@ -1,4 +1,4 @@
-"""The sessions of an application, kept in a storage: load, create, replace, touch, renew, delete."""
+"""The sessions of an application, kept as records in a storage."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Repository(Protocol):
         """Return the Unix time."""
         ...
 
-    async def load(self, session_id: str, cookie: CookieOptions) -> SessionState | None:
+    async def load(self, session_id: str, cookie: CookieOptions, /) -> SessionState | None:
         """Return the session under *session_id*, or ``None`` when there is none to go on with."""
         ...
 
-    def fresh(self, session_id: str, cookie: CookieOptions) -> SessionState:
+    def fresh(self, session_id: str, cookie: CookieOptions, /) -> SessionState:
         """Return a session that is not kept yet."""
         ...
 
@@ -53,7 +53,7 @@ class Repository(Protocol):
         """Return how *state* was left. Raise UnserializableValue for what cannot be written."""
         ...
 
-    async def move(self, state: SessionState, new_id: NewId) -> None:
+    async def move(self, state: SessionState, new_id: NewId, /) -> None:
         """Let *state* go on under an id from *new_id*; nothing is written yet."""
         ...
 
@@ -73,7 +73,7 @@ class Repository(Protocol):
         """Let the record live its idle timeout from now; False when it is gone."""
         ...
 
-    async def renew(self, state: SessionState, previous: SessionState) -> bool:
+    async def renew(self, state: SessionState, previous: SessionState, /) -> bool:
         """Keep *state* under its new id; False when the record under the old one is gone."""
         ...
 
@@ -275,8 +275,9 @@ class SessionRepository:
     async def atomic(self, state: SessionState, change: Callable[[SessionState], T]) -> T:
         """Apply *change* to the newest data and write that alone; return what it returned.
 
-        The unsaved changes in *state* stay on top of the result; what is new already is not written.
-        Raise SessionGone when the record is gone, MergeConflict when others were quicker too often.
+        The unsaved changes in *state* stay on top of the result. To a session that is not kept yet,
+        *change* is applied here, and nothing is written. Raise SessionGone when the record is gone,
+        MergeConflict when others were quicker too often.
         """
         if state.is_new:
             return change(state)

@@ -79,7 +79,7 @@ class _Jar(CookieTransport):
         self._jar = client.session.cookie_jar
         self.url = client.make_url("/")
 
-    def is_secure(self, _request: web.Request) -> bool:
+    def is_secure(self, _request: web.Request, /) -> bool:
         """Ask whether the test server speaks TLS."""
         return self.url.scheme == "https"
 
@@ -87,12 +87,12 @@ class _Jar(CookieTransport):
         """Return the cookie's attributes; to the jar its path is of no importance."""
         return await self.settled(request, is_secure=is_secure)
 
-    def read(self, _request: web.Request) -> SignedId | None:
+    def read(self, _request: web.Request, /) -> SignedId | None:
         """Return the id in the jar's session cookie, if there is one and its signature holds."""
         values = [morsel.value for morsel in self._jar if morsel.key == self.name]
         return self.signer.first_that_holds(values)
 
-    def withheld_because(self, _state: SessionState, *, is_secure: bool) -> None:  # noqa: ARG002
+    def withheld_because(self, _state: SessionState, /, *, is_secure: bool) -> None:
         """Return ``None``: the jar takes a cookie without Secure."""
 
     def tell(

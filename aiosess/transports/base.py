@@ -29,7 +29,7 @@ Lines: TypeAlias = tuple[tuple[str, str], ...]
 class Transport(Protocol):
     """Reads the session id from requests, and tells the client by responses which it is now."""
 
-    def is_secure(self, request: web.Request) -> bool:
+    def is_secure(self, request: web.Request, /) -> bool:
         """Ask whether the client's connection is encrypted."""
         ...
 
@@ -40,15 +40,15 @@ class Transport(Protocol):
         """
         ...
 
-    def read(self, request: web.Request) -> SignedId | None:
+    def read(self, request: web.Request, /) -> SignedId | None:
         """Return the id that came with *request*; ``None`` where there is none that can be used."""
         ...
 
-    def withheld_because(self, state: SessionState, *, is_secure: bool) -> Reason | None:
+    def withheld_because(self, state: SessionState, /, *, is_secure: bool) -> Reason | None:
         """Return why the client would refuse the id of *state*; ``None`` where it would not."""
         ...
 
-    def is_told_of(self, action: Action, state: SessionState) -> bool:
+    def is_told_of(self, action: Action, state: SessionState, /) -> bool:
         """Ask whether *action* is of use only where the client can still be told of it."""
         ...
 

@@ -60,7 +60,7 @@ class CookieTransport:
         if isinstance(given, CookieOptions):
             self.resolved = given.resolve(is_secure=False), given.resolve(is_secure=True)
 
-    def is_secure(self, request: web.Request) -> bool:
+    def is_secure(self, request: web.Request, /) -> bool:
         """Ask whether the browser's connection is encrypted."""
         return is_secure(request, proxy=self.proxy)
 
@@ -79,17 +79,17 @@ class CookieTransport:
             return self.resolved[is_secure]
         return await self._asked(request, is_secure=is_secure)
 
-    def read(self, request: web.Request) -> SignedId | None:
+    def read(self, request: web.Request, /) -> SignedId | None:
         """Return the id in the first cookie of our name whose signature holds."""
         return self.signer.first_that_holds(cookie_values(request, self.name))
 
-    def withheld_because(self, state: SessionState, *, is_secure: bool) -> Reason | None:
+    def withheld_because(self, state: SessionState, /, *, is_secure: bool) -> Reason | None:
         """Return why a browser would refuse the cookie; ``None`` where it would not."""
         if not state.cookie.secure:
             return Reason.SECURE_NAME_WITHHELD if self._has_secure_name else None
         return None if is_secure else Reason.SECURE_COOKIE_WITHHELD
 
-    def is_told_of(self, action: Action, _state: SessionState) -> bool:
+    def is_told_of(self, action: Action, _state: SessionState, /) -> bool:
         """Ask whether *action* gives the session an id that the browser does not have."""
         return action in {Action.CREATE, Action.RENEW}
 

@@ -1,0 +1,214 @@
+"""What is done to the record: what the session asks for at once, and what its end means."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from aiosess.errors import SessionGone, SessionNotSent
+from aiosess.events import Reason
+from aiosess.exchange.holding import Holding
+from aiosess.records.decide import Action, Reply, Rules, decide, decide_reply, is_login
+from aiosess.records.state import Intent, SessionState
+from aiosess.session import Session
+
+__all__ = ["USE_SETUP", "Acting"]
+
+T = TypeVar("T")
+
+USE_SETUP: Final = "install sessions with aiosess.setup(app, options)"
+"""The way out where it was too late for a cookie."""
+
+
+class Acting(Holding):
+    """Does to the record what the session asks for, and takes note of what the client must hear."""
+
+    due: Reply = Reply.LEAVE
+    """What the client is to be told."""
+    is_saved: bool = False
+    """Whether the handler saved the session itself."""
+
+    async def save(self) -> bool:
+        """Write what was changed; False when the record is gone."""
+        return await self.alone(self._save, self._opened())
+
+    async def _save(self, state: SessionState) -> bool:
+        if not state.is_gone:
+            await self._act(state, self.manager.rules.at_once(), has_left=self.has_left)
+            self.is_saved = True
+        # What is still new was not kept, since its cookie is withheld.
+        return not state.is_gone and not state.is_new
+
+    async def reload(self) -> None:
+        """Read the record again."""
+        await self.alone(self._unless_gone, self.repository.reload, self._opened())
+
+    async def _unless_gone(
+        self, act: Callable[[SessionState], Coroutine[Any, Any, T]], state: SessionState
+    ) -> T:
+        """Return what *act* returns; where it finds that the record went, the client is told."""
+        try:
+            return await act(state)
+        except SessionGone:
+            if state.is_gone:
+                self._drop_changes()
+            raise
+
+    async def touch(self) -> bool:
+        """Extend the record's life; False when it is gone."""
+        return await self.alone(self._touch, self._opened())
+
+    async def _touch(self, state: SessionState) -> bool:
+        if state.is_new or state.is_gone:
+            return not state.is_gone
+        self._check_can_be_told(Action.TOUCH, state)
+        is_kept = await self.repository.touch(state)
+        if not is_kept:
+            self._drop_changes()
+        return is_kept
+
+    async def destroy(self) -> None:
+        """Delete the record now, and the cookie with the response."""
+        await self.alone(self._destroy, self._opened())
+
+    async def _destroy(self, state: SessionState) -> None:
+        self._check_can_be_told(Action.DELETE, state)
+        await self.repository.delete(state)
+        state.intent = Intent.DESTROY
+        if self.came is not None or self.due is not Reply.LEAVE:
+            self.due = Reply.CLEAR
+
+    async def change_id(self, intent: Intent) -> None:
+        """Take a new id, with the data (RENEW) or without (REGENERATE)."""
+        await self.alone(self._change_id, self._opened(), intent)
+
+    async def _change_id(self, state: SessionState, intent: Intent) -> None:
+        if self.has_left:
+            raise SessionNotSent(
+                f"the id cannot change any more, the headers have left: change it earlier, "
+                f"or {USE_SETUP}"
+            )
+        if intent is Intent.RENEW and not self.repository.can_renew(state):
+            return
+        if intent is Intent.RENEW and state.is_alias:
+            # Whoever comes with an old id may be a stranger to the one who has the new id.
+            state.fork_to(await self._new_id(), self.repository.now())
+            return
+        await self.repository.move(state, self._new_id)
+        if intent is Intent.REGENERATE:
+            state.clear(self.repository.now())
+        state.intent = intent
+
+    async def atomic(self, change: Callable[[Session], T]) -> T:
+        """Apply *change* to the newest data, and write it."""
+        if inspect.iscoroutinefunction(change):
+            raise TypeError(f"atomic({change!r}): give a plain function, it may be called again")
+        return await self.alone(self._atomic, self._opened(), change)
+
+    async def _atomic(self, state: SessionState, change: Callable[[Session], T]) -> T:
+        if state.previous is not None:
+            await self._save(state)
+
+        async def changed(held: SessionState) -> T:
+            return await self.repository.atomic(held, lambda newest: self._apply(change, newest))
+
+        return await self._unless_gone(changed, state)
+
+    def _apply(self, change: Callable[[Session], T], state: SessionState) -> T:
+        result = change(self.session_of(state))
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(f"atomic({change!r}) returned a coroutine: give a plain function")
+        return result
+
+    # The end: decide, and act.
+
+    async def _act(self, state: SessionState, rules: Rules, *, has_left: bool) -> None:
+        """Decide, do to the record what was decided, and take note of what the client must hear."""
+        if is_login(state, self.manager.options.plan.renew_on):
+            await self._renew_at_login(state, has_left=has_left)
+        is_resigned = self.came is not None and not self.came.is_current
+        end = self.repository.ending(state, is_resigned=is_resigned, is_saved=self.is_saved)
+        action = decide(end, rules)
+        is_cookie_changed = state.cookie.own != state.original_own
+        if action in {Action.CREATE, Action.RENEW} and self._is_withheld(state):
+            self._say_why_withheld(state)
+            return
+        if has_left and self.transport.is_told_of(action, state):
+            raise SessionNotSent(
+                "the session changed when the headers had left, so that its cookie cannot be sent: "
+                f"await session.save() before prepare(), and {USE_SETUP}"
+            )
+        # A cookie that is sent again must not put an id back that was renewed meanwhile.
+        if not await self._do(action, state, is_cookie_due=rules.rolling or is_resigned):
+            self._drop_changes()
+            return
+        self.due = decide_reply(
+            action,
+            end,
+            rules,
+            # Attributes that the handler set count only once the browser has them.
+            is_persistent=is_cookie_changed or state.cookie.is_persistent,
+            is_alias=state.is_alias,
+        ).after(self.due)
+
+    async def _do(self, action: Action, state: SessionState, *, is_cookie_due: bool) -> bool:
+        """Do *action* to the record; False where the record went meanwhile."""
+        match action:
+            case Action.NOTHING:
+                return True
+            case Action.CREATE | Action.RENEW:
+                return await self._keep_under_new_id(state)
+            case Action.REPLACE:
+                return await self.repository.replace(state)
+            case Action.TOUCH:
+                return await self.repository.touch(state, is_renewal_told=is_cookie_due)
+            case Action.DELETE:
+                await self._delete(state)
+                return True
+
+    async def _keep_under_new_id(self, state: SessionState) -> bool:
+        is_kept = True
+        if state.intent is Intent.RENEW and state.previous is not None:
+            is_kept = await self.repository.renew(state, state.previous)
+        else:
+            await self.repository.create(state)
+        state.intent = Intent.KEEP
+        return is_kept
+
+    async def _delete(self, state: SessionState) -> None:
+        await self.repository.delete(state)
+        if self.has_left:
+            # No other session can begin in this response.
+            state.is_gone = True
+        elif state.intent is Intent.EMPTY:
+            # An id whose record was deleted is never used again.
+            state.session_id = await self._new_id()
+            state.intent = Intent.KEEP
+
+    async def _renew_at_login(self, state: SessionState, *, has_left: bool) -> None:
+        if has_left:
+            self.manager.events.tell(Reason.LOGIN_IN_STREAM)
+            return
+        await self._change_id(state, Intent.RENEW)
+
+    def _drop_changes(self) -> None:
+        self.manager.events.tell(Reason.SESSION_ENDED)
+        self.due = Reply.CLEAR
+
+    def _is_withheld(self, state: SessionState) -> bool:
+        """Ask whether the client would refuse the cookie."""
+        return self.transport.withheld_because(state, is_secure=self.is_secure) is not None
+
+    def _say_why_withheld(self, state: SessionState) -> None:
+        reason = self.transport.withheld_because(state, is_secure=self.is_secure)
+        if reason is not None:
+            self.manager.events.tell_once(reason, name=self.manager.options.name)
+
+    def _check_can_be_told(self, action: Action, state: SessionState) -> None:
+        if self.has_left and self.transport.is_told_of(action, state):
+            raise SessionNotSent(
+                "the headers have left, so that the cookie cannot be sent which this takes: "
+                f"do it before prepare(), and {USE_SETUP}"
+            )

@@ -1,0 +1,172 @@
+"""From the id that came with a request to the session that is handed out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from aiohttp import web
+
+from aiosess.attributes import CookieOptions
+from aiosess.errors import SessionError, SessionNotSent, StorageUnavailable
+from aiosess.exchange.keys import hand_out
+from aiosess.exchange.stages import Opening, moved
+from aiosess.exchange.turns import Turns
+from aiosess.records.repository import Repository
+from aiosess.records.state import SessionState
+from aiosess.session import SESSION, Session
+from aiosess.transports.base import SignedId, Transport
+
+if TYPE_CHECKING:
+    from aiosess.exchange.manager import SessionManager
+
+__all__ = ["Holding"]
+
+
+class Holding(Turns):
+    """Opens the session of a request, and holds it while the handler is under way.
+
+    A request holds its exchange and its session. The exchange holds the request by a weak reference
+    and lets go of the session at the end, so that no circle is left to the garbage collector.
+    """
+
+    # Set on the class, so that a request which never asks for its session builds next to nothing.
+    opening: Opening = Opening.UNASKED
+    has_left: bool = False
+    """Whether it is too late to tell the client anything."""
+    is_secure: bool = False
+    """Whether the client's connection is encrypted."""
+    came: SignedId | None = None
+    """The id that came with the request."""
+    state: SessionState | None = None
+    session: Session | None = None
+    """What was handed out, for as long as the handler is under way."""
+    handed: tuple[ref[web.Request], ...] = ()
+    """The requests in which the session was put; where there are several, they are clones."""
+
+    def __init__(self, manager: SessionManager, request: web.Request) -> None:
+        self.manager = manager
+        self._request = ref(request)
+
+    @abstractmethod
+    def session_of(self, state: SessionState) -> Session:
+        """Return what is handed out of *state*."""
+
+    def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
+        """Return, once awaited, the session, loaded the first time; ``None``: there can be none."""
+        if self.opening is Opening.UNASKED:
+            self.opening = Opening.ASKED
+        return self._open(request)
+
+    async def _open(self, request: web.Request) -> Session | None:
+        self._request = ref(request)
+        if self.opening is not Opening.OPEN:
+            await self.alone(self._read, request)
+        if self.state is None:
+            return None
+        if not self.is_secure and self.transport.is_secure(request):
+            await self._settle_cookie(request, self.state)
+        return self._hand_out(request, self.state)
+
+    async def _read(self, request: web.Request) -> None:
+        if self.opening is Opening.OPEN:
+            # Another task of this request was at it.
+            return
+        try:
+            self.state = await self._loaded(request)
+        except StorageUnavailable as error:
+            self.manager.outage.meet(error)
+        # Where that raised, the next one who asks tries again.
+        self.opening = moved(self.opening, Opening.OPEN)
+
+    async def _loaded(self, request: web.Request) -> SessionState | None:
+        """Return the session that came, or a new one; ``None`` where there can be none."""
+        transport, repository = self.transport, self.repository
+        self.is_secure = transport.is_secure(request)
+        cookie = await transport.attributes(request, is_secure=self.is_secure)
+        if cookie is None:
+            return None
+        self.came = came = transport.read(request)
+        found = None if came is None else await repository.load(came.session_id, cookie)
+        state = await self._or_fresh(found, cookie)
+        self.session = self.session_of(state)
+        if self.has_left:
+            self.session.conclude()
+        return state
+
+    async def _or_fresh(self, found: SessionState | None, cookie: CookieOptions) -> SessionState:
+        """Return what was *found*, else a new session in the place of what came."""
+        if found is not None:
+            return found
+        state = self.repository.fresh(await self._new_id(), cookie)
+        state.stale_id = self.came and self.came.session_id
+        return state
+
+    async def _settle_cookie(self, request: web.Request, state: SessionState) -> None:
+        """Take the attributes for a connection that, says a clone of the request, is encrypted."""
+        self.is_secure = True
+        cookie = await self.transport.attributes(request, is_secure=True)
+        if cookie is not None:
+            state.beyond_data()
+            state.cookie.base = cookie
+
+    def _hand_out(self, request: web.Request, state: SessionState) -> Session:
+        """Return the session, and let it be found in *request*, which may be a clone."""
+        # Not by "or": an empty mapping is as good as any.
+        session = self.session if self.session is not None else self._held(state)
+        if session is None:
+            session = self.session_of(state)
+            session.conclude()
+        if not any(each() is request for each in self.handed):
+            self.handed = (*self.handed, ref(request))
+            hand_out(request, session)
+        return session
+
+    def _held(self, state: SessionState) -> Session | None:
+        """Return the session that one of the requests has; ``None`` where none has it."""
+        for each in self.handed:
+            request = each()
+            held = None if request is None else request.get(SESSION)
+            if isinstance(held, Session) and held.is_of(state):
+                return held
+        return None
+
+    async def load_session(self, request: web.Request) -> Session:
+        """Return the session; SessionError where there can be none."""
+        session = await self.open(request)
+        if session is None:
+            raise SessionError(
+                "this request has no session: the storage does not answer, or the path is not "
+                "under the cookie's; aiosess.get_session() would return None"
+            )
+        return session
+
+    @property
+    def request(self) -> web.Request:
+        """The request, or that clone of it which was asked last; SessionNotSent when it is over."""
+        request = self._request()
+        if request is None:
+            raise SessionNotSent("the request is over: no session can begin in it any more")
+        return request
+
+    @property
+    def repository(self) -> Repository:
+        """Who keeps the session."""
+        return self.manager.repository
+
+    @property
+    def transport(self) -> Transport:
+        """How its id travels."""
+        return self.manager.transport
+
+    def _opened(self) -> SessionState:
+        """Return the session, to which more is done than to change its data."""
+        if self.state is None:
+            raise RuntimeError("the session was not opened")
+        self.state.beyond_data()
+        return self.state
+
+    async def _new_id(self) -> str:
+        return await self.manager.new_id(self.request)
