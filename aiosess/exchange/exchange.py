@@ -123,7 +123,7 @@ class Exchange(Acting):
 
     def leave(self) -> None:
         """Let go of the session, now that the response is made."""
-        session, self.session = self.session, None
+        session, self.session, self.kept_alive = self.session, None, ()
         if session is not None:
             session.conclude()
         if not self.manager.is_told_of_headers:

@@ -28,8 +28,8 @@ __all__ = ["Holding"]
 class Holding(Turns):
     """Opens the session of a request, and holds it while the handler is under way.
 
-    A request holds its exchange and its session. The exchange holds the request by a weak reference
-    and lets go of the session at the end, so that no circle is left to the garbage collector.
+    A request holds its exchange and its session. The exchange lets go of both at the end, but for
+    weak references, so that no circle is left to the garbage collector.
     """
 
     # Set on the class, so that a request which never asks for its session builds next to nothing.
@@ -45,6 +45,8 @@ class Holding(Turns):
     """What was handed out, for as long as the handler is under way."""
     handed: tuple[ref[web.Request], ...] = ()
     """The requests in which the session was put; where there are several, they are clones."""
+    kept_alive: tuple[web.Request, ...] = ()
+    """Those of them that the handler may not hold to the end, but may take the session out of."""
 
     def __init__(self, manager: SessionManager, request: web.Request) -> None:
         self.manager = manager
@@ -120,7 +122,10 @@ class Holding(Turns):
             session = self.session_of(state)
             session.conclude()
         if not any(each() is request for each in self.handed):
+            state.beyond_data()
             self.handed = (*self.handed, ref(request))
+            if self.session is not None:
+                self.kept_alive = (*self.kept_alive, request)
             hand_out(request, session)
         return session
 
