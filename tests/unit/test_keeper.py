@@ -175,6 +175,10 @@ async def test_loading_does_not_lengthen_a_records_life(bench: Bench) -> None:
         (b"\xff", "not JSON: UnicodeDecodeError"),
         (b"[]", "JSON, but list and not an object"),
         (b"{}", "an object without a cookie"),
+        (
+            b'{"cookie":{},"a":1e400}',
+            "a number beyond float, of which only infinity would be left",
+        ),
     ],
 )
 async def test_a_record_that_cannot_be_read_counts_as_absent_and_is_logged_once(
