@@ -544,8 +544,13 @@ class Keeper:
 
     def _own_idle(self, state: SessionState) -> float | None:
         """Return this session's own idle timeout; ``None`` where the general one counts."""
-        own = state.cookie.own.get("max_age")
-        return state.cookie.max_age if own is None and self._is_idle_by_cookie else own
+        own = state.cookie.own
+        if own.get("expires") is not None:
+            return None
+        if "max_age" not in own:
+            return state.cookie.max_age if self._is_idle_by_cookie else None
+        # That a cookie ends with the browser says nothing of its record, as in connect-redis.
+        return self._timeouts.idle_without_max_age if own["max_age"] is None else own["max_age"]
 
     def _saved(self, state: SessionState, version: Version) -> None:
         state.saved(version)

@@ -557,6 +557,30 @@ class SharedSessions:
         assert age is None
         assert browser.set_cookie is None
 
+    @pytest.mark.parametrize("is_node_first", [True, False])
+    async def test_such_a_session_has_a_day_in_redis_whichever_side_touches_or_writes_it(
+        self,
+        browser: Browser,
+        node_for_a_minute: URL,
+        serve_aiohttp: Serve,
+        redis: Redis,
+        *,
+        is_node_first: bool,
+    ) -> None:
+        python = await serve_aiohttp(cookie=CookieOptions(max_age=60), touch_after=0)
+        peers = [node_for_a_minute, python]
+        first, second = peers if is_node_first else reversed(peers)
+        await browser.do(first, "write", a=1)
+        await browser.do(first, "maxAge", milliseconds=None)
+        lives = [await redis.pttl(key_in(browser))]
+
+        await browser.do(second, "read")
+        lives.append(await redis.pttl(key_in(browser)))
+        await browser.do(second, "write", b=2)
+        lives.append(await redis.pttl(key_in(browser)))
+
+        assert lives == pytest.approx([86_400_000] * 3, abs=3_000)
+
     @pytest.mark.parametrize("is_read_by_node", [True, False])
     async def test_reading_on_either_side_lets_the_record_live_on(
         self,
