@@ -18,6 +18,7 @@ import aiohttp_session
 import aiomcache
 import pytest
 from aiohttp import CookieJar, hdrs, web
+from aiohttp.test_utils import make_mocked_request
 from aiohttp_session import AbstractStorage
 from cryptography.fernet import Fernet
 from nacl.encoding import Base64Encoder
@@ -387,6 +388,31 @@ async def test_without_its_server_the_answer_is_500_as_in_aiohttp_session(
         response = await client.get("/put?a=1")
 
     assert response.status == 500
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        THEIRS,
+        pytest.param(OURS, marks=pytest.mark.xfail(reason="whatever was returned is handed on")),
+    ],
+)
+@pytest.mark.parametrize("returned", [None, "text"])
+@pytest.mark.parametrize("is_asked", [True, False])
+async def test_a_handler_that_returns_no_response_is_told_so(
+    package: str, returned: Any, *, is_asked: bool
+) -> None:
+    module = importlib.import_module(package)
+
+    async def handler(request: web.Request) -> Any:
+        if is_asked:
+            (await module.get_session(request))["a"] = 1
+        return returned
+
+    serve = module.session_middleware(module.SimpleCookieStorage())
+
+    with pytest.raises(RuntimeError, match=f"Expect response, not {type(returned)!r}"):
+        await serve(make_mocked_request("GET", "/"), handler)
 
 
 # What aiohttp-session gets wrong.
