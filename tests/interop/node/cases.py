@@ -7,9 +7,11 @@ import json
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from http.cookies import SimpleCookie
 from typing import Any, ClassVar, Final
+from urllib.parse import unquote
 
 import pytest
 from aiohttp import web
@@ -23,7 +25,15 @@ from aiosess.transports.cookie import Signer
 from tests.interop.node.peers import COOKIE, SECRET, Browser, NodeServer, aiohttp_peer
 from tests.servers import RedisServer
 
-__all__ = ["SharedSessions"]
+__all__ = [
+    "MINUTE",
+    "ExpressSessions",
+    "Peers",
+    "Serve",
+    "SharedSessions",
+    "key_in",
+    "record",
+]
 
 DATA: Final[dict[str, Any]] = {
     "text": "plain",
@@ -58,12 +68,11 @@ MINUTE: Final = {"cookie": {"maxAge": 60_000}}
 Serve = Callable[..., Any]
 
 
-class SharedSessions:
-    """The cases; a subclass says which *script* is the peer."""
+class Peers:
+    """Who shares the sessions; a subclass says which *script* is in Node, on which *packages*."""
 
     script: ClassVar[str]
-
-    # The peers.
+    packages: ClassVar[tuple[str, str]] = ("connect-redis", "redis")
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -74,7 +83,7 @@ class SharedSessions:
         def run(options: dict[str, Any]) -> URL:
             key = json.dumps(options, sort_keys=True)
             if key not in started:
-                started[key] = NodeServer(cls.script, redis_server, options)
+                started[key] = NodeServer(cls.script, redis_server, options, cls.packages)
                 started[key].start()
             return started[key].url
 
@@ -128,14 +137,17 @@ class SharedSessions:
 
     @pytest.fixture
     async def browser(self) -> AsyncIterator[Browser]:
-        browser = Browser()
-        yield browser
-        await browser.close()
+        async with aclosing(Browser()) as browser:
+            yield browser
 
     @pytest.fixture
     async def redis(self, redis_server: RedisServer) -> AsyncIterator[Redis]:
         async with Redis.from_url(redis_server.url) as client:
             yield client
+
+
+class SharedSessions(Peers):
+    """The cases."""
 
     # Data.
 
@@ -261,15 +273,6 @@ class SharedSessions:
 
         assert await browser.do(python, "read") == {"exact": 2**64 + 1}
 
-    async def test_keys_that_express_keeps_for_itself_are_lost_and_nothing_else_is(
-        self, browser: Browser, node: URL, python: URL
-    ) -> None:
-        await browser.do(python, "write", id=5, save="me", touch=None, plain=1)
-
-        await browser.do(node, "read")
-
-        assert await browser.do(python, "read") == {"plain": 1}
-
     async def test_reading_by_node_leaves_every_byte_as_python_wrote_it(
         self, browser: Browser, node: URL, python: URL, redis: Redis
     ) -> None:
@@ -335,7 +338,7 @@ class SharedSessions:
         ids = [await browser.do(peer, "id") for peer in (node, python)]
 
         assert ids[0] == ids[1]
-        assert Signer(SECRET).sign(ids[0]) == cookie == browser.cookie
+        assert unquote(Signer(SECRET).sign(ids[0])) == cookie == browser.cookie
 
     async def test_a_login_at_node_holds_at_python_and_the_old_id_is_dead(
         self, browser: Browser, node: URL, python: URL
@@ -455,23 +458,6 @@ class SharedSessions:
 
         assert await redis.exists(key_of(cookie)) == 0
 
-    async def test_a_new_secret_comes_in_without_a_logout_when_both_sides_know_it_first(
-        self, browser: Browser, run_node: Callable[[dict[str, Any]], URL], serve_aiohttp: Serve
-    ) -> None:
-        new = "a newer secret that Node and Python know, and nobody else does"
-        node_before = run_node({"secret": [SECRET, new]})
-        node_after = run_node({"secret": [new, SECRET]})
-        python_after = await serve_aiohttp(secret=[new, SECRET])
-        await browser.do(node_before, "write", a=1)
-        old = browser.cookie
-
-        answers = [
-            await browser.do(peer, "read") for peer in (python_after, node_before, node_after)
-        ]
-
-        assert answers == [{"a": 1}] * 3
-        assert browser.cookie != old
-
     # Ends.
 
     @pytest.mark.parametrize("is_node_first", [True, False])
@@ -536,6 +522,80 @@ class SharedSessions:
 
         assert (await browser.do(python, "cookie"))["end"] == end
         assert await browser.do(node, "read") == {"a": 1, "b": 2, "c": 3}
+
+    async def test_rolling_at_node_sends_the_same_id_on_again(
+        self, browser: Browser, node_rolling: URL, python_for_a_minute: URL
+    ) -> None:
+        await browser.do(python_for_a_minute, "write", a=1)
+        cookie = browser.cookie
+
+        await browser.do(node_rolling, "read")
+
+        assert browser.cookie == cookie
+        assert ends(browser) == pytest.approx(time.time() + 60, abs=3)
+
+    async def test_rolling_at_python_sends_the_same_id_on_again(
+        self, browser: Browser, node_for_a_minute: URL, serve_aiohttp: Serve
+    ) -> None:
+        python = await serve_aiohttp(cookie=CookieOptions(max_age=60), rolling=True)
+        await browser.do(node_for_a_minute, "write", a=1)
+        cookie = browser.cookie
+
+        await browser.do(python, "read")
+
+        assert browser.cookie == cookie
+        assert ends(browser) == pytest.approx(time.time() + 60, abs=3)
+
+    async def test_a_session_that_node_began_under_a_renewed_id_is_one_for_python(
+        self, browser: Browser, node: URL, serve_aiohttp: Serve
+    ) -> None:
+        python = await serve_aiohttp(renew_grace=0.05)
+        await browser.do(node, "write", cart=[1])
+        old = browser.cookie
+        assert old is not None
+        await browser.do(python, "renew", principal="bob")
+        # The response with the new cookie was lost on its way.
+        browser.come_back_with(old)
+        await asyncio.sleep(0.1)
+
+        await browser.do(node, "write", principal="bob again")
+
+        assert await browser.do(python, "read") == {"principal": "bob again"}
+
+    async def test_an_absolute_end_that_python_keeps_is_carried_along_by_node(
+        self, browser: Browser, node: URL, serve_aiohttp: Serve, redis: Redis
+    ) -> None:
+        python = await serve_aiohttp(absolute_timeout=200_000)
+        await browser.do(node, "write", a=1)
+        await browser.do(python, "read")
+        created = json.loads(await record(redis, browser))["__aiosess"]["created"]
+
+        await browser.do(node, "write", b=2)
+        await browser.do(python, "write", c=3)
+
+        assert created == pytest.approx(time.time(), abs=3)
+        assert json.loads(await record(redis, browser))["__aiosess"]["created"] == created
+
+
+class ExpressSessions(SharedSessions):
+    """The cases, and what holds of express-session beyond them."""
+
+    async def test_the_cookie_of_node_is_the_one_that_python_would_send_byte_by_byte(
+        self, browser: Browser, node: URL
+    ) -> None:
+        await browser.do(node, "write", a=1)
+
+        sent = Signer(SECRET).sign(await browser.do(node, "id"))
+        assert browser.cookie_as_sent == sent
+
+    async def test_keys_that_express_keeps_for_itself_are_lost_and_nothing_else_is(
+        self, browser: Browser, node: URL, python: URL
+    ) -> None:
+        await browser.do(python, "write", id=5, save="me", touch=None, plain=1)
+
+        await browser.do(node, "read")
+
+        assert await browser.do(python, "read") == {"plain": 1}
 
     @pytest.mark.parametrize("is_node_first", [True, False])
     async def test_a_session_that_is_to_end_with_the_browser_does_on_both_sides(
@@ -613,58 +673,22 @@ class SharedSessions:
 
         assert answers == [{"a": 1}, {"a": 1}]
 
-    async def test_rolling_at_node_sends_the_same_id_on_again(
-        self, browser: Browser, node_rolling: URL, python_for_a_minute: URL
+    async def test_a_new_secret_comes_in_without_a_logout_when_both_sides_know_it_first(
+        self, browser: Browser, run_node: Callable[[dict[str, Any]], URL], serve_aiohttp: Serve
     ) -> None:
-        await browser.do(python_for_a_minute, "write", a=1)
-        cookie = browser.cookie
-
-        await browser.do(node_rolling, "read")
-
-        assert browser.cookie == cookie
-        assert ends(browser) == pytest.approx(time.time() + 60, abs=3)
-
-    async def test_rolling_at_python_sends_the_same_id_on_again(
-        self, browser: Browser, node_for_a_minute: URL, serve_aiohttp: Serve
-    ) -> None:
-        python = await serve_aiohttp(cookie=CookieOptions(max_age=60), rolling=True)
-        await browser.do(node_for_a_minute, "write", a=1)
-        cookie = browser.cookie
-
-        await browser.do(python, "read")
-
-        assert browser.cookie == cookie
-        assert ends(browser) == pytest.approx(time.time() + 60, abs=3)
-
-    async def test_a_session_that_node_began_under_a_renewed_id_is_one_for_python(
-        self, browser: Browser, node: URL, serve_aiohttp: Serve
-    ) -> None:
-        python = await serve_aiohttp(renew_grace=0.05)
-        await browser.do(node, "write", cart=[1])
+        new = "a newer secret that Node and Python know, and nobody else does"
+        node_before = run_node({"secret": [SECRET, new]})
+        node_after = run_node({"secret": [new, SECRET]})
+        python_after = await serve_aiohttp(secret=[new, SECRET])
+        await browser.do(node_before, "write", a=1)
         old = browser.cookie
-        assert old is not None
-        await browser.do(python, "renew", principal="bob")
-        # The response with the new cookie was lost on its way.
-        browser.come_back_with(old)
-        await asyncio.sleep(0.1)
 
-        await browser.do(node, "write", principal="bob again")
+        answers = [
+            await browser.do(peer, "read") for peer in (python_after, node_before, node_after)
+        ]
 
-        assert await browser.do(python, "read") == {"principal": "bob again"}
-
-    async def test_an_absolute_end_that_python_keeps_is_carried_along_by_node(
-        self, browser: Browser, node: URL, serve_aiohttp: Serve, redis: Redis
-    ) -> None:
-        python = await serve_aiohttp(absolute_timeout=200_000)
-        await browser.do(node, "write", a=1)
-        await browser.do(python, "read")
-        created = json.loads(await record(redis, browser))["__aiosess"]["created"]
-
-        await browser.do(node, "write", b=2)
-        await browser.do(python, "write", c=3)
-
-        assert created == pytest.approx(time.time(), abs=3)
-        assert json.loads(await record(redis, browser))["__aiosess"]["created"] == created
+        assert answers == [{"a": 1}] * 3
+        assert browser.cookie != old
 
 
 def same(one: Any, other: Any) -> bool:
