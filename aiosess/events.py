@@ -69,6 +69,10 @@ class Reason(enum.Enum):
     # Storages.
     WITHOUT_SESSION = (logging.WARNING, "the request goes on without its session: {error}")
     REFUSED = (logging.ERROR, "the request is refused without its session: {error}")
+    NOT_TOUCHED = (
+        logging.WARNING,
+        "a record could not be touched, and may end too early: {error}",
+    )
     NOT_FINISHED = (
         logging.ERROR,
         "what a cancelled request had changed could not be kept: {error}",

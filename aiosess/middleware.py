@@ -15,7 +15,6 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias, cast
-from weakref import WeakKeyDictionary
 
 from aiohttp import web
 from aiohttp.http import StreamWriter
@@ -154,8 +153,6 @@ def _middleware(slot: _Slot) -> Middleware:
             request[EXCHANGE] = request[STORAGE_KEY] = NO_SESSION
             return handler(request)
         request[EXCHANGE] = request[STORAGE_KEY] = exchange = manager.exchange(request)
-        if manager.by_writer is not None:
-            manager.by_writer[request.writer] = exchange
         return _serve(manager, exchange, request, handler)
 
     return select
@@ -168,13 +165,18 @@ async def _serve(
         if manager.is_eager:
             await exchange.open(request)
         response = await handler(request)
+        if not isinstance(response, _RESPONSES):
+            raise RuntimeError(  # noqa: TRY004 - it is what aiohttp_session raises
+                f"Expect response, not {type(response)!r}: "
+                "the handler must return a web.StreamResponse"
+            )
     except web.HTTPException as response_raised:
         await exchange.commit(response_raised)
         raise
     except BaseException:
         exchange.abandon()
         raise
-    if exchange.opening is not _UNASKED and isinstance(response, _RESPONSES):
+    if exchange.opening is not _UNASKED:
         rest = exchange.end(response)
         if rest is not None:
             await rest
@@ -200,7 +202,7 @@ async def _serving(app: web.Application, slot: _Slot) -> AsyncGenerator[None]:
         _hear_last(app)
         # Somebody in front of ours may clone requests; a sub-application is frozen already.
         if app.middlewares.frozen or app.middlewares[0] is not slot.middleware:
-            manager.by_writer = WeakKeyDictionary()
+            manager.share_exchanges()
         yield
     finally:
         await manager.close()
@@ -224,8 +226,9 @@ def _managers(request: web.Request) -> Iterator[SessionManager]:
 def _of_clone(request: web.Request) -> Exchange | None:
     """Return the exchange that a clone of *request* has; ``None`` where there is none."""
     for manager in _managers(request):
-        if manager.by_writer is not None and request.writer in manager.by_writer:
-            return manager.by_writer[request.writer]
+        found = manager.exchange_of_clone(request)
+        if found is not None:
+            return found
     return None
 
 

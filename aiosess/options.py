@@ -84,7 +84,7 @@ class SessionOptions:
     - ``unset``: what ``del request[SESSION]`` means: ``"keep"`` the record as it was, or
       ``"destroy"`` it.
     - ``idle_timeout``: how long an unused record lives; by default the cookie's ``max_age``, or
-      24 hours.
+      24 hours where it has none, be it for one session.
     - ``absolute_timeout``: the end of a session however busy it is.
     - ``for_routes``, ``exclude``: which routes get a session; see RouteSelector.
     - ``retries``: how many more tries when the storage does not answer, then 500. ``None``: one
@@ -201,6 +201,7 @@ class SessionOptions:
                 idle=idle,
                 absolute=None if absolute is None else seconds(absolute, name="absolute_timeout"),
                 touch_after=_share(self.touch_after, idle),
+                idle_without_max_age=DAY if self.idle_timeout is None else idle,
             ),
             merge=self.merge,
             is_idle_by_cookie=self.idle_timeout is None

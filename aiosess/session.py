@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import enum
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
@@ -14,10 +13,10 @@ from aiosess.attributes import SessionCookie
 from aiosess.errors import SessionGone
 from aiosess.records.format import RESERVED_KEYS
 from aiosess.records.merge import MISSING, SCALARS, freeze, is_container
-from aiosess.records.state import Intent, SessionState
+from aiosess.records.state import Intent, Past, SessionState
 from aiosess.timeouts import Duration
 
-__all__ = ["SESSION", "Past", "Session", "SessionIO"]
+__all__ = ["SESSION", "Session", "SessionIO", "is_of"]
 
 T = TypeVar("T")
 
@@ -54,15 +53,6 @@ class SessionIO(Protocol):
         ...
 
 
-class Past(enum.Enum):
-    """What lies behind a session that is handed out."""
-
-    CONCLUDED = enum.auto()
-    """Its response is made: what changes now is late."""
-    DESTROYED = enum.auto()
-    """It is over: nothing can be put in."""
-
-
 class Session(aiohttp_session.Session):
     """One browser's data on the server: a mutable mapping of JSON values under ``str`` keys.
 
@@ -75,7 +65,6 @@ class Session(aiohttp_session.Session):
 
     # What aiohttp_session's own middleware asks: whether the session is for its storage to save.
     _changed = False
-    past: Past | None = None
 
     def __init__(self, state: SessionState, io: SessionIO) -> None:
         # Not super().__init__(): whatever it would set is said by the members below.
@@ -188,11 +177,11 @@ class Session(aiohttp_session.Session):
 
         Raise StorageUnavailable after all retries: the session is not over then.
         """
-        if self.past is not Past.DESTROYED:
+        if self._state.past is not Past.DESTROYED:
             await self._io.destroy()
             self._mapping.clear()
             self._state.originals.clear()
-            self.past = Past.DESTROYED
+            self._state.past = Past.DESTROYED
 
     async def regenerate(self) -> None:
         """Start over: a new id, no data; the old record is deleted when the response is ready."""
@@ -228,13 +217,13 @@ class Session(aiohttp_session.Session):
         return value
 
     def _watch(self, key: str, value: Any) -> None:
-        if self.past is Past.CONCLUDED:
+        if self._state.past is Past.CONCLUDED:
             self._io.note_late()
         if key not in self._state.originals:
             self._state.originals[key] = freeze(value)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if self.past:
+        if self._state.past:
             self._look_back()
         if not isinstance(key, str):
             raise TypeError(f"session keys are str, not {key!r}: use {str(key)!r}")
@@ -265,23 +254,14 @@ class Session(aiohttp_session.Session):
         """Pickle the data alone: a session belongs to its request."""
         return dict, (self._mapping,)
 
-    def is_of(self, state: SessionState) -> bool:
-        """Ask whether this is what was handed out of *state*."""
-        return self._state is state
-
-    def conclude(self) -> None:
-        """Take note that the response is made: what changes from here on is late."""
-        if self.past is None:
-            self.past = Past.CONCLUDED
-
     def _look_back(self) -> None:
         """Raise SessionGone where the session was destroyed; have late changes looked at."""
         self._check_alive()
-        if self.past is Past.CONCLUDED:
+        if self._state.past is Past.CONCLUDED:
             self._io.note_late()
 
     def _check_alive(self) -> None:
-        if self.past is Past.DESTROYED:
+        if self._state.past is Past.DESTROYED:
             raise SessionGone(
                 "the session was destroyed: to go on with an empty one, call regenerate() "
                 "in the place of destroy()"
@@ -290,3 +270,11 @@ class Session(aiohttp_session.Session):
 
 SESSION: Final = web.RequestKey("aiosess.session", Session)
 """Where the request keeps its session once it is loaded; ``del request[SESSION]`` unsets it."""
+
+
+def is_of(session: object, state: SessionState) -> bool:
+    """Ask whether *session* is what was handed out of *state*."""
+    # No member of the class, where users would see it.
+    return (
+        isinstance(session, Session) and session._state is state  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    )

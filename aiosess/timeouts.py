@@ -43,12 +43,14 @@ class Timeouts:
     """The two clocks of a session, and how rarely the first is wound up.
 
     *idle* and *absolute* are seconds, *absolute* ``None`` for none. *touch_after* is how many
-    seconds must have passed since the last touch before the next one.
+    seconds must have passed since the last touch before the next one. *idle_without_max_age*
+    is *idle* for a session that has no max_age though the options give one.
     """
 
     idle: float
     absolute: float | None = None
     touch_after: float = 0.0
+    idle_without_max_age: float = DAY
 
     def __post_init__(self) -> None:
         if self.absolute is not None and self.absolute < self.idle:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
+from aiohttp.typedefs import Handler, Middleware
 from aiohttp_session import (
     SESSION_KEY,
     STORAGE_KEY,
@@ -32,6 +32,8 @@ __all__ = [
     "SESSION_KEY",
     "STORAGE_KEY",
     "AbstractStorage",
+    "Handler",
+    "Middleware",
     "Session",
     "SessionData",
     "SimpleCookieStorage",

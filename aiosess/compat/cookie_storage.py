@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import base64
-import logging
 from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from aiohttp import web
-from aiohttp_session import Session
+from aiohttp_session import AbstractStorage, Session
 from aiohttp_session.cookie_storage import EncryptedCookieStorage as _EncryptedCookieStorage
 from cryptography.fernet import Fernet, InvalidToken
 
 from aiosess.compat.format import Records, warn_of_size
+from aiosess.compat.log import log
 
-__all__ = ["EncryptedCookieStorage"]
-
-_log: Final = logging.getLogger("aiosess")
+__all__ = ["AbstractStorage", "EncryptedCookieStorage", "InvalidToken", "Session", "log"]
 
 Key: TypeAlias = str | bytes | bytearray | Fernet
 
@@ -55,7 +53,7 @@ class EncryptedCookieStorage(Records, _EncryptedCookieStorage):
             if fernet is not self._fernets[0] and not session.new:
                 session.changed()
             return session
-        _log.warning("a session cookie cannot be decrypted: there is no session then")
+        log.warning("a session cookie cannot be decrypted: there is no session then")
         return await self.new_session()
 
     async def save_session(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any, Final, cast
 
@@ -10,9 +9,9 @@ from aiohttp import web
 from aiohttp_session import AbstractStorage, Session, SessionData
 from aiohttp_session import SimpleCookieStorage as _SimpleCookieStorage
 
-__all__ = ["KeptSession", "Records", "SimpleCookieStorage", "warn_of_size"]
+from aiosess.compat.log import log
 
-_log: Final = logging.getLogger("aiosess")
+__all__ = ["KeptSession", "Records", "SimpleCookieStorage", "warn_of_size"]
 
 # RFC 6265, section 6.1: what a browser keeps of one cookie at the least, and in fact at the most.
 _LARGEST_COOKIE: Final = 4096
@@ -87,7 +86,7 @@ class SimpleCookieStorage(Records, _SimpleCookieStorage):
         try:
             content = self._decoder(cookie)
         except ValueError:
-            _log.warning("a session cookie is not JSON: there is no session then")
+            log.warning("a session cookie is not JSON: there is no session then")
             return await self.new_session()
         return await self.session_in(content, None)
 
@@ -106,7 +105,7 @@ def warn_of_size(response: web.StreamResponse, name: str) -> None:
         return
     size = len(name) + len(morsel.coded_value)
     if size > _LARGEST_COOKIE:
-        _log.error(
+        log.error(
             "the session is lost: its cookie has %d bytes, of which browsers keep %d at the most; "
             "use a storage that keeps the data on the server",
             size,

@@ -6,11 +6,12 @@ import re
 import time
 from typing import Final
 
+from aiohttp_session import AbstractStorage, Session
 from aiohttp_session.memcached_storage import MemcachedStorage as _MemcachedStorage
 
 from aiosess.compat.keyed import KeyedRecords
 
-__all__ = ["MemcachedStorage"]
+__all__ = ["AbstractStorage", "MemcachedStorage", "Session"]
 
 _MONTH: Final = 30 * 86_400
 # https://docs.memcached.org/protocols/basic/: at most 250 bytes, no white space, no controls.

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
-from aiohttp_session import Session
+from aiohttp_session import AbstractStorage, Session
 from aiohttp_session.nacl_storage import NaClCookieStorage as _NaClCookieStorage
 from nacl.encoding import Base64Encoder
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
 from aiosess.compat.format import Records, warn_of_size
+from aiosess.compat.log import log
 
-__all__ = ["NaClCookieStorage"]
-
-_log: Final = logging.getLogger("aiosess")
+__all__ = ["AbstractStorage", "Base64Encoder", "NaClCookieStorage", "Session", "log"]
 
 
 class NaClCookieStorage(Records, _NaClCookieStorage):
@@ -55,7 +53,7 @@ class NaClCookieStorage(Records, _NaClCookieStorage):
             if box is not self._boxes[0] and not session.new:
                 session.changed()
             return session
-        _log.warning("a session cookie cannot be decrypted: there is no session then")
+        log.warning("a session cookie cannot be decrypted: there is no session then")
         return await self.new_session()
 
     async def save_session(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from aiohttp_session import AbstractStorage, Session
 from aiohttp_session.redis_storage import RedisStorage as _RedisStorage
+from redis import VERSION as REDIS_VERSION  # pyright: ignore[reportUnknownVariableType]
 from redis.asyncio import Redis
 
 from aiosess.compat.keyed import KeyedRecords
 
-__all__ = ["RedisStorage"]
+__all__ = ["REDIS_VERSION", "AbstractStorage", "RedisStorage", "Session"]
 
 
 class RedisStorage(KeyedRecords, _RedisStorage):

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from aiosess.errors import SessionGone, SessionNotSent
+from aiosess.errors import SessionGone, SessionNotSent, StorageError
 from aiosess.events import Reason
 from aiosess.exchange.holding import Holding
 from aiosess.records.decide import Action, Reply, Rules, decide, decide_reply, is_login
@@ -163,10 +163,18 @@ class Acting(Holding):
             case Action.REPLACE:
                 return await self.repository.replace(state)
             case Action.TOUCH:
-                return await self.repository.touch(state, is_renewal_told=is_cookie_due)
+                return await self._touch_if_possible(state, is_cookie_due=is_cookie_due)
             case Action.DELETE:
                 await self._delete(state)
                 return True
+
+    async def _touch_if_possible(self, state: SessionState, *, is_cookie_due: bool) -> bool:
+        """Let the record live on; that this fails is no reason to refuse the request."""
+        try:
+            return await self.repository.touch(state, is_renewal_told=is_cookie_due)
+        except StorageError as error:
+            self.manager.events.tell(Reason.NOT_TOUCHED, error=error)
+            return True
 
     async def _keep_under_new_id(self, state: SessionState) -> bool:
         is_kept = True

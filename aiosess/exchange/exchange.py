@@ -20,7 +20,7 @@ from aiosess.exchange.keys import hand_out
 from aiosess.exchange.stages import Commit, Opening, moved
 from aiosess.records.decide import Reply, Rules
 from aiosess.records.state import Intent, SessionState
-from aiosess.session import SESSION, Session
+from aiosess.session import SESSION, Session, is_of
 from aiosess.transports.base import Lines
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Exchange(Acting):
         if held is None:
             return session
         self.state = state = held.apart()
+        state.past = None
         try:
             await self.change_id(Intent.REGENERATE)
         except BaseException:
@@ -123,9 +124,9 @@ class Exchange(Acting):
 
     def leave(self) -> None:
         """Let go of the session, now that the response is made."""
-        session, self.session, self.kept_alive = self.session, None, ()
-        if session is not None:
-            session.conclude()
+        if self.session is not None and self.state is not None:
+            self.state.conclude()
+        self.session, self.kept_alive = None, ()
         if not self.manager.is_told_of_headers:
             self.has_left = True
 
@@ -150,7 +151,7 @@ class Exchange(Acting):
             if self._is_to_be_settled(has_left=has_left):
                 rules = self.manager.rules
                 rules = rules.again() if self.stage is Commit.DONE else rules
-                await self._settle(rules, has_left=has_left)
+                await self.alone(self._settle, rules, has_left=has_left)
         except StorageUnavailable as error:
             self.manager.outage.meet(error, has_left=has_left)
         if has_left:
@@ -183,19 +184,19 @@ class Exchange(Acting):
     def _is_held(self, state: SessionState) -> bool:
         """Ask whether the requests still have their session, or somebody took it out."""
         requests = [request for each in self.handed if (request := each()) is not None]
-        held = [request.get(SESSION) for request in requests]
-        return all(isinstance(each, Session) and each.is_of(state) for each in held)
+        return all(is_of(request.get(SESSION), state) for request in requests)
 
     async def _settle(self, rules: Rules, *, has_left: bool) -> None:
+        """Decide and act, while no other task of the request has its turn."""
         self.stage = moved(self.stage, Commit.BEGUN)
         state = self.state
         if state is not None and not state.is_gone:
             state.beyond_data()
             if self._is_held(state):
-                await self.alone(self._act, state, rules, has_left=has_left)
+                await self._act(state, rules, has_left=has_left)
             elif self.manager.options.unset == "destroy":
                 state.intent = Intent.DESTROY
-                await self.alone(self._act, state, rules, has_left=has_left)
+                await self._act(state, rules, has_left=has_left)
             else:
                 state.rollback()
         self.stage = moved(self.stage, Commit.DONE)
@@ -254,6 +255,6 @@ class Exchange(Acting):
         if self.stage is Commit.NEVER:
             self.stage = moved(self.stage, Commit.PENDING)
         try:
-            await self._settle(self.manager.rules.again(), has_left=True)
+            await self.alone(self._settle, self.manager.rules.again(), has_left=True)
         except AiosessError as error:
             self.manager.events.tell(Reason.CHANGED_TOO_LATE, error=error)

@@ -24,8 +24,8 @@ from aiosess.records.decide import Reply
 from aiosess.records.format import encode, usual
 from aiosess.records.merge import Original
 from aiosess.records.repository import SessionRepository
-from aiosess.records.state import SessionState
-from aiosess.session import SESSION, Past, Session
+from aiosess.records.state import Past, SessionState
+from aiosess.session import SESSION, Session
 from aiosess.storages import Stored
 from aiosess.transports.cookie import CookieTransport, is_secure, vary_by_cookie
 
@@ -35,6 +35,7 @@ __all__ = ["FastExchange", "Shortcuts"]
 _UNASKED: Final = Opening.UNASKED
 _ASKED: Final = Opening.ASKED
 _OPEN: Final = Opening.OPEN
+_PENDING: Final = Commit.PENDING
 _BEGUN: Final = Commit.BEGUN
 _DONE: Final = Commit.DONE
 _LEAVE: Final = Reply.LEAVE
@@ -87,7 +88,8 @@ class FastExchange(Exchange):
 
     def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
         """Return, once awaited, the session, loaded the first time; ``None``: there can be none."""
-        if self.opening is _UNASKED and not self.has_left and self._request() is request:
+        is_usual = self.opening is _UNASKED and self.stage is _PENDING and not self.has_left
+        if is_usual and self._request() is request:
             self.opening = _ASKED
             return self._open_fast(request)
         return super().open(request)
@@ -168,24 +170,23 @@ class FastExchange(Exchange):
                 and len(self.handed) == 1
                 and state.originals.keys().isdisjoint(short.renew_on)
             ):
-                return self._keep_data(state, session, response)
+                return self._keep_data(state, response)
             return self.commit(response)
         if short.is_touch_due(state.session_id):
             return self.commit(response)
         self.stage = _DONE
         self.session = None
-        session.past = _CONCLUDED
+        state.past = _CONCLUDED
         self.told_on = response
         if not self.manager.is_told_of_headers:
             self.has_left = True
             vary_by_cookie(response)
         return None
 
-    async def _keep_data(
-        self, state: SessionState, session: Session, response: web.StreamResponse
-    ) -> None:
+    async def _keep_data(self, state: SessionState, response: web.StreamResponse) -> None:
         """Write the data that were changed, where nothing else was done."""
-        short = self.manager.shortcuts
+        manager = self.manager
+        short = manager.shortcuts
         self.stage = _BEGUN
         payload, changed, is_kept = b"", _NOTHING, True
         try:
@@ -203,7 +204,7 @@ class FastExchange(Exchange):
                 state.saved(version, Snapshot(changed, {}))
                 short.touched(state.session_id)
             elif short.is_touch_due(state.session_id):
-                is_kept = await short.repository.touch(state, is_renewal_told=False)
+                is_kept = await self._touch_if_possible(state, is_cookie_due=False)
             self.stage = _DONE
         except (Conflict, StorageUnavailable, asyncio.CancelledError) as error:
             is_kept = await self._recover(error, state, payload, Snapshot(changed, {}), response)
@@ -213,17 +214,17 @@ class FastExchange(Exchange):
             else:
                 self.pass_on()
             self.session = None
-            session.past = _CONCLUDED
+            state.past = _CONCLUDED
         if not is_kept:
             self._drop_changes()
         elif changed and self.stage is _DONE and state.cookie.base.max_age is not None:
             self.due = _LEAVE if state.is_alias else _SEND
         if self.due is not _LEAVE:
             self._tell(response)
-        elif not self.manager.is_told_of_headers:
-            vary_by_cookie(response)
         self.told_on = response
-        self.has_left = not self.manager.is_told_of_headers
+        if not manager.is_told_of_headers:
+            self.has_left = True
+            vary_by_cookie(response)
 
     async def _recover(
         self,

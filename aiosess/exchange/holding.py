@@ -16,7 +16,7 @@ from aiosess.exchange.stages import Opening, moved
 from aiosess.exchange.turns import Turns
 from aiosess.records.repository import Repository
 from aiosess.records.state import SessionState
-from aiosess.session import SESSION, Session
+from aiosess.session import SESSION, Session, is_of
 from aiosess.transports.base import SignedId, Transport
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Holding(Turns):
         state = await self._or_fresh(found, cookie)
         self.session = self.session_of(state)
         if self.has_left:
-            self.session.conclude()
+            state.conclude()
         return state
 
     async def _or_fresh(self, found: SessionState | None, cookie: CookieOptions) -> SessionState:
@@ -120,7 +120,7 @@ class Holding(Turns):
         session = self.session if self.session is not None else self._held(state)
         if session is None:
             session = self.session_of(state)
-            session.conclude()
+            state.conclude()
         if not any(each() is request for each in self.handed):
             state.beyond_data()
             self.handed = (*self.handed, ref(request))
@@ -134,7 +134,7 @@ class Holding(Turns):
         for each in self.handed:
             request = each()
             held = None if request is None else request.get(SESSION)
-            if isinstance(held, Session) and held.is_of(state):
+            if isinstance(held, Session) and is_of(held, state):
                 return held
         return None
 

@@ -75,8 +75,8 @@ class SessionManager:
         self.decided = options.plan.routes.decided
         self.is_told_of_headers = False
         """Whether the signal ``on_response_prepare`` tells us before headers leave."""
-        self.by_writer: WeakKeyDictionary[AbstractStreamWriter, Exchange] | None = None
-        """The exchanges by what all clones of a request share; kept where others may clone it."""
+        # By what all clones of a request share.
+        self._shared: WeakKeyDictionary[AbstractStreamWriter, Exchange] = WeakKeyDictionary()
         self._is_checked = self._is_silenced = False
         self._tasks: set[asyncio.Task[None]] = set()
         if isinstance(options.storage, AbstractStorage):
@@ -126,6 +126,20 @@ class SessionManager:
         if not self._is_checked:
             self.check_routes(request.app)
         return self.options.plan.routes.selects(request)
+
+    def share_exchanges(self) -> None:
+        """From here on let an exchange be found by each clone of its request."""
+        make = self.exchange
+
+        def shared(request: web.Request) -> Exchange:
+            exchange = self._shared[request.writer] = make(request)
+            return exchange
+
+        self.exchange = shared
+
+    def exchange_of_clone(self, request: web.Request) -> Exchange | None:
+        """Return the exchange of a request of which *request* is a clone, or that is one of it."""
+        return self._shared.get(request.writer)
 
     async def new_id(self, request: web.Request) -> str:
         """Return a new session id from ``genid``."""

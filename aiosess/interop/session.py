@@ -11,8 +11,8 @@ import aiohttp_session
 from aiosess.errors import SessionError
 from aiosess.interop.values import COPIES, SCALARS
 from aiosess.records.merge import MISSING
-from aiosess.records.state import SessionState
-from aiosess.session import Past, Session, SessionIO
+from aiosess.records.state import Past, SessionState
+from aiosess.session import Session, SessionIO
 from aiosess.timeouts import Duration
 
 __all__ = ["BorrowedSession", "Loaded"]
@@ -84,7 +84,7 @@ class BorrowedSession(Session):
         return value
 
     def _watch(self, key: str, value: Any) -> None:
-        if self.past is Past.CONCLUDED:
+        if self._state.past is Past.CONCLUDED:
             self._io.note_late()
         if key not in self._state.originals:
             self._state.originals[key] = COPIES.freeze(value)

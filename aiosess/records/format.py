@@ -260,7 +260,9 @@ def _check_number(value: float, path: str) -> None:
 
 def _decode_rare(payload: bytes) -> Any:
     try:
-        return json.loads(payload, parse_constant=_refuse)
+        return json.loads(payload, parse_constant=_refuse, parse_float=_finite)
+    except OverflowError as error:
+        raise RecordError("a number beyond float, of which only infinity would be left") from error
     except (ValueError, RecursionError) as error:
         raise RecordError(f"not JSON: {type(error).__name__}") from error
 
@@ -286,6 +288,14 @@ def _max_age(milliseconds: object) -> float | None:
 
 def _rounded(age: Duration) -> float:
     return round(seconds(age, name="max_age") * 1000) / 1000
+
+
+def _finite(digits: str) -> float:
+    """Return the number that *digits* say; raise OverflowError where no float is as large."""
+    number = float(digits)
+    if math.isinf(number):
+        raise OverflowError(f"{digits[:30]} is beyond float")
+    return number
 
 
 def _refuse(constant: str) -> float:

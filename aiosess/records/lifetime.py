@@ -59,8 +59,13 @@ class Lifetime:
 
     def own_idle(self, state: SessionState) -> float | None:
         """Return this session's own idle timeout; ``None`` where the general one counts."""
-        own = state.cookie.own.get("max_age")
-        return state.cookie.max_age if own is None and self.is_idle_by_cookie else own
+        own = state.cookie.own
+        if own.get("expires") is not None:
+            return None
+        if "max_age" not in own:
+            return state.cookie.max_age if self.is_idle_by_cookie else None
+        # That a cookie ends with the browser says nothing of its record, as in connect-redis.
+        return self._timeouts.idle_without_max_age if own["max_age"] is None else own["max_age"]
 
     def is_over(self, state: SessionState) -> bool:
         """Ask whether the absolute timeout has passed."""

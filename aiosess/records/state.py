@@ -14,7 +14,7 @@ from aiosess.records.format import Record
 from aiosess.records.merge import MISSING, Changes, Merge, Original, is_same, merged
 from aiosess.storages import Version
 
-__all__ = ["Intent", "SessionState"]
+__all__ = ["Intent", "Past", "SessionState"]
 
 
 class Intent(enum.Enum):
@@ -32,6 +32,15 @@ class Intent(enum.Enum):
     """Delete the record."""
 
 
+class Past(enum.Enum):
+    """What lies behind a session that was handed out."""
+
+    CONCLUDED = enum.auto()
+    """Its response is made: what changes now is late."""
+    DESTROYED = enum.auto()
+    """It is over: nothing can be put in."""
+
+
 # A Struct is made in C; a dataclass would take a function in Python for each.
 class SessionState(Struct):
     """All that is known of one session in one request; plain values, no I/O.
@@ -46,6 +55,7 @@ class SessionState(Struct):
     - ``touched_at``: when the record was touched as it was read; ``None``: it was only read.
     - ``is_alias``: the request came with an id that was renewed a moment ago.
     - ``is_gone``: the record was destroyed or has expired since it was read.
+    - ``past``: what lies behind it; ``None`` while the handler is under way.
     - ``only_data``: the record lives as long as most, and nothing was done but to read data and to
       change some: ``originals`` tells all. Whoever does anything else calls ``beyond_data()``.
     """
@@ -67,6 +77,7 @@ class SessionState(Struct):
     is_gone: bool = False
     only_data: bool = False
     values: Values = JSON
+    past: Past | None = None
 
     @property
     def is_new(self) -> bool:
@@ -175,6 +186,11 @@ class SessionState(Struct):
         self.is_alias = self.is_alias or newest.is_alias
         self.is_forced = False
         self.intent = Intent.KEEP
+
+    def conclude(self) -> None:
+        """Take note that the response is made: what changes from here on is late."""
+        if self.past is None:
+            self.past = Past.CONCLUDED
 
     def copied(self, **changes: Any) -> Self:
         """Return a copy in which *changes* are other than here."""

@@ -6,15 +6,19 @@ import base64
 import importlib
 import json
 import logging
+import pkgutil
 import time
+import typing
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Final
 
 import aiohttp_session
 import aiomcache
 import pytest
 from aiohttp import CookieJar, hdrs, web
+from aiohttp.test_utils import make_mocked_request
 from aiohttp_session import AbstractStorage
 from cryptography.fernet import Fernet
 from nacl.encoding import Base64Encoder
@@ -170,10 +174,42 @@ def send(client: Client, value: str) -> None:
 
 # A complete stand-in.
 
+MODULES: Final = sorted(each.name for each in pkgutil.iter_modules(aiohttp_session.__path__))
+# How it is done, and no part of what it stands in for.
+OUR_OWN_MODULES: Final = {"format", "keyed"}
+# What their modules themselves take from the standard library under a name of its own.
+BORROWED: Final = vars(typing).keys() | {"time"}
+
+
+def importable(module: ModuleType) -> set[str]:
+    """Return the names that users can import from *module*, but for other modules."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    } - BORROWED
+
+
+def test_there_is_a_module_for_each_of_theirs_and_no_other() -> None:
+    ours = {each.name for each in pkgutil.iter_modules(compat.__path__)}
+
+    assert sorted(ours - OUR_OWN_MODULES) == MODULES
+
+
+@pytest.mark.parametrize("module", ["", *(f".{name}" for name in MODULES)])
+def test_every_name_of_theirs_is_here_on_purpose_and_no_other(module: str) -> None:
+    theirs, ours = (importlib.import_module(package + module) for package in (THEIRS, OURS))
+
+    assert set(ours.__all__) == importable(theirs)
+    assert importable(theirs) <= importable(ours)
+
 
 @pytest.mark.parametrize(
     "name",
-    ["AbstractStorage", "Session", "SESSION_KEY", "STORAGE_KEY", "get_session", "new_session"],
+    [
+        *("AbstractStorage", "Handler", "Middleware", "Session", "SessionData"),
+        *("SESSION_KEY", "STORAGE_KEY", "get_session", "new_session"),
+    ],
 )
 def test_what_a_library_may_compare_with_is_aiohttp_sessions_own(name: str) -> None:
     assert getattr(compat, name) is getattr(aiohttp_session, name)
@@ -352,6 +388,31 @@ async def test_without_its_server_the_answer_is_500_as_in_aiohttp_session(
         response = await client.get("/put?a=1")
 
     assert response.status == 500
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        THEIRS,
+        OURS,
+    ],
+)
+@pytest.mark.parametrize("returned", [None, "text"])
+@pytest.mark.parametrize("is_asked", [True, False])
+async def test_a_handler_that_returns_no_response_is_told_so(
+    package: str, returned: Any, *, is_asked: bool
+) -> None:
+    module = importlib.import_module(package)
+
+    async def handler(request: web.Request) -> Any:
+        if is_asked:
+            (await module.get_session(request))["a"] = 1
+        return returned
+
+    serve = module.session_middleware(module.SimpleCookieStorage())
+
+    with pytest.raises(RuntimeError, match=f"Expect response, not {type(returned)!r}"):
+        await serve(make_mocked_request("GET", "/"), handler)
 
 
 # What aiohttp-session gets wrong.

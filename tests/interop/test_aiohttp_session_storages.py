@@ -1017,6 +1017,24 @@ async def test_a_new_session_cannot_be_reloaded(serve: Serve, foreign: AbstractS
     assert response.status == 200
 
 
+async def test_a_new_session_that_cannot_be_reloaded_keeps_what_was_put_in(
+    serve: Serve, foreign: AbstractStorage
+) -> None:
+    async def ask(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["a"] = 1
+        with pytest.raises(SessionGone, match="is new"):
+            await session.reload()
+        return web.Response()
+
+    client = await serve(foreign, ask, data)
+    await client.get("/ask")
+
+    response = await client.get("/data")
+
+    assert await response.json() == {"a": 1}
+
+
 async def test_a_session_that_ended_meanwhile_cannot_be_reloaded(
     serve: Serve, foreign: AbstractStorage, database: Database
 ) -> None:

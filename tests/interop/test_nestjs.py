@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tests.interop.node.cases import SharedSessions
+from tests.interop.node.cases import ExpressSessions
 
 
-class TestNestJS(SharedSessions):
+class TestNestJS(ExpressSessions):
     script: ClassVar[str] = "nest.js"

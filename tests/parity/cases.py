@@ -219,8 +219,16 @@ GROUPS: Final[dict[str, tuple[Case, ...]]] = {
             "The id is read from cookies that a parser left on the request.",
             "Deprecated in Express; aiohttp parses cookies itself.",
         ),
-        Case("E140", "An unsigned id in them is refused."),
-        Case("E141", "A damaged signature in them is refused."),
+        Case(
+            "E140",
+            "An unsigned id in them is refused.",
+            "The same: E24 has it in the header.",
+        ),
+        Case(
+            "E141",
+            "A damaged signature in them is refused.",
+            "The same: E25 has it in the header.",
+        ),
         Case(
             "E142",
             "The id is read from cookies whose signature a parser verified.",
@@ -281,6 +289,10 @@ GROUPS: Final[dict[str, tuple[Case, ...]]] = {
         Case("S12", "While the storage is away, requests get no cookie and no error."),
         Case("S13", "The cookie goes with the headers; data changed later are still saved."),
         Case("S14", "The end of the body is held back until the storage has confirmed."),
+        Case("S15", "A session of which nothing but its cookie was changed is not written."),
+        Case("S16", "A cookie's end is sent as `Expires` alone."),
+        Case("S17", "A `reload()` that fails changes nothing: what was put in is saved."),
+        Case("S18", "`rolling` and `touch` also act for a handler that looked at no session."),
     ),
 }
 

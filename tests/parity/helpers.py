@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import ClientResponse, hdrs, web
 from aiohttp.typedefs import Handler
@@ -16,16 +16,24 @@ from aiosess.transports.signing import Signer
 from tests.conftest import SECRET
 
 __all__ = [
+    "EXPRESS",
+    "HTTPS",
     "SentCookie",
     "count",
+    "do_not_ask",
     "id_in",
     "kept",
     "look",
     "over_tls",
     "record_of",
+    "rewrite",
     "sent_cookie",
     "session_of",
+    "the_cookie",
 ]
+
+EXPRESS: Final[dict[str, Any]] = {"resave": True, "save_uninitialized": True}
+"""The options that Express has on by default: without them, less would be put in here."""
 
 HTTPS = {hdrs.X_FORWARDED_PROTO: "https"}
 
@@ -78,6 +86,14 @@ async def record_of(storage: Storage, session_id: str) -> dict[str, Any]:
     return record
 
 
+async def rewrite(storage: Storage, session_id: str, record: dict[str, Any]) -> None:
+    """Put *record* in the place of the one under *session_id*."""
+    stored = await storage.load(session_id)
+    assert stored is not None, "there is no such record"
+    payload = json.dumps(record).encode()
+    await storage.replace(session_id, payload, 60, expected=stored.version)
+
+
 async def session_of(request: web.Request) -> Session:
     """Return the session of *request*, which must have one."""
     session = await get_session(request)
@@ -89,6 +105,11 @@ async def look(request: web.Request) -> web.Response:
     """Answer with the session's data, or null; change nothing."""
     session = await get_session(request)
     return web.json_response(None if session is None else dict(session))
+
+
+async def do_not_ask(_request: web.Request) -> web.Response:
+    """Answer without asking for the session."""
+    return web.Response()
 
 
 async def count(request: web.Request) -> web.Response:

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from typing import Any
 
 import pytest
 from aiohttp import web
 
-from aiosess import SESSION, CookieOptions, SessionGone, Storage, get_session
+from aiosess import (
+    SESSION,
+    CookieOptions,
+    SessionGone,
+    Storage,
+    StorageUnavailable,
+    get_session,
+)
 from aiosess.testing import FakeClock, FaultyStorage
 from tests.parity.conftest import Serve
-from tests.parity.helpers import count, id_in, kept, look, record_of, sent_cookie, session_of
+from tests.parity.helpers import (
+    EXPRESS,
+    count,
+    id_in,
+    kept,
+    look,
+    record_of,
+    sent_cookie,
+    session_of,
+    the_cookie,
+)
 from tests.parity.marks import parity
 
 
@@ -115,39 +134,89 @@ async def test_destroying_a_new_session_sends_no_cookie(
 ) -> None:
     async def handler(request: web.Request) -> web.Response:
         session = await session_of(request)
-        session["user"] = "bob"
         await session.destroy()
         return web.Response()
 
-    client = await serve(handler)
+    client = await serve(handler, **EXPRESS)
 
     response = await client.get("/")
 
     assert sent_cookie(response) is None
-    assert "create" not in watched.calls
+    assert watched.calls == []
+
+
+async def regenerate(request: web.Request) -> web.Response:
+    """Regenerate the session, and put in the path where it ends in "/put"."""
+    session = await session_of(request)
+    before = session.id
+    await session.regenerate()
+    found = dict(session)
+    if request.path.endswith("/put"):
+        session["page"] = request.path
+    return web.json_response([found, before == session.id])
 
 
 @parity("E106")
-async def test_regenerate_gives_an_empty_session_under_a_new_id(
+async def test_regenerate_keeps_an_empty_record_under_a_new_id_with_save_uninitialized(
     serve: Serve, storage: Storage
 ) -> None:
-    async def handler(request: web.Request) -> web.Response:
-        session = await session_of(request)
-        before = session.id
-        await session.regenerate()
-        found = dict(session)
-        session["page"] = request.path
-        return web.json_response([found, before == session.id])
+    client = await serve(regenerate, **EXPRESS)
+    first = await client.get("/")
 
-    client = await serve(handler)
-    first = await client.get("/a")
-
-    second = await client.get("/b")
+    second = await client.get("/")
 
     assert await second.json() == [{}, False]
     assert id_in(first) != id_in(second)
     assert await storage.load(id_in(first)) is None
-    assert (await record_of(storage, id_in(second)))["page"] == "/b"
+    assert (await record_of(storage, id_in(second))).keys() == {"cookie", "__aiosess"}
+
+
+@parity("E106")
+async def test_regenerate_gives_a_session_of_its_own_to_what_is_put_in_afterwards(
+    serve: Serve, storage: Storage
+) -> None:
+    client = await serve(regenerate)
+    first = await client.get("/a/put")
+
+    second = await client.get("/b/put")
+
+    assert await second.json() == [{}, False]
+    assert id_in(first) != id_in(second)
+    assert await storage.load(id_in(first)) is None
+    assert (await record_of(storage, id_in(second)))["page"] == "/b/put"
+
+
+_EMPTY_IS_NOT_KEPT = (
+    "without `save_uninitialized` Express keeps an empty record even so, also of a session that "
+    "was new; here an empty session has none, and the cookie that would lead nowhere is cleared"
+)
+
+
+@parity("E106", differs=_EMPTY_IS_NOT_KEPT)
+async def test_regenerate_alone_leaves_neither_a_record_nor_a_cookie(
+    serve: Serve, storage: Storage, watched: FaultyStorage
+) -> None:
+    client = await serve(regenerate)
+    first = await client.get("/put")
+    watched.calls.clear()
+
+    second = await client.get("/")
+
+    assert await storage.load(id_in(first)) is None
+    assert "create" not in watched.calls
+    assert (the_cookie(second).value, the_cookie(second).attributes["max-age"]) == ("", "0")
+
+
+@parity("E106", differs=_EMPTY_IS_NOT_KEPT)
+async def test_a_new_session_that_was_regenerated_is_not_kept(
+    serve: Serve, watched: FaultyStorage
+) -> None:
+    client = await serve(regenerate)
+
+    response = await client.get("/")
+
+    assert sent_cookie(response) is None
+    assert watched.calls == []
 
 
 @parity("E107")
@@ -156,8 +225,8 @@ async def test_reload_shows_what_another_request_wrote_meanwhile(serve: Serve) -
 
     async def handler(request: web.Request) -> web.Response:
         session = await session_of(request)
+        session["page"] = request.path
         if request.path != "/foo":
-            session["page"] = request.path
             return web.Response()
         arrived.set()
         await written.wait()
@@ -165,7 +234,10 @@ async def test_reload_shows_what_another_request_wrote_meanwhile(serve: Serve) -
         await session.reload()
         return web.json_response([before, session["page"]])
 
-    client = await serve(handler)
+    async def show(request: web.Request) -> web.Response:
+        return await (look if request.path == "/look" else handler)(request)
+
+    client = await serve(show)
     await client.get("/start")
     slow = asyncio.ensure_future(client.get("/foo"))
     await arrived.wait()
@@ -173,25 +245,108 @@ async def test_reload_shows_what_another_request_wrote_meanwhile(serve: Serve) -
     await client.get("/bar")
     written.set()
 
-    assert await (await slow).json() == ["/start", "/bar"]
+    assert await (await slow).json() == ["/foo", "/bar"]
+    assert await (await client.get("/look")).json() == {"page": "/bar"}
+
+
+async def try_to_reload(request: web.Request) -> web.Response:
+    """Put in the path, and answer what a reload that fails leaves of the session."""
+    session = await session_of(request)
+    session["page"] = request.path
+    try:
+        await session.reload()
+    except (SessionGone, StorageUnavailable) as error:
+        return web.json_response([type(error).__name__, dict(session)])
+    raise AssertionError("there was something to reload")
 
 
 @parity("E108")
 async def test_reload_without_a_record_is_an_error(serve: Serve, storage: Storage) -> None:
     async def handler(request: web.Request) -> web.Response:
-        session = await session_of(request)
-        session["user"] = "bob"
-        if request.path == "/reload":
-            await storage.delete(session.id)
-            await session.reload()
-        return web.Response()
+        if request.path == "/":
+            return await kept(request)
+        await storage.delete((await session_of(request)).id)
+        return await try_to_reload(request)
+
+    client = await serve(handler, **EXPRESS)
+    await client.get("/")
+
+    response = await client.get("/foo")
+
+    assert (await response.json())[0] == "SessionGone"
+
+
+@parity(
+    "E108",
+    differs="the session is over and its cookie cleared, where Express writes the record anew at "
+    "the end of the request: whoever was logged out meanwhile would be logged in again",
+)
+async def test_a_session_that_could_not_be_reloaded_is_not_brought_back(
+    serve: Serve, storage: Storage
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        if request.path == "/":
+            return await kept(request)
+        await storage.delete((await session_of(request)).id)
+        return await try_to_reload(request)
+
+    client = await serve(handler, **EXPRESS)
+    first = await client.get("/")
+
+    second = await client.get("/foo")
+
+    assert await storage.load(id_in(first)) is None
+    assert (the_cookie(second).value, the_cookie(second).attributes["max-age"]) == ("", "0")
+
+
+@parity("S17")
+async def test_a_session_that_could_not_be_reloaded_still_shows_what_was_put_in(
+    serve: Serve, storage: Storage
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        if request.path == "/":
+            return await kept(request)
+        await storage.delete((await session_of(request)).id)
+        return await try_to_reload(request)
 
     client = await serve(handler)
     await client.get("/")
 
-    response = await client.get("/reload")
+    response = await client.get("/foo")
 
-    assert response.status == 500
+    assert await response.json() == ["SessionGone", {"user": "bob", "page": "/foo"}]
+
+
+@parity("S17")
+async def test_a_new_session_that_cannot_be_reloaded_keeps_what_was_put_in(
+    serve: Serve, storage: Storage
+) -> None:
+    client = await serve(try_to_reload)
+
+    response = await client.get("/foo")
+
+    assert await response.json() == ["SessionGone", {"page": "/foo"}]
+    assert (await record_of(storage, id_in(response)))["page"] == "/foo"
+
+
+@parity("S17")
+async def test_what_was_put_in_is_saved_though_the_storage_did_not_answer_to_reload(
+    serve: Serve, storage: Storage, watched: FaultyStorage
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        if request.path == "/":
+            return await kept(request)
+        await session_of(request)
+        watched.fail(times=1, verbs=("load",))
+        return await try_to_reload(request)
+
+    client = await serve(handler)
+    first = await client.get("/")
+
+    response = await client.get("/foo")
+
+    assert await response.json() == ["StorageUnavailable", {"user": "bob", "page": "/foo"}]
+    assert (await record_of(storage, id_in(first)))["page"] == "/foo"
 
 
 @parity("E109")
@@ -229,6 +384,50 @@ async def test_save_writes_at_once(serve: Serve, storage: Storage) -> None:
     response = await client.get("/")
 
     assert (await response.json())["user"] == "bob"
+
+
+async def save_what_is_there(request: web.Request) -> web.Response:
+    """Put in the same each time, and save it."""
+    session = await session_of(request)
+    session["hit"] = True
+    if request.path == "/reload":
+        with contextlib.suppress(SessionGone):
+            await session.reload()
+    await session.save()
+    return web.Response()
+
+
+@parity(
+    "E111",
+    "E112",
+    "E113",
+    differs="where nothing was changed, `save()` itself writes nothing either; `changed()` before "
+    "it has it written",
+)
+@pytest.mark.parametrize(
+    ("path", "options", "calls"),
+    [
+        ("/", {}, ["create", "load"]),
+        ("/", EXPRESS, ["create", "load"]),
+        ("/reload", EXPRESS, ["create", "load", "load"]),
+    ],
+)
+async def test_saving_by_hand_what_did_not_change_writes_nothing(
+    *,
+    serve: Serve,
+    watched: FaultyStorage,
+    storage: Storage,
+    path: str,
+    options: dict[str, Any],
+    calls: list[str],
+) -> None:
+    client = await serve(save_what_is_there, **options)
+    first = await client.get(path)
+
+    await client.get(path)
+
+    assert watched.calls == calls
+    assert (await record_of(storage, id_in(first)))["hit"] is True
 
 
 async def save_by_hand(request: web.Request) -> web.Response:

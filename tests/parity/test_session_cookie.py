@@ -17,6 +17,7 @@ from aiosess.testing import FakeClock, FaultyStorage
 from tests.conftest import MakeOptions
 from tests.parity.conftest import Serve
 from tests.parity.helpers import (
+    EXPRESS,
     HTTPS,
     count,
     id_in,
@@ -37,12 +38,69 @@ async def test_attributes_can_be_set_for_one_session(serve: Serve) -> None:
         session.cookie.secure = True
         return web.Response()
 
-    client = await serve(handler, cookie=CookieOptions(secure=False), proxy=True)
+    client = await serve(handler, cookie=CookieOptions(secure=False), proxy=True, **EXPRESS)
 
     attributes = the_cookie(await client.get("/", headers=HTTPS)).attributes
 
     assert "httponly" not in attributes
     assert "secure" in attributes
+
+
+async def show_to_scripts(request: web.Request) -> web.Response:
+    """Change nothing but an attribute of the cookie, and answer what it was."""
+    session = await session_of(request)
+    before = session.cookie.httponly
+    session.cookie.httponly = False
+    return web.json_response(before)
+
+
+_COOKIE_IS_KEPT = (
+    "it is, and so is a new one: what a handler set for one session is kept without a value having "
+    "to be changed as well"
+)
+
+
+@parity("S15", differs=_COOKIE_IS_KEPT)
+async def test_a_session_of_which_only_the_cookie_was_changed_is_kept_and_sent(
+    serve: Serve, watched: FaultyStorage
+) -> None:
+    client = await serve(show_to_scripts)
+
+    responses = [await client.get("/") for _ in range(2)]
+
+    assert [await each.json() for each in responses] == [True, False]
+    assert watched.calls == ["create", "load"]
+    assert "httponly" not in the_cookie(responses[0]).attributes
+
+
+@parity("S15", differs=_COOKIE_IS_KEPT)
+async def test_a_record_of_which_only_the_cookie_was_changed_is_written(
+    serve: Serve, watched: FaultyStorage
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return await (kept if request.path == "/begin" else show_to_scripts)(request)
+
+    client = await serve(handler)
+    await client.get("/begin")
+
+    response = await client.get("/")
+
+    assert watched.calls == ["create", "load", "replace"]
+    assert "httponly" not in the_cookie(response).attributes
+
+
+@parity(
+    "S16",
+    differs="as `Max-Age` and `Expires`: a browser whose clock is wrong goes by the first "
+    "(RFC 6265, section 5.3)",
+)
+async def test_the_end_of_a_cookie_is_sent_as_an_age_and_as_a_date(serve: Serve) -> None:
+    client = await serve(kept, cookie=CookieOptions(max_age=60))
+
+    attributes = the_cookie(await client.get("/")).attributes
+
+    assert attributes["max-age"] == "60"
+    assert "expires" in attributes
 
 
 @parity("E116")
@@ -73,7 +131,7 @@ async def test_the_options_attributes_and_the_sessions_own_come_together(serve: 
     cookie = CookieOptions(
         httponly=False, max_age=5, path="/admin", priority="high", secure=True, samesite=False
     )
-    client = await serve(handler, cookie=cookie)
+    client = await serve(handler, cookie=cookie, **EXPRESS)
 
     attributes = the_cookie(await client.get("/admin")).attributes
 
@@ -281,3 +339,12 @@ async def test_partitioned_is_sent_where_it_is_asked_for(
     attributes = the_cookie(await client.get("/", headers=HTTPS)).attributes
 
     assert ("partitioned" in attributes) is is_sent
+
+
+@parity("E136", differs="over TLS only: without Secure, browsers refuse such a cookie")
+async def test_partitioned_is_left_out_where_the_cookie_is_not_secure(serve: Serve) -> None:
+    client = await serve(kept, cookie=CookieOptions(partitioned=True))
+
+    attributes = the_cookie(await client.get("/")).attributes
+
+    assert not attributes.keys() & {"partitioned", "secure"}

@@ -545,7 +545,17 @@ async def test_closing_twice_is_harmless(redis_server: RedisServer, session_id: 
     await storage.close()
 
 
-async def test_nothing_is_connected_before_the_first_call() -> None:
+async def test_nothing_is_connected_before_the_first_call(
+    redis_server: RedisServer, client: Redis, session_id: str
+) -> None:
+    async with RedisStorage.from_url(redis_server.url, client_name=session_id) as storage:
+        before = await connections(client, session_id)
+        await storage.load(session_id)
+
+        assert (before, await connections(client, session_id)) == (0, 1)
+
+
+async def test_closing_what_was_never_used_needs_no_server() -> None:
     storage = RedisStorage.from_url(f"redis://127.0.0.1:{free_port()}")
 
     await storage.close()

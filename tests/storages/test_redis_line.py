@@ -671,6 +671,7 @@ def test_a_storage_that_is_forgotten_unclosed_leaves_no_task_and_no_error_behind
     )
 
     assert ran.stdout == "done\n"
-    assert "pending" not in ran.stderr
+    # Not "pending" alone: where something took long, the debug mode names tasks that are well.
+    assert "Task was destroyed but it is pending" not in ran.stderr
     assert "never retrieved" not in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -217,6 +217,21 @@ def test_the_idle_timeout_is_the_cookies_max_age_or_a_day(
 
 
 @pytest.mark.parametrize(
+    ("given", "idle"),
+    [
+        ({}, DAY),
+        ({"cookie": CookieOptions(max_age=60)}, DAY),
+        ({"cookie": CookieOptions(max_age=30 * DAY)}, DAY),
+        ({"cookie": CookieOptions(max_age=60), "idle_timeout": 30}, 30),
+    ],
+)
+def test_without_a_max_age_of_its_own_a_session_has_a_day_or_the_idle_timeout_that_was_given(
+    given: dict[str, Any], idle: float
+) -> None:
+    assert options(**given).plan.records.timeouts.idle_without_max_age == idle
+
+
+@pytest.mark.parametrize(
     ("touch_after", "expected"),
     [("5%", 5), ("0%", 0), ("12.5 %", 12.5), (0, 0), (7, 7), (timedelta(seconds=9), 9)],
 )

@@ -177,6 +177,10 @@ async def test_loading_does_not_lengthen_a_records_life(bench: Bench) -> None:
         (b"\xff", "not JSON: UnicodeDecodeError"),
         (b"[]", "JSON, but list and not an object"),
         (b"{}", "an object without a cookie"),
+        (
+            b'{"cookie":{},"a":1e400}',
+            "a number beyond float, of which only infinity would be left",
+        ),
     ],
 )
 async def test_a_record_that_cannot_be_read_counts_as_absent_and_is_logged_once(
@@ -293,6 +297,67 @@ async def test_a_sessions_own_max_age_is_its_idle_timeout(bench: Bench) -> None:
     bench.clock.advance(5 * IDLE - 1)
 
     assert (await bench.load()).cookie.max_age == 5 * IDLE
+
+
+FOR_IDLE = CookieOptions(secure=False, max_age=IDLE)
+# What connect-redis calls ttl, and has for cookies that end with the browser.
+WITHOUT_AGE = Timeouts(idle=IDLE, idle_without_max_age=5 * IDLE, touch_after=IDLE / 2)
+
+
+async def keep_without_age(repository: SessionRepository) -> SessionState:
+    """Keep a session under "id" whose cookie is to end with the browser, whatever the options."""
+    state = repository.fresh("id", FOR_IDLE)
+    state.cookie.max_age = None
+    await repository.create(state)
+    return state
+
+
+async def test_a_session_that_took_its_max_age_back_lives_as_long_as_one_that_never_had_any(
+    bench: Bench,
+) -> None:
+    await keep_without_age(bench.another(timeouts=WITHOUT_AGE))
+
+    bench.clock.advance(5 * IDLE - 1)
+    is_there = await bench.memory.load("id") is not None
+    bench.clock.advance(1)
+
+    assert is_there
+    assert await bench.memory.load("id") is None
+
+
+async def test_a_touch_does_not_shorten_the_life_of_such_a_session(bench: Bench) -> None:
+    repository = bench.another(timeouts=WITHOUT_AGE)
+    state = await keep_without_age(repository)
+
+    await repository.touch(state)
+
+    bench.clock.advance(5 * IDLE - 1)
+    assert await bench.memory.load("id") is not None
+
+
+@pytest.mark.parametrize(("without_age", "is_due"), [(IDLE / 10, True), (IDLE * 10, False)])
+async def test_such_a_session_is_touched_each_time_where_its_life_is_shorter_than_that_of_others(
+    *, bench: Bench, without_age: float, is_due: bool
+) -> None:
+    timeouts = Timeouts(idle=IDLE, idle_without_max_age=without_age, touch_after=IDLE / 2)
+    repository = bench.another(timeouts=timeouts)
+
+    state = await keep_without_age(repository)
+
+    assert repository.lifetime.is_touch_due(state) is is_due
+
+
+async def test_a_session_with_a_fixed_end_is_touched_no_more_often_for_having_no_max_age(
+    bench: Bench,
+) -> None:
+    timeouts = Timeouts(idle=IDLE, idle_without_max_age=IDLE / 10, touch_after=IDLE / 2)
+    repository = bench.another(timeouts=timeouts)
+    state = repository.fresh("id", FOR_IDLE)
+    state.cookie.expires = datetime(2099, 1, 1, tzinfo=UTC)
+
+    await repository.create(state)
+
+    assert not repository.lifetime.is_touch_due(state)
 
 
 # Create

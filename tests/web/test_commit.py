@@ -696,6 +696,24 @@ async def test_a_response_with_an_error_status_still_saves(connect: Connect, sta
     assert counts == [1, 2]
 
 
+@pytest.mark.parametrize("returned", [None, "text"])
+async def test_a_handler_that_returns_no_response_is_a_500_that_says_so_and_keeps_nothing(
+    connect: Connect, storage: Storage, caplog: pytest.LogCaptureFixture, returned: Any
+) -> None:
+    async def handler(request: web.Request) -> Any:
+        (await session_of(request))["fruit"] = "pear"
+        return returned
+
+    await keep(storage, "apple", fruit="apple")
+    client = await connect(handler, forgets=True)
+
+    response = await client.get("/handler", headers=signed("apple"))
+
+    assert response.status == 500
+    assert await kept(storage, "apple") == {"fruit": "apple"}
+    assert f"Expect response, not {type(returned)!r}" in caplog.text
+
+
 async def test_a_raised_http_error_still_saves(connect: Connect) -> None:
     async def handler(request: web.Request) -> web.Response:
         raise web.HTTPInternalServerError(text=(await views(request)).text)

@@ -319,6 +319,7 @@ BROKEN = {
     "empty": b"",
     "cut short": b'{"cookie": {"originalMaxAge": nul',
     "not JSON: NaN": b'{"cookie": {}, "n": NaN}',
+    "a number beyond float": b'{"cookie": {}, "n": [{"much": 1e400}]}',
     "a list": b"[1, 2]",
     "a str": b'"cookie"',
     "null": b"null",
@@ -355,6 +356,20 @@ async def test_a_record_that_cannot_be_read_is_replaced_by_what_is_put_in(
 
     assert await kept(storage, new_id) == {"fruit": "pear"}
     assert await storage.load("apple") is None
+
+
+@pytest.mark.parametrize("payload", BROKEN.values(), ids=BROKEN)
+async def test_a_record_that_cannot_be_read_stays_as_it_is_until_something_is_put_in(
+    connect: Connect, storage: Storage, payload: bytes
+) -> None:
+    await storage.create("apple", payload, 60)
+    client = await connect(show, forgets=True)
+
+    await client.get("/show", headers=signed("apple"))
+
+    stored = await storage.load("apple")
+    assert stored is not None
+    assert stored.payload == payload
 
 
 async def test_a_record_that_cannot_be_read_is_logged_once_and_without_its_id(

@@ -186,6 +186,29 @@ async def test_reload_of_a_new_session_raises_and_what_is_put_in_afterwards_is_k
     assert len(cookies_set(response)) == 1
 
 
+async def test_a_reload_that_gets_no_answer_changes_neither_the_data_nor_the_cookie_nor_the_new_id(
+    connect: Connect, storage: Storage, faulty: FaultyStorage
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.renew_id()
+        session["n"] = 1
+        session.cookie.max_age = 60
+        faulty.fail(times=1, verbs=("load",))
+        with pytest.raises(StorageUnavailable):
+            await session.reload()
+        return web.Response(text=session.id)
+
+    await keep(storage, "apple", fruit="apple")
+    client = await connect(handler, storage=faulty, forgets=True)
+
+    response = await client.get("/handler", headers=signed("apple"))
+
+    assert await response.text() != "apple"
+    assert await kept(storage, await response.text()) == {"fruit": "apple", "n": 1}
+    assert "; Max-Age=60;" in cookies_set(response)[0]
+
+
 async def test_rollback_forgets_data_cookie_and_id(connect: Connect, storage: Storage) -> None:
     async def handler(request: web.Request) -> web.Response:
         session = await session_of(request)

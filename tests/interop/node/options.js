@@ -1,11 +1,10 @@
 'use strict'
 
-const { RedisStore } = require('connect-redis')
-const { createClient } = require('redis')
-
 // The options of express-session as the environment gives them, on a store that is connected.
 module.exports = async () => {
-  const { REDIS_URL, SECRET, COOKIE, OPTIONS = '{}' } = process.env
+  const { REDIS_URL, SECRET, COOKIE, STORE, CLIENT, OPTIONS = '{}' } = process.env
+  const { RedisStore } = require(STORE)
+  const { createClient } = require(CLIENT)
   const client = createClient({ url: REDIS_URL })
   await client.connect()
   return {

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from http.cookies import Morsel
 from pathlib import Path
 from typing import Any, Final, TypeAlias
+from urllib.parse import quote, unquote
 
 import pytest
 from aiohttp import ClientSession, CookieJar, web
@@ -29,9 +30,18 @@ _FOLDER: Final = Path(__file__).parent
 
 
 class NodeServer(Server):
-    """The application in *script*, with these options of express-session."""
+    """The application in *script*, with these options of express-session.
 
-    def __init__(self, script: str, redis: RedisServer, options: dict[str, Any]) -> None:
+    *packages* are the store and the client to take, by the names that package.json gives them.
+    """
+
+    def __init__(
+        self,
+        script: str,
+        redis: RedisServer,
+        options: dict[str, Any],
+        packages: tuple[str, str] = ("connect-redis", "redis"),
+    ) -> None:
         install()
         port = free_port()
         environment = {
@@ -41,6 +51,7 @@ class NodeServer(Server):
             "COOKIE": COOKIE,
             "OPTIONS": json.dumps(options),
         }
+        environment["STORE"], environment["CLIENT"] = packages
         variables = [f"{name}={value}" for name, value in environment.items()]
         super().__init__(["env", *variables, binary("node"), str(_FOLDER / script)], port)
 
@@ -73,7 +84,9 @@ class Browser:
     """One cookie jar; asks peers to do things to their session."""
 
     def __init__(self) -> None:
-        self._session = ClientSession(cookie_jar=CookieJar(unsafe=True))
+        # Browsers send a cookie back as it came; aiohttp would put some into quotes.
+        jar = CookieJar(unsafe=True, quote_cookie=False)
+        self._session = ClientSession(cookie_jar=jar)
         self.status = 0
         self.set_cookie: str | None = None
 
@@ -87,15 +100,23 @@ class Browser:
 
     @property
     def cookie(self) -> str | None:
+        """The session cookie's value, decoded: Fastify encodes less of it than the others."""
+        sent = self.cookie_as_sent
+        return None if sent is None else unquote(sent)
+
+    @property
+    def cookie_as_sent(self) -> str | None:
         """The session cookie's value, as it travels."""
         morsel = self._morsel
         return None if morsel is None else morsel.value
 
     def come_back_with(self, cookie: str) -> None:
         """Have this value in the session cookie."""
-        self._session.cookie_jar.update_cookies({COOKIE: cookie}, URL("http://127.0.0.1"))
+        self._session.cookie_jar.update_cookies(
+            {COOKIE: quote(cookie, safe="")}, URL("http://127.0.0.1")
+        )
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the window."""
         await self._session.close()
 
