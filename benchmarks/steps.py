@@ -6,7 +6,8 @@
 
 A step is one instruction of CPython's bytecode. What C code does within a step is not seen: that
 is what instructions.py counts. But each step costs about the same in a server whose requests find
-the processor's caches full of other things, and here it has a name.
+the processor's caches full of other things, and here it has a name. On memcached, which sends its
+answers in a varying number of pieces, a request differs by two steps or three from run to run.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from instructions import CASES, CONNECTIONS, Case, back_ends, begun
+from revisions import ROOT
+
+# The package that is counted is the one beside this file, whichever is installed.
+sys.path.insert(0, str(ROOT))
+from cases import CASES, CONNECTIONS, Case, back_ends, begun
 
 TIMES = 2
-_HERE = Path(__file__).parent.parent
 
 
 class Steps:
@@ -49,8 +53,8 @@ class Steps:
 
 def _name(frame: FrameType) -> str:
     path = Path(frame.f_code.co_filename)
-    if path.is_relative_to(_HERE / "aiosess"):
-        where = path.relative_to(_HERE).as_posix()
+    if path.is_relative_to(ROOT / "aiosess"):
+        where = path.relative_to(ROOT).as_posix()
     else:
         where = "/".join(path.parts[-2:])
     return f"{where}:{frame.f_code.co_qualname}"
