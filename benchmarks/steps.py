@@ -20,6 +20,7 @@ import logging
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -72,7 +73,7 @@ async def counted(case: Case) -> Steps:
 
 def ask(case: Case) -> dict[str, list[float]]:
     """Return steps and calls for one request, by function; each case has a process of its own."""
-    command = [sys.executable, __file__, "--run", json.dumps(list(vars(case).values()))]
+    command = [sys.executable, __file__, "--run", case.name, "--storage", case.storage]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, list[float]] = json.loads(finished.stdout)
     return found
@@ -83,11 +84,13 @@ def main() -> None:
     parser.add_argument("--only", metavar="NAMES", help="these cases, * allowed, with commas")
     parser.add_argument("--functions", metavar="N", type=int, default=0, help="show the first N")
     parser.add_argument("--of", metavar="TEXT", default="", help="only functions whose name has it")
-    parser.add_argument("--run", metavar="CASE", help=argparse.SUPPRESS)
+    parser.add_argument("--run", metavar="NAME", help="count this case, and print all as JSON")
+    parser.add_argument("--storage", metavar="URL", help="where --run finds its storage")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
     if arguments.run:
-        steps = asyncio.run(counted(Case(*json.loads(arguments.run))))
+        (case,) = (each for each in CASES if each.name == arguments.run)
+        steps = asyncio.run(counted(replace(case, storage=arguments.storage or case.storage)))
         times = TIMES * CONNECTIONS
         print(
             json.dumps(
