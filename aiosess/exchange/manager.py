@@ -17,7 +17,7 @@ from aiosess.interop.borrowed import ForeignStorage
 from aiosess.options import SessionOptions
 from aiosess.records.repository import Keeper
 from aiosess.storages import Closeable
-from aiosess.storages.guard import held_to
+from aiosess.storages.guard import guarded
 from aiosess.transports.cookie import Signer
 
 __all__ = ["Sessions"]
@@ -68,7 +68,7 @@ class Sessions:
         if isinstance(options.storage, AbstractStorage):
             self.foreign = ForeignStorage(options.storage, options.retry_policy)
         else:
-            storage = held_to(options.storage, options.retry_policy)
+            storage = guarded(options.storage, options.retry_policy)
             self.keeper = Keeper(storage, options.keeper_options)
         self.is_eager = options.is_eager
         self.acts_on_reads = options.rules.acts_on_reads

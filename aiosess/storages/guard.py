@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
 from aiosess.errors import OptionsError, StorageUnavailable
 from aiosess.storages import (
-    MemoryStorage,
     PunctualStorage,
     Storage,
     Stored,
@@ -18,7 +17,7 @@ from aiosess.storages import (
 )
 from aiosess.timeouts import Duration, seconds
 
-__all__ = ["Retries", "RetryPolicy", "RetryingStorage", "held_to", "no_wait"]
+__all__ = ["Retries", "RetryPolicy", "RetryingStorage", "guarded", "no_wait"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,17 +94,29 @@ class Retries:
             await self._sleep(self._policy.pause(retry))
 
 
-def held_to(storage: Storage, policy: RetryPolicy) -> Storage:
-    """Return *storage* with the time limit and the retries of *policy*."""
-    if type(storage) is MemoryStorage:
-        # It always answers, and at once.
-        return storage
+@runtime_checkable
+class _Instant(Protocol):
+    """A storage that says whether it always answers, and at once."""
+
+    @property
+    def is_instant(self) -> bool: ...
+
+
+def guarded(storage: Storage, policy: RetryPolicy) -> Storage:
+    """Return *storage* with what it lacks of the time limit and the retries of *policy*.
+
+    A punctual storage keeps to the limit itself, and one that always answers needs no retries.
+    """
     punctual = storage.within(policy.timeout) if isinstance(storage, PunctualStorage) else None
-    if punctual is not None and not policy.retries:
+    if punctual is not None and (not policy.retries or _always_answers(punctual)):
         return punctual
     wrapped = RetryingStorage(punctual or storage, policy, is_punctual=punctual is not None)
     # To pyright, a function that returns a coroutine is none that is async.
     return cast("Storage", wrapped)
+
+
+def _always_answers(storage: Storage) -> bool:
+    return isinstance(storage, _Instant) and storage.is_instant
 
 
 class RetryingStorage:

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, ClassVar, Final, Self, TypeAlias
 
 import msgspec
 
@@ -55,6 +55,14 @@ class MemoryStorage:
     the log, that it is not for several processes.
     """
 
+    is_instant: ClassVar[bool] = True
+    """Whether each verb answers at once and never fails; a subclass must say so of itself."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Take it that the verbs of a subclass may wait and fail, unless it says otherwise."""
+        super().__init_subclass__(**options)
+        cls.is_instant = vars(cls).get("is_instant", False)
+
     def __init__(
         self,
         *,
@@ -70,6 +78,13 @@ class MemoryStorage:
         self._ends = _Ends()
         self._versions = itertools.count(1)
         self._has_warned = False
+
+    def within(self, timeout: float) -> Self | None:  # noqa: ARG002 - it needs no time
+        """Return the storage itself, which waits for nothing, whatever the *timeout* in seconds.
+
+        ``None`` where a subclass may wait: the time has to be watched for it.
+        """
+        return self if self.is_instant else None
 
     def __len__(self) -> int:
         """Return how many records are in memory, expired ones that were not removed included."""
