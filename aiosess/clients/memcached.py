@@ -131,10 +131,10 @@ class MemcachedClient:
     ) -> Awaitable[Reply]:
         """Send *command*, which is about *key*, to the key's node; await the reply.
 
-        That raises OSError (``TimeoutError`` and ``ConnectionError`` are some) when there is
-        none, StorageUnavailable when there is none after *timeout* seconds. May be cancelled: a
-        command that was not sent yet is not sent, and the reply to one that was is thrown away
-        when it comes.
+        That raises StorageUnavailable when there is none, also when there is none after *timeout*
+        seconds, and StorageError when memcached refuses the username or password. May be
+        cancelled: a command that was not sent yet is not sent, and the reply to one that was is
+        thrown away when it comes.
         """
         nodes = self._nodes
         node = nodes[0] if len(nodes) == 1 else max(nodes, key=lambda node: node.score(key))
@@ -145,7 +145,7 @@ class MemcachedClient:
         return node.connect_and_ask(key, command, timeout)
 
     async def close(self) -> None:
-        """Close the connections; who waits for a reply gets ``ConnectionError``."""
+        """Close the connections; each call that waits for a reply raises StorageUnavailable."""
         for node in self._nodes:
             node.close()
 
@@ -184,9 +184,12 @@ class _Node:
         limit: float,
     ) -> Reply:
         asked_at = clock()
-        connection = await self.connect(limit)
-        answer: asyncio.Future[Reply] = connection.loop.create_future()
-        connection.take([(answer, command, asked_at, limit, key)])
+        try:
+            connection = await self.connect(limit)
+            answer: asyncio.Future[Reply] = connection.loop.create_future()
+            connection.take([(answer, command, asked_at, limit, key)])
+        except OSError as error:
+            raise _no_answer(error) from error
         return await answer
 
     async def connect(self, limit: float) -> _Connection:
@@ -290,7 +293,13 @@ class _Connection(Pipeline):
         kind = TimeoutError if isinstance(error, TimeoutError) else ConnectionResetError
         for answer, *_ in calls:
             # One error each: an error that is raised twice collects both tracebacks.
-            answer.set_exception(kind(str(error)))
+            answer.set_exception(_no_answer(kind(str(error))))
+
+
+def _no_answer(error: OSError) -> StorageUnavailable:
+    unavailable = StorageUnavailable(f"memcached did not answer: {type(error).__name__}: {error}")
+    unavailable.__cause__ = error
+    return unavailable
 
 
 def _read(data: bytes, start: int) -> tuple[Reply | None, bytes | None, int]:

@@ -122,10 +122,7 @@ class MemcachedStorage:
         """Keep *payload* under a free id (``add``); IdTaken when it is not."""
         key = self._key(session_id)
         command = b"add %b 0 %d %d\r\n%b\r\n" % (key, self._expires(ttl), len(payload), payload)
-        try:
-            reply = await self._client.ask(key, command, self._timeout)
-        except OSError as error:
-            raise _no_answer(error) from error
+        reply = await self._client.ask(key, command, self._timeout)
         if reply == b"STORED":
             return Value(payload)
         if reply == b"NOT_STORED":
@@ -135,10 +132,7 @@ class MemcachedStorage:
     async def load(self, session_id: str) -> Stored | None:
         """Return the record (``gets``), or ``None`` when there is none."""
         key = self._key(session_id)
-        try:
-            reply = await self._client.ask(key, b"gets %b\r\n" % key, self._timeout)
-        except OSError as error:
-            raise _no_answer(error) from error
+        reply = await self._client.ask(key, b"gets %b\r\n" % key, self._timeout)
         if isinstance(reply, Value):
             return new_stored(Stored, (reply.payload, reply))
         if reply == b"END":
@@ -159,10 +153,7 @@ class MemcachedStorage:
         key = self._key(session_id)
         end, size = self._expires(ttl), len(payload)
         command = b"cas %b 0 %d %d %b\r\n%b\r\n" % (key, end, size, unique, payload)
-        try:
-            reply = await self._client.ask(key, command, self._timeout)
-        except OSError as error:
-            raise _no_answer(error) from error
+        reply = await self._client.ask(key, command, self._timeout)
         if reply == b"STORED":
             return Value(payload)
         if reply == b"NOT_FOUND":
@@ -174,20 +165,14 @@ class MemcachedStorage:
     async def touch(self, session_id: str, ttl: float) -> bool:
         """Let the record live *ttl* seconds from now (``touch``); False when there is none."""
         key = self._key(session_id)
-        try:
-            command = b"touch %b %d\r\n" % (key, self._expires(ttl))
-            reply = await self._client.ask(key, command, self._timeout)
-        except OSError as error:
-            raise _no_answer(error) from error
+        command = b"touch %b %d\r\n" % (key, self._expires(ttl))
+        reply = await self._client.ask(key, command, self._timeout)
         return _is_done(reply, b"TOUCHED")
 
     async def delete(self, session_id: str) -> bool:
         """Remove the record (``delete``); False when there was none."""
         key = self._key(session_id)
-        try:
-            reply = await self._client.ask(key, b"delete %b\r\n" % key, self._timeout)
-        except OSError as error:
-            raise _no_answer(error) from error
+        reply = await self._client.ask(key, b"delete %b\r\n" % key, self._timeout)
         return _is_done(reply, b"DELETED")
 
     def _key(self, session_id: str) -> bytes:
@@ -219,10 +204,7 @@ class MemcachedStorage:
         """Return the error for a record that was not written; StorageUnavailable is raised."""
         if not (isinstance(reply, bytes) and reply.startswith(b"SERVER_ERROR object too large")):
             return _failed(reply)
-        try:
-            settings = await self._client.ask(key, b"stats settings\r\n", self._timeout)
-        except OSError as error:
-            raise _no_answer(error) from error
+        settings = await self._client.ask(key, b"stats settings\r\n", self._timeout)
         found = re.search(rb"^STAT item_size_max (\d+)", _line(settings), re.MULTILINE)
         limit = "" if found is None else f" of {int(found[1]):,} bytes"
         return StorageError(
@@ -230,10 +212,6 @@ class MemcachedStorage:
             f"limit{limit} for an item: keep less in the session, or start memcached with a "
             "larger -I"
         )
-
-
-def _no_answer(error: OSError) -> StorageUnavailable:
-    return StorageUnavailable(f"memcached did not answer: {type(error).__name__}: {error}")
 
 
 def _is_done(reply: Reply, done: bytes) -> bool:
