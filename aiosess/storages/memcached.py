@@ -10,12 +10,12 @@ import ssl
 import string
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final, Self, cast
 
 from aiosess.clients.memcached import MemcachedClient, Reply, Value
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
-from aiosess.storages.base import Stored, Version, new_stored
+from aiosess.storages._shared import Closing, new_stored
+from aiosess.storages.base import Stored, Version
 
 __all__ = ["MemcachedStorage"]
 
@@ -35,7 +35,7 @@ _MONTH: Final = 30 * 24 * 60 * 60
 _LAST_DATE: Final = 2**31 - 1
 
 
-class MemcachedStorage:
+class MemcachedStorage(Closing):
     """Keeps records on one memcached server or several, 1.4.8 or later.
 
     *client* is a ``MemcachedClient`` of ``aiosess.clients.memcached``; it is the
@@ -99,19 +99,6 @@ class MemcachedStorage:
         limited = copy.copy(self)
         limited._timeout = timeout  # noqa: SLF001 - it is one of us
         return limited
-
-    async def __aenter__(self) -> Self:
-        """Return the storage itself; leaving closes it."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close what the storage opened itself."""
-        await self.close()
 
     async def close(self) -> None:
         """Close the client if ``from_url`` made it; one that was handed in stays open."""

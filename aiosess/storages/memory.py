@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Final, Self, TypeAlias
 import msgspec
 
 from aiosess.errors import Conflict, IdTaken, OptionsError
-from aiosess.storages.base import Stored, Version, new_stored
+from aiosess.storages._shared import new_stored
+from aiosess.storages.base import Stored, Version
 
 __all__ = ["MemoryStorage"]
 

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import math
 from functools import partial
-from types import TracebackType
 from typing import Any, Final, Self, cast
 
 from redis import exceptions
@@ -16,7 +15,8 @@ from redis.backoff import NoBackoff
 
 from aiosess.clients.redis import ClientLine, RedisLine, line_of
 from aiosess.errors import Conflict, IdTaken, OptionsError
-from aiosess.storages.base import Stored, Version, new_stored
+from aiosess.storages._shared import Closing, new_stored
+from aiosess.storages.base import Stored, Version
 
 __all__ = ["RedisStorage"]
 
@@ -49,7 +49,7 @@ _REPLACE_SHA: Final = _sha1(_REPLACE.encode()).hexdigest()
 _LOAD_AND_TOUCH_SHA: Final = _sha1(_LOAD_AND_TOUCH.encode()).hexdigest()
 
 
-class RedisStorage:
+class RedisStorage(Closing):
     """Keeps records on a Redis or Valkey server (single, Sentinel or Cluster), 6.0 or later.
 
     *client* is any ``redis.asyncio`` client, with ``decode_responses`` or without; it is the
@@ -112,19 +112,6 @@ class RedisStorage:
         limited = copy.copy(self)
         limited._timeout = timeout  # noqa: SLF001 - it is one of us
         return limited
-
-    async def __aenter__(self) -> Self:
-        """Return the storage itself; leaving closes it."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close what the storage opened itself."""
-        await self.close()
 
     async def close(self) -> None:
         """Close the client if ``from_url`` made it; one that was handed in stays open."""
