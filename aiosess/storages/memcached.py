@@ -17,7 +17,7 @@ from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, Storag
 from aiosess.storages._shared import Closing, new_stored
 from aiosess.storages.base import Stored, Version
 
-__all__ = ["MemcachedStorage"]
+__all__ = ["MemcachedClient", "MemcachedStorage"]
 
 # What may stand in a key, and how long it may be:
 # https://github.com/memcached/memcached/blob/master/doc/protocol.txt
@@ -38,10 +38,10 @@ _LAST_DATE: Final = 2**31 - 1
 class MemcachedStorage(Closing):
     """Keeps records on one memcached server or several, 1.4.8 or later.
 
-    *client* is a ``MemcachedClient`` of ``aiosess.clients.memcached``; it is the
-    application's to close. *prefix* stands before each session id. An id that cannot be part of
-    a key (too long, spaces, not ASCII) is kept under its SHA-256. Memcached counts in whole
-    seconds: a record lives its ttl at the least, and at the most two seconds longer.
+    *client* is a ``MemcachedClient``, which can be imported from here; it is the application's to
+    close. *prefix* stands before each session id. An id that cannot be part of a key (too long,
+    spaces, not ASCII) is kept under its SHA-256. Memcached counts in whole seconds: a record
+    lives its ttl at the least, and at the most two seconds longer.
 
     A memcached that is full drops the records that were not used for longest, and one that ends
     drops all: such a record is absent. A record larger than the server allows (``-I``, one
