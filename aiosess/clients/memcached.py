@@ -63,10 +63,10 @@ Reply: TypeAlias = Value | bytes
 class MemcachedClient:
     """Talks to memcached 1.4.8 or later, over one connection to each node.
 
-    - *nodes*: ``"host:port"``, ``"host"``, ``"[::1]:11211"`` or the path of a Unix socket. A key
-      belongs to one of them by its name alone (rendezvous hashing): where a node is added or
-      removed, only the keys that move to or from it change their place; the order is of no
-      importance. A node that is away is not stood in for, so that it cannot come back with
+    - *nodes*: ``"host:port"``, ``"host"``, ``"[::1]:11211"`` or the path of a Unix socket; their
+      order is of no importance. A key belongs to one of them by its name alone (rendezvous
+      hashing). Where a node is added or removed, only the keys that move to or from it change
+      their place. A node that is away is not stood in for, so that it cannot come back with
       records that were changed or deleted elsewhere meanwhile.
     - *timeout*: seconds in which a connection must stand, and after which a node that says
       nothing although it was asked is given up; the next call connects anew.
@@ -139,7 +139,7 @@ class MemcachedClient:
         nodes = self._nodes
         node = nodes[0] if len(nodes) == 1 else max(nodes, key=lambda node: node.score(key))
         connection = node.connection
-        # Where the connection stands, a coroutine would only hand on what the future says.
+        # A connection that stands is asked at once: its future is all that there is to await.
         if connection is not None and connection.loop is asyncio.get_running_loop():
             return connection.ask(command, timeout, key)
         return node.connect_and_ask(key, command, timeout)
@@ -201,7 +201,7 @@ class _Node:
         task = self._connecting
         if task is None or task.done() or task.get_loop() is not loop:
             task = self._connecting = loop.create_task(self._connect(loop))
-            # Who was cancelled meanwhile does not look at the outcome.
+            # A task that was cancelled meanwhile does not look at the outcome.
             task.add_done_callback(_look_at)
         # Unlike an awaited task, one that is waited for outlives the cancelled waiter.
         await asyncio.wait([task], timeout=limit if limit < math.inf else None)

@@ -1,7 +1,7 @@
 """One connection to Redis for all requests of a process: what they ask in one tick goes together.
 
 redis-py's pool gives each command a connection of its own, and each a write and a read. Here the
-commands of all requests share one connection: those of one tick of the event loop leave in one
+commands of all requests share one connection. Those of one tick of the event loop leave in one
 write, and the answers, which Redis gives in order, are handed out as they come. redis-py still
 makes the connection (URL, TLS, credentials, Sentinel) and lends it; hiredis reads the protocol.
 """
@@ -129,7 +129,7 @@ def line_of(client: Redis | RedisCluster) -> RedisLine | ClusterLine | ClientLin
     if _pack is None or not _is_lent() or "execute_command" in _overridden(client):
         return own
     if isinstance(client, RedisCluster):
-        # Who wants replicas to answer has no one connection for a key.
+        # Where replicas may answer, no one connection is that of a key.
         reads_elsewhere = client.read_from_replicas or client.load_balancing_strategy
         return own if reads_elsewhere else ClusterLine(client)
     if not isinstance(client, Redis) or client.single_connection_client:
@@ -211,9 +211,9 @@ class ClientLine:
 class ClusterLine:
     """Sends each command over the line of the node that has its key.
 
-    redis-py knows which node that is, and does what a node did not do: where the key has moved,
-    and after a connection was lost or a call given up, the cluster's client is asked instead, so
-    that it learns who has the key now.
+    redis-py knows which node that is. Where the key has moved, and after a connection was lost or
+    a call given up, the cluster's client is asked instead. So what the node did not do is done,
+    and the client learns which node has the key now.
     """
 
     def __init__(self, client: RedisCluster) -> None:

@@ -145,25 +145,25 @@ class RetryingStorage:
     # Plain functions: a coroutine for each would only hand on what another one does.
 
     def create(self, session_id: str, payload: bytes, ttl: float) -> Coroutine[Any, Any, Version]:
-        """As the storage does, with retries."""
+        """Keep *payload* under a free id, with retries; raise IdTaken when it is not."""
         return self._try(self._storage.create, session_id, payload, ttl)
 
     def load(self, session_id: str) -> Coroutine[Any, Any, Stored | None]:
-        """As the storage does, with retries."""
+        """Return the record, or ``None`` when there is none, with retries."""
         return self._try(self._storage.load, session_id)
 
     def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
     ) -> Coroutine[Any, Any, Version]:
-        """As the storage does, with retries."""
+        """Put *payload* in the place of *expected*, with retries; raise Conflict when it is not."""
         return self._try(self._storage.replace, session_id, payload, ttl, expected=expected)
 
     def touch(self, session_id: str, ttl: float) -> Coroutine[Any, Any, bool]:
-        """As the storage does, with retries."""
+        """Let the record live *ttl* seconds from now, with retries; False when there is none."""
         return self._try(self._storage.touch, session_id, ttl)
 
     def delete(self, session_id: str) -> Coroutine[Any, Any, bool]:
-        """As the storage does, with retries."""
+        """Remove the record, with retries; False when there was none."""
         return self._try(self._storage.delete, session_id)
 
 

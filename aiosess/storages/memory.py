@@ -51,9 +51,9 @@ class MemoryStorage:
     or take a five-hundredth of its life; after many were touched, that is the nearest among 32.
 
     Each create and load looks at up to 32 records whose end has come, and removes those that were
-    not extended, so that what nobody asks for is freed as well, and a million that expire at once
-    pause nothing. No call goes through all records, nor does the garbage collector. Says once, in
-    the log, that it is not for several processes.
+    not extended. So what nobody asks for is freed as well, and a million that expire at once pause
+    nothing. No call goes through all records, nor does the garbage collector. The first create
+    says in the log that the storage is not for several processes.
     """
 
     is_instant: ClassVar[bool] = True
@@ -118,7 +118,7 @@ class MemoryStorage:
         queue = self._ends.queue
         if queue and queue[0][0] <= now:
             self._sweep(now)
-        # What _find() does, with a call less.
+        # _find() with a call less, for each request loads.
         entry = self._shards[hash(session_id) % _SHARDS].get(session_id)
         if entry is None or entry.expires_at <= now:
             return None
@@ -129,7 +129,7 @@ class MemoryStorage:
     ) -> Version:
         """Put *payload* in the place of the version *expected*; Conflict when it is another."""
         now = self._clock()
-        # What _find() does, with a call less.
+        # _find() with a call less, for each change is a replace.
         entry = self._shards[hash(session_id) % _SHARDS].get(session_id)
         if entry is None or entry.expires_at <= now:
             raise Conflict(None)

@@ -56,8 +56,8 @@ class RedisStorage(Closing):
     application's to close. *prefix* stands before each session id. The version of a record is
     its payload, so that a change by Express is seen as one too.
 
-    With *multiplex* all requests of the process share one connection of the client's pool (to
-    each node of a cluster), and what they ask in one tick leaves in one write. A connection that
+    With *multiplex* all requests of the process share one connection of the client's pool, on a
+    cluster one to each node. What they ask in one tick leaves in one write. A connection that
     owes an answer for longer than the client's ``socket_timeout`` (without one: 5 s) is replaced.
     Without *multiplex*, and for clients that have no such connections
     (``single_connection_client``, a streaming credential provider, reads from replicas, classes
