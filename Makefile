@@ -64,15 +64,15 @@ bench-micro: $(VENV)/.bench ## The parts of a request, each by itself
 	$(BIN)/python benchmarks/micro.py $(ARGS)
 
 bench-memory: $(VENV)/.bench ## MemoryStorage with a million sessions: memory, calls, pauses
-	$(BIN)/python benchmarks/million.py --write benchmarks $(ARGS)
+	$(BIN)/python benchmarks/studies/million.py --write benchmarks/studies $(ARGS)
 
 bench-import: $(VENV)/.run ## What importing aiosess takes beside importing aiohttp.web
 	$(BIN)/python benchmarks/imports.py $(ARGS)
 
-bench-instructions: $(VENV)/.bench servers valgrind ## Instructions a request, exact on any machine (ARGS="--against HEAD")
+bench-instructions: $(VENV)/.test servers valgrind ## Instructions a request, exact on any machine (ARGS="--against HEAD")
 	$(BIN)/python benchmarks/instructions.py $(ARGS)
 
-bench-steps: $(VENV)/.bench servers ## Steps of the interpreter a request, and where (ARGS="--functions 20")
+bench-steps: $(VENV)/.test servers ## Steps of the interpreter a request, and where (ARGS="--functions 20")
 	$(BIN)/python benchmarks/steps.py $(ARGS)
 
 wrk valgrind:

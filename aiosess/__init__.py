@@ -1,9 +1,14 @@
 """Server-side sessions for aiohttp.web.
 
-Reading order: ``middleware`` (the life of one request), ``options`` (what can be configured),
-``commit`` (what the end of a request means), ``session`` (what a handler holds), ``keeper`` (one
-session against its storage), ``merge``, ``record``, ``cookie``, ``routes``, ``retry``, and
-``storages``, where the contract is ``storages.base``.
+Reading order:
+
+- ``middleware``: the life of one request
+- ``options``: what can be configured
+- ``session``: what a handler holds
+- ``exchange``: one request, from the session id that came to the one that goes
+- ``records``: one session, what is kept of it, and the rules for that
+- ``transports``: how the session id travels
+- ``storages``: what keeps bytes under an id; ``storages.base`` is the contract
 """
 
 from aiosess.attributes import CookieOptions, SessionCookie

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
-from typing import Any, Final, Literal, TypeAlias, cast
+from functools import cached_property, lru_cache, partial
+from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeVar, cast, overload
 
 import msgspec
 
@@ -27,6 +28,62 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 _FIRST_YEAR: Final = 1970
 _LAST_YEAR: Final = 9998
+
+
+def _check_path(path: object) -> None:
+    if not isinstance(path, str) or not path.startswith("/") or not _VALUE.fullmatch(path):
+        raise OptionsError(f"cookie path={path!r} must start with '/' and be plain ASCII without ;")
+
+
+def _check_domain(domain: object) -> None:
+    if domain is None:
+        return
+    if not isinstance(domain, str) or not re.fullmatch(r"\.?[A-Za-z0-9.-]+", domain):
+        raise OptionsError(
+            f"cookie domain={domain!r} is not a host name: give 'example.org' (IDNA-encoded)"
+        )
+
+
+def _check_expires(expires: object) -> None:
+    if expires is None:
+        return
+    if not isinstance(expires, datetime) or expires.tzinfo is None:
+        raise OptionsError(
+            f"cookie expires={expires!r} must be a datetime with a time zone: "
+            "datetime(..., tzinfo=UTC)"
+        )
+    # Beyond, the time cannot be written in UTC; browsers shorten what is over 400 days anyway.
+    if not _FIRST_YEAR <= expires.year <= _LAST_YEAR:
+        raise OptionsError(
+            f"cookie expires={expires!r} must be in the years {_FIRST_YEAR} to {_LAST_YEAR}"
+        )
+
+
+def _check_bool(value: object, name: str) -> None:
+    if not isinstance(value, bool):
+        raise OptionsError(f"cookie {name}={value!r} must be True or False")
+
+
+def _check_secure(secure: object) -> None:
+    if secure != "auto" and not isinstance(secure, bool):
+        raise OptionsError(f"cookie secure={secure!r} must be True, False or 'auto'")
+
+
+def _checked_samesite(samesite: object) -> SameSite:
+    if samesite is True:
+        return "strict"
+    if samesite is False:
+        return False
+    if isinstance(samesite, str) and samesite.lower() in {"lax", "strict", "none", "auto"}:
+        return cast("SameSite", samesite.lower())
+    raise OptionsError(
+        f"cookie samesite={samesite!r} must be 'lax', 'strict', 'none', 'auto', True or False"
+    )
+
+
+def _check_priority(priority: object) -> None:
+    if priority not in (None, "low", "medium", "high"):
+        raise OptionsError(f"cookie priority={priority!r} must be 'low', 'medium', 'high' or None")
 
 
 # Without slots, for the sake of ``head``.
@@ -102,7 +159,71 @@ class CookieOptions:
         return replace(self, secure=secure, samesite=samesite, partitioned=partitioned)
 
 
-class SessionCookie(msgspec.Struct, eq=False):
+T = TypeVar("T")
+
+
+class _Attribute(Generic[T]):
+    """An attribute of one session's cookie: what the session has of its own, else the option.
+
+    *check* raises OptionsError for a value that makes no sense, and then nothing is changed.
+    """
+
+    def __init__(self, check: Callable[[object], object]) -> None:
+        self._check = check
+
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, cookie: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, cookie: SessionCookie, owner: type) -> T: ...
+
+    def __get__(self, cookie: SessionCookie | None, owner: type) -> object:
+        if cookie is None:
+            return self
+        own, name = cookie.own, self._name
+        return own[name] if name in own else getattr(cookie.base, name)
+
+    def __set__(self, cookie: SessionCookie, value: T) -> None:
+        self._check(value)
+        _keep(cookie, self._name, value)
+
+
+def _keep(cookie: SessionCookie, name: str, value: object) -> None:
+    # What equals the option is not the session's own, so that a new option reaches it later.
+    if value == getattr(cookie.base, name):
+        cookie.own.pop(name, None)
+    else:
+        cookie.own[name] = value
+
+
+class _Attributes:
+    """The attributes of one session's cookie that are kept as they were set."""
+
+    __slots__ = ()
+
+    path: _Attribute[str] = _Attribute(_check_path)
+    """The path to which the cookie goes, and below."""
+
+    domain: _Attribute[str | None] = _Attribute(_check_domain)
+    """The domain to which the cookie goes; ``None``: this host only."""
+
+    httponly: _Attribute[bool] = _Attribute(partial(_check_bool, name="httponly"))
+    """Whether the cookie is hidden from the page's scripts."""
+
+    secure: _Attribute[bool] = _Attribute(partial(_check_bool, name="secure"))
+    """Whether the cookie goes over TLS only; ``"auto"`` is settled already."""
+
+    partitioned: _Attribute[bool] = _Attribute(partial(_check_bool, name="partitioned"))
+    """Whether the cookie is kept apart for each top-level site."""
+
+    priority: _Attribute[Priority | None] = _Attribute(_check_priority)
+    """The Priority attribute; ``None``: left out."""
+
+
+class SessionCookie(_Attributes, msgspec.Struct, eq=False):
     """The cookie of one session: the options' attributes, and what this session has of its own.
 
     Each attribute can be set for this session alone (``session.cookie.max_age = 30 * 86400`` for
@@ -117,26 +238,6 @@ class SessionCookie(msgspec.Struct, eq=False):
         return f"SessionCookie({self.base!r}, own={self.own!r})"
 
     @property
-    def path(self) -> str:
-        """The path to which the cookie goes, and below."""
-        return cast("str", self._get("path"))
-
-    @path.setter
-    def path(self, value: str) -> None:
-        _check_path(value)
-        self._set("path", value)
-
-    @property
-    def domain(self) -> str | None:
-        """The domain to which the cookie goes; ``None``: this host only."""
-        return cast("str | None", self._get("domain"))
-
-    @domain.setter
-    def domain(self, value: str | None) -> None:
-        _check_domain(value)
-        self._set("domain", value)
-
-    @property
     def max_age(self) -> float | None:
         """Seconds that the cookie lives after each time it is sent; ``None``: no such limit.
 
@@ -145,13 +246,14 @@ class SessionCookie(msgspec.Struct, eq=False):
         """
         if self.own.get("expires") is not None:
             return None
-        return cast("float | None", self._get("max_age"))
+        age = self.own.get("max_age", self.base.max_age)
+        return cast("float | None", age)
 
     @max_age.setter
     def max_age(self, value: Duration | None) -> None:
         age = None if value is None else seconds(value, name="session.cookie.max_age")
-        self._set("expires", None)
-        self._set("max_age", age)
+        _keep(self, "expires", None)
+        _keep(self, "max_age", age)
 
     @property
     def expires(self) -> datetime | None:
@@ -164,62 +266,21 @@ class SessionCookie(msgspec.Struct, eq=False):
     @expires.setter
     def expires(self, value: datetime | None) -> None:
         _check_expires(value)
-        self._set("max_age", None)
-        self.own["expires"] = None if value is None else value.timestamp()
-        if value is None and self.base.expires is None:
-            del self.own["expires"]
-
-    @property
-    def httponly(self) -> bool:
-        """Whether the cookie is hidden from the page's scripts."""
-        return cast("bool", self._get("httponly"))
-
-    @httponly.setter
-    def httponly(self, value: bool) -> None:
-        _check_bool(value, "httponly")
-        self._set("httponly", value)
-
-    @property
-    def secure(self) -> bool:
-        """Whether the cookie goes over TLS only; ``"auto"`` is settled already."""
-        return cast("bool", self._get("secure"))
-
-    @secure.setter
-    def secure(self, value: bool) -> None:
-        _check_bool(value, "secure")
-        self._set("secure", value)
+        _keep(self, "max_age", None)
+        _keep(self, "expires", None if value is None else value.timestamp())
 
     @property
     def samesite(self) -> Literal["lax", "strict", "none", False]:
         """The SameSite attribute; ``False``: left out."""
-        return cast('Literal["lax", "strict", "none", False]', self._get("samesite"))
+        samesite = self.own.get("samesite", self.base.samesite)
+        return cast('Literal["lax", "strict", "none", False]', samesite)
 
     @samesite.setter
     def samesite(self, value: Literal["lax", "strict", "none"] | bool) -> None:
         samesite = _checked_samesite(value)
         if samesite == "auto":
             samesite = "none" if self.secure else "lax"
-        self._set("samesite", samesite)
-
-    @property
-    def partitioned(self) -> bool:
-        """Whether the cookie is kept apart for each top-level site."""
-        return cast("bool", self._get("partitioned"))
-
-    @partitioned.setter
-    def partitioned(self, value: bool) -> None:
-        _check_bool(value, "partitioned")
-        self._set("partitioned", value)
-
-    @property
-    def priority(self) -> Priority | None:
-        """The Priority attribute; ``None``: left out."""
-        return cast("Priority | None", self._get("priority"))
-
-    @priority.setter
-    def priority(self, value: Priority | None) -> None:
-        _check_priority(value)
-        self._set("priority", value)
+        _keep(self, "samesite", samesite)
 
     @property
     def is_persistent(self) -> bool:
@@ -258,16 +319,6 @@ class SessionCookie(msgspec.Struct, eq=False):
         if attributes.priority is not None:
             fields["priority"] = attributes.priority
         return fields
-
-    def _get(self, name: str) -> object:
-        return self.own[name] if name in self.own else getattr(self.base, name)
-
-    def _set(self, name: str, value: object) -> None:
-        # What equals the option is not the session's own, so that a new option reaches it later.
-        if value == getattr(self.base, name):
-            self.own.pop(name, None)
-        else:
-            self.own[name] = value
 
 
 def _iso(at: float) -> str:
@@ -313,59 +364,3 @@ def check_name(name: object, cookie: CookieOptions | None) -> None:
         raise OptionsError(f"name={name!r} cannot have domain={cookie.domain!r}: leave it out")
     if lowered.startswith("__host-") and cookie.path != "/":
         raise OptionsError(f"name={name!r} cannot have path={cookie.path!r}: it must be '/'")
-
-
-def _check_path(path: object) -> None:
-    if not isinstance(path, str) or not path.startswith("/") or not _VALUE.fullmatch(path):
-        raise OptionsError(f"cookie path={path!r} must start with '/' and be plain ASCII without ;")
-
-
-def _check_domain(domain: object) -> None:
-    if domain is None:
-        return
-    if not isinstance(domain, str) or not re.fullmatch(r"\.?[A-Za-z0-9.-]+", domain):
-        raise OptionsError(
-            f"cookie domain={domain!r} is not a host name: give 'example.org' (IDNA-encoded)"
-        )
-
-
-def _check_expires(expires: object) -> None:
-    if expires is None:
-        return
-    if not isinstance(expires, datetime) or expires.tzinfo is None:
-        raise OptionsError(
-            f"cookie expires={expires!r} must be a datetime with a time zone: "
-            "datetime(..., tzinfo=UTC)"
-        )
-    # Beyond, the time cannot be written in UTC; browsers shorten what is over 400 days anyway.
-    if not _FIRST_YEAR <= expires.year <= _LAST_YEAR:
-        raise OptionsError(
-            f"cookie expires={expires!r} must be in the years {_FIRST_YEAR} to {_LAST_YEAR}"
-        )
-
-
-def _check_bool(value: object, name: str) -> None:
-    if not isinstance(value, bool):
-        raise OptionsError(f"cookie {name}={value!r} must be True or False")
-
-
-def _check_secure(secure: object) -> None:
-    if secure != "auto" and not isinstance(secure, bool):
-        raise OptionsError(f"cookie secure={secure!r} must be True, False or 'auto'")
-
-
-def _checked_samesite(samesite: object) -> SameSite:
-    if samesite is True:
-        return "strict"
-    if samesite is False:
-        return False
-    if isinstance(samesite, str) and samesite.lower() in {"lax", "strict", "none", "auto"}:
-        return cast("SameSite", samesite.lower())
-    raise OptionsError(
-        f"cookie samesite={samesite!r} must be 'lax', 'strict', 'none', 'auto', True or False"
-    )
-
-
-def _check_priority(priority: object) -> None:
-    if priority not in (None, "low", "medium", "high"):
-        raise OptionsError(f"cookie priority={priority!r} must be 'low', 'medium', 'high' or None")

@@ -38,9 +38,9 @@ CleanupProvider: TypeAlias = Callable[[web.Application], AsyncIterator[None]]
 def session_middleware(options: SessionOptions) -> Middleware:
     """Return the middleware that gives requests their sessions.
 
-    Where a handler prepares its response itself (streams, WebSockets), this alone saves the
-    changes to a session that the browser has already, but only ``setup`` can send the cookie of a
-    new one. Where it is installed twice, the inner one does nothing.
+    The middleware alone saves what streams and WebSockets change in a session that the browser has
+    already. Only ``setup`` can send the cookie of a new one there. Where the middleware is
+    installed twice, the inner one does nothing.
     """
     return _Slot(SessionManager(_checked(options))).middleware
 
@@ -162,7 +162,7 @@ async def _serve(
     manager: SessionManager, exchange: Exchange, request: web.Request, handler: Handler
 ) -> web.StreamResponse:
     try:
-        if manager.is_eager:
+        if manager.plan.is_eager:
             await exchange.open(request)
         response = await handler(request)
         if not isinstance(response, _RESPONSES):

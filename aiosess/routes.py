@@ -181,8 +181,8 @@ def _by_path(path: str) -> Callable[[web.AbstractRoute], bool]:
     """Compare with the path that the resource was given, sub-application's prefix included.
 
     A placeholder with a pattern of its own, as in ``/admin/{tail:.*}``, takes in every resource
-    whose path fits, but static ones; one without, as in ``/users/{id}``, only the resource that
-    was declared so.
+    whose path fits, but static ones. A placeholder without one, as in ``/users/{id}``, takes in
+    only the resource that was declared so.
     """
     try:
         wanted = DynamicResource(path)

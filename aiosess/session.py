@@ -116,7 +116,7 @@ class Session(aiohttp_session.Session):
         """Have the session written even though nothing seems to have changed."""
         self._look_back()
         self._state.beyond_data()
-        self._state.is_forced = True
+        self._state.must_be_written = True
 
     def invalidate(self) -> None:
         """Forget all data; the record is deleted unless new data are put in."""

@@ -4,10 +4,9 @@
     python benchmarks/instructions.py --against HEAD~1
     python benchmarks/instructions.py --only 'memory-*,redis-read'
 
-valgrind counts them, in user space. aiohttp's own server answers 32 connections that are in the
-same process, so that what the kernel does is left out; Redis and memcached are real. Each case runs
-with few and with more requests, and the difference is what the requests took. Neighbours do not
-change it; a slow machine only takes longer.
+valgrind counts them, in user space; cases.py says for which requests. Each case runs with few and
+with more requests, and the difference is what the requests took. Neighbours do not change it; a
+slow machine only takes longer.
 """
 
 from __future__ import annotations
@@ -23,107 +22,13 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from aiohttp import web
-from micro import unpacked
-from processes import cores, memcached, redis_server
-from server import application
+from cases import CASES, CONNECTIONS, Case, back_ends, begun
+from revisions import ROOT, unpacked
 
-CONNECTIONS = 32
 FEW, MORE = 10, 40
-
-
-@dataclass(frozen=True)
-class Case:
-    """One route of one application."""
-
-    name: str
-    sessions: str
-    storage: str
-    path: str
-
-
-CASES = [
-    Case("bare", "none", "", "/read"),
-    Case("empty-middleware", "empty-middleware", "", "/read"),
-    Case("sketch-read", "sketch", "", "/read"),
-    Case("sketch-write", "sketch", "", "/write"),
-    Case("unused", "aiosess", "memory:", "/plain"),
-    Case("memory-read", "aiosess", "memory:", "/read"),
-    Case("memory-write", "aiosess", "memory:", "/write"),
-    *(
-        Case(f"{prefix}{storage}-{act}", sessions, "{" + storage + "}", f"/{act}")
-        for storage in ("redis", "memcached")
-        for act in ("read", "write")
-        for prefix, sessions in (("", "aiosess"), ("as-", "aiohttp-session"))
-    ),
-]
-
-
-class Wire(asyncio.Transport):
-    """The server's side of a connection; what is written there is the answer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.answer: asyncio.Future[bytes] | None = None
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return ("127.0.0.1", 1) if name == "peername" else default
-
-    def is_closing(self) -> bool:
-        return False
-
-    def write(self, data: Any) -> None:
-        if self.answer is not None and not self.answer.done():
-            self.answer.set_result(bytes(data))
-
-    def writelines(self, lines: Any) -> None:
-        self.write(b"".join(lines))
-
-
-class Connection:
-    """One browser."""
-
-    def __init__(self, protocol: asyncio.Protocol) -> None:
-        self._protocol = protocol
-        self._wire = Wire()
-        self._cookie = "theme=dark"
-        protocol.connection_made(self._wire)
-
-    async def begin(self) -> None:
-        """Begin a session."""
-        found = re.search(rb"(?i)\r\nset-cookie: ([^;]*)", await self.get("/new"))
-        if found is not None:
-            self._cookie += "; " + found[1].decode()
-
-    async def get(self, path: str, times: int = 1) -> bytes:
-        """Ask so many times; return the last answer."""
-        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nCookie: {self._cookie}\r\n\r\n"
-        answer = b""
-        for _ in range(times):
-            self._wire.answer = asyncio.get_running_loop().create_future()
-            self._protocol.data_received(request.encode())
-            answer = await self._wire.answer
-        if not answer.startswith(b"HTTP/1.1 200"):
-            raise SystemExit(f"GET {path} was answered with {answer!r}")
-        return answer
-
-
-async def begun(case: Case) -> list[Connection]:
-    """Return the connections to an application, each with a session and some requests behind it."""
-    runner = web.AppRunner(application(case.sessions, case.storage), access_log=None)
-    await runner.setup()
-    assert runner.server is not None
-    connections = [Connection(runner.server()) for _ in range(CONNECTIONS)]
-    for connection in connections:
-        await connection.begin()
-    await asyncio.gather(*(connection.get(case.path, 5) for connection in connections))
-    return connections
 
 
 async def answer(case: Case, times: int) -> None:
@@ -132,14 +37,12 @@ async def answer(case: Case, times: int) -> None:
     await asyncio.gather(*(connection.get(case.path, times) for connection in connections))
 
 
-def count(case: Case, times: int, package: Path | None) -> int:
-    """Return the instructions of a whole process."""
+def count(case: Case, times: int, package: Path) -> int:
+    """Return the instructions of a whole process, with the aiosess in *package*."""
     command = ["valgrind", "--tool=cachegrind", "--cache-sim=no"]
     command += ["--cachegrind-out-file=/dev/null", sys.executable, __file__]
     command += ["--run", json.dumps([case.name, case.sessions, case.storage, case.path, times])]
-    environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    if package is not None:
-        environment["PYTHONPATH"] = str(package)
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(package)}
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     found = re.search(r"I\s+refs:\s+([\d,]+)", finished.stderr)
     if finished.returncode or found is None:
@@ -147,29 +50,11 @@ def count(case: Case, times: int, package: Path | None) -> int:
     return int(found[1].replace(",", ""))
 
 
-def per_request(case: Case, package: Path | None) -> float:
-    """Return the instructions of one request."""
+def per_request(case: Case, package: Path) -> float:
+    """Return the instructions of one request, with the aiosess in *package*."""
     with ThreadPoolExecutor(2) as both:
         few, more = both.map(lambda times: count(case, times, package), (FEW, MORE))
     return (more - few) / (MORE - FEW) / CONNECTIONS
-
-
-@contextlib.contextmanager
-def back_ends() -> Iterator[Callable[[Case], Case]]:
-    """Start Redis and memcached, and give a function that says of a case where they are."""
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aiosess-bench-")))
-        *_, back_end_core = cores()
-        ports = {}
-        for name, start in {"redis": redis_server, "memcached": memcached}.items():
-            process = start(core=back_end_core, folder=folder)
-            stack.callback(process.stop)
-            ports[name] = process.port
-        urls = {
-            "{redis}": f"redis://127.0.0.1:{ports['redis']}/0",
-            "{memcached}": f"memcached://127.0.0.1:{ports['memcached']}",
-        }
-        yield lambda case: replace(case, storage=urls.get(case.storage, case.storage))
 
 
 def main() -> None:
@@ -199,7 +84,7 @@ def main() -> None:
         print("| --- | --- | --- | --- |" + (" --- |" if other is not None else ""))
         bare = 0.0
         for case in chosen:
-            now = per_request(placed(case), None)
+            now = per_request(placed(case), ROOT)
             bare = bare or now
             row = (
                 f"| {case.name} | {now / 1e3:.0f} | {(now - bare) / 1e3:+.0f} | {bare / now:.2f} |"

@@ -25,11 +25,9 @@ import os
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,8 +35,8 @@ import pyperf  # type: ignore[import-untyped,unused-ignore]  # it has no types
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from processes import cores, pinned
+from revisions import ROOT, unpacked
 
-ROOT = Path(__file__).resolve().parents[1]
 SECRET = "a secret for the benchmarks, longer than 32 bytes"
 BROWSER = {"Host": "example.org", "User-Agent": "x" * 80, "Accept": "*/*"}
 DAY = 86_400.0
@@ -344,15 +342,6 @@ def run_slices(tree: str) -> None:
 
 def is_wanted(case: str, only: str | None) -> bool:
     return any(fnmatch.fnmatch(case, pattern) for pattern in (only or "*").split(","))
-
-
-def unpacked(revision: str, folder: Path) -> Path:
-    """Return a folder that holds the package as it was in *revision*."""
-    command = ["git", "-C", str(ROOT), "archive", revision, "aiosess"]
-    archive = subprocess.run(command, check=True, capture_output=True).stdout
-    with tarfile.open(fileobj=BytesIO(archive)) as tar:
-        tar.extractall(folder / "other", filter="data")
-    return folder / "other"
 
 
 def main() -> None:

@@ -72,15 +72,19 @@ def with_sessions(app: web.Application, get_session: GetSession) -> None:
     app.router.add_get("/excluded", plain)
 
 
-def with_aiosess(app: web.Application, storage_url: str, *, is_eager: bool) -> None:
-    """Install aiosess as its documentation says."""
+def with_aiosess(
+    app: web.Application, storage_url: str, *, is_eager: bool, patience: float | None
+) -> None:
+    """Install aiosess as its documentation says; *patience* replaces each of its time limits."""
     import aiosess
 
+    limit = {} if patience is None else {"timeout": patience}
     options = aiosess.SessionOptions(
         secret=SECRET,
-        storage=_aiosess_storage(storage_url),
+        storage=_aiosess_storage(storage_url, patience),
         load="eager" if is_eager else None,
         exclude=["/excluded"],
+        **limit,
     )
     aiosess.setup(app, options)
     with_sessions(app, aiosess.get_session)
@@ -102,7 +106,7 @@ def with_sketch(app: web.Application) -> None:
     with_sessions(app, sketch.get_session)
 
 
-def _aiosess_storage(url: str) -> Any:
+def _aiosess_storage(url: str, patience: float | None) -> Any:
     match urlsplit(url).scheme:
         case "memory":
             from aiosess import MemoryStorage
@@ -111,11 +115,12 @@ def _aiosess_storage(url: str) -> Any:
         case "redis":
             from aiosess.storages.redis import RedisStorage
 
-            return RedisStorage.from_url(url)
+            return RedisStorage.from_url(url, socket_timeout=patience)
         case "memcached":
             from aiosess.storages.memcached import MemcachedStorage
 
-            return MemcachedStorage.from_url(url)
+            limit = {} if patience is None else {"timeout": patience}
+            return MemcachedStorage.from_url(url, **limit)
         case other:
             raise SystemExit(f"aiosess has no storage for {other!r}")
 
@@ -144,12 +149,17 @@ def _aiohttp_session_storage(url: str) -> Any:
             raise SystemExit(f"aiohttp-session has no storage for {other!r}")
 
 
-def application(sessions: str, storage_url: str, *, is_eager: bool = False) -> web.Application:
-    """Return the application with the sessions of one library, or with none."""
+def application(
+    sessions: str, storage_url: str, *, is_eager: bool = False, patience: float | None = None
+) -> web.Application:
+    """Return the application with the sessions of one library, or with none.
+
+    *patience*: seconds, in the place of each time limit that aiosess has by default.
+    """
     app = web.Application()
     match sessions:
         case "aiosess":
-            with_aiosess(app, storage_url, is_eager=is_eager)
+            with_aiosess(app, storage_url, is_eager=is_eager, patience=patience)
         case "aiohttp-session":
             with_aiohttp_session(app, storage_url)
         case "sketch":

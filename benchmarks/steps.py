@@ -6,7 +6,8 @@
 
 A step is one instruction of CPython's bytecode. What C code does within a step is not seen: that
 is what instructions.py counts. But each step costs about the same in a server whose requests find
-the processor's caches full of other things, and here it has a name.
+the processor's caches full of other things, and here it has a name. On memcached, which sends its
+answers in a varying number of pieces, a request differs by two steps or three from run to run.
 """
 
 from __future__ import annotations
@@ -14,19 +15,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fnmatch
+import itertools
 import json
 import logging
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from instructions import CASES, CONNECTIONS, Case, back_ends, begun
+from revisions import ROOT
+
+# The package that is counted is the one beside this file, whichever is installed.
+sys.path.insert(0, str(ROOT))
+from cases import CASES, CONNECTIONS, Case, back_ends, begun
 
 TIMES = 2
-_HERE = Path(__file__).parent.parent
 
 
 class Steps:
@@ -49,17 +55,20 @@ class Steps:
 
 def _name(frame: FrameType) -> str:
     path = Path(frame.f_code.co_filename)
-    if path.is_relative_to(_HERE / "aiosess"):
-        where = path.relative_to(_HERE).as_posix()
+    if path.is_relative_to(ROOT / "aiosess"):
+        where = path.relative_to(ROOT).as_posix()
     else:
         where = "/".join(path.parts[-2:])
     return f"{where}:{frame.f_code.co_qualname}"
 
 
 async def counted(case: Case) -> Steps:
-    """Let each of the connections ask a few times."""
+    """Let each of the connections ask a few times, while the clock of the loop stands still."""
     connections = await begun(case)
     steps = Steps()
+    # Counting is slow, and a timer that fell due meanwhile would be counted as well.
+    loop: Any = asyncio.get_running_loop()
+    loop.time = itertools.repeat(loop.time()).__next__
     sys.settrace(steps)
     await asyncio.gather(*(connection.get(case.path, TIMES) for connection in connections))
     sys.settrace(None)
@@ -68,7 +77,7 @@ async def counted(case: Case) -> Steps:
 
 def ask(case: Case) -> dict[str, list[float]]:
     """Return steps and calls for one request, by function; each case has a process of its own."""
-    command = [sys.executable, __file__, "--run", json.dumps(list(vars(case).values()))]
+    command = [sys.executable, __file__, "--run", case.name, "--storage", case.storage]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, list[float]] = json.loads(finished.stdout)
     return found
@@ -79,11 +88,13 @@ def main() -> None:
     parser.add_argument("--only", metavar="NAMES", help="these cases, * allowed, with commas")
     parser.add_argument("--functions", metavar="N", type=int, default=0, help="show the first N")
     parser.add_argument("--of", metavar="TEXT", default="", help="only functions whose name has it")
-    parser.add_argument("--run", metavar="CASE", help=argparse.SUPPRESS)
+    parser.add_argument("--run", metavar="NAME", help="count this case, and print all as JSON")
+    parser.add_argument("--storage", metavar="URL", help="where --run finds its storage")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
     if arguments.run:
-        steps = asyncio.run(counted(Case(*json.loads(arguments.run))))
+        (case,) = (each for each in CASES if each.name == arguments.run)
+        steps = asyncio.run(counted(replace(case, storage=arguments.storage or case.storage)))
         times = TIMES * CONNECTIONS
         print(
             json.dumps(

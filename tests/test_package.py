@@ -23,8 +23,18 @@ MODULES = [
     if not each.name.endswith("__main__")
 ]
 # Where users import from; everything else is how it is done, and may change.
-PUBLIC = ["aiosess.errors", *(name for name in MODULES if name.startswith("aiosess.storages."))]
+INSIDE = ("aiosess.storages._", "aiosess.storages.guard")
+PUBLIC = [
+    "aiosess.errors",
+    *(
+        name
+        for name in MODULES
+        if name.startswith("aiosess.storages.") and not name.startswith(INSIDE)
+    ),
+]
 COLLECTIONS = ["aiosess", "aiosess.storages", "aiosess.testing"]
+STAND_INS = [name for name in MODULES if re.fullmatch(r"aiosess\.compat(\.\w+_storage)?", name)]
+PROMISED = {*PUBLIC, *COLLECTIONS, *STAND_INS, "aiosess.testing.pytest"}
 
 # What a back-end, an encrypted cookie or a test needs, and nobody else.
 LEFT_OUT = (
@@ -43,6 +53,8 @@ NOT_IMPORTED = [
     "pytest",
     *(name for name in MODULES if name.startswith(LEFT_OUT)),
 ]
+
+GUIDES = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.py")]
 
 FRONT_DOOR = [
     "Makefile",
@@ -122,6 +134,13 @@ def test_promises_are_sorted(name: str) -> None:
     promised = importlib.import_module(name).__all__
 
     assert list(promised) == as_sorted(promised)
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_a_guide_imports_only_from_where_users_may(page: Path) -> None:
+    modules = set(re.findall(r"(?:from|import) (aiosess(?:\.\w+)*)", page.read_text()))
+
+    assert modules <= PROMISED
 
 
 @pytest.fixture(scope="module")

@@ -63,10 +63,10 @@ Reply: TypeAlias = Value | bytes
 class MemcachedClient:
     """Talks to memcached 1.4.8 or later, over one connection to each node.
 
-    - *nodes*: ``"host:port"``, ``"host"``, ``"[::1]:11211"`` or the path of a Unix socket. A key
-      belongs to one of them by its name alone (rendezvous hashing): where a node is added or
-      removed, only the keys that move to or from it change their place; the order is of no
-      importance. A node that is away is not stood in for, so that it cannot come back with
+    - *nodes*: ``"host:port"``, ``"host"``, ``"[::1]:11211"`` or the path of a Unix socket; their
+      order is of no importance. A key belongs to one of them by its name alone (rendezvous
+      hashing). Where a node is added or removed, only the keys that move to or from it change
+      their place. A node that is away is not stood in for, so that it cannot come back with
       records that were changed or deleted elsewhere meanwhile.
     - *timeout*: seconds in which a connection must stand, and after which a node that says
       nothing although it was asked is given up; the next call connects anew.
@@ -131,21 +131,21 @@ class MemcachedClient:
     ) -> Awaitable[Reply]:
         """Send *command*, which is about *key*, to the key's node; await the reply.
 
-        That raises OSError (``TimeoutError`` and ``ConnectionError`` are some) when there is
-        none, StorageUnavailable when there is none after *timeout* seconds. May be cancelled: a
-        command that was not sent yet is not sent, and the reply to one that was is thrown away
-        when it comes.
+        That raises StorageUnavailable when there is none, also when there is none after *timeout*
+        seconds, and StorageError when memcached refuses the username or password. May be
+        cancelled: a command that was not sent yet is not sent, and the reply to one that was is
+        thrown away when it comes.
         """
         nodes = self._nodes
         node = nodes[0] if len(nodes) == 1 else max(nodes, key=lambda node: node.score(key))
         connection = node.connection
-        # Where the connection stands, a coroutine would only hand on what the future says.
+        # A connection that stands is asked at once: its future is all that there is to await.
         if connection is not None and connection.loop is asyncio.get_running_loop():
             return connection.ask(command, timeout, key)
         return node.connect_and_ask(key, command, timeout)
 
     async def close(self) -> None:
-        """Close the connections; who waits for a reply gets ``ConnectionError``."""
+        """Close the connections; each call that waits for a reply raises StorageUnavailable."""
         for node in self._nodes:
             node.close()
 
@@ -184,9 +184,12 @@ class _Node:
         limit: float,
     ) -> Reply:
         asked_at = clock()
-        connection = await self.connect(limit)
-        answer: asyncio.Future[Reply] = connection.loop.create_future()
-        connection.take([(answer, command, asked_at, limit, key)])
+        try:
+            connection = await self.connect(limit)
+            answer: asyncio.Future[Reply] = connection.loop.create_future()
+            connection.take([(answer, command, asked_at, limit, key)])
+        except OSError as error:
+            raise _no_answer(error) from error
         return await answer
 
     async def connect(self, limit: float) -> _Connection:
@@ -198,7 +201,7 @@ class _Node:
         task = self._connecting
         if task is None or task.done() or task.get_loop() is not loop:
             task = self._connecting = loop.create_task(self._connect(loop))
-            # Who was cancelled meanwhile does not look at the outcome.
+            # A task that was cancelled meanwhile does not look at the outcome.
             task.add_done_callback(_look_at)
         # Unlike an awaited task, one that is waited for outlives the cancelled waiter.
         await asyncio.wait([task], timeout=limit if limit < math.inf else None)
@@ -290,7 +293,13 @@ class _Connection(Pipeline):
         kind = TimeoutError if isinstance(error, TimeoutError) else ConnectionResetError
         for answer, *_ in calls:
             # One error each: an error that is raised twice collects both tracebacks.
-            answer.set_exception(kind(str(error)))
+            answer.set_exception(_no_answer(kind(str(error))))
+
+
+def _no_answer(error: OSError) -> StorageUnavailable:
+    unavailable = StorageUnavailable(f"memcached did not answer: {type(error).__name__}: {error}")
+    unavailable.__cause__ = error
+    return unavailable
 
 
 def _read(data: bytes, start: int) -> tuple[Reply | None, bytes | None, int]:

@@ -22,9 +22,9 @@ clock: Final = time.monotonic
 """What the time limits go by, in seconds."""
 
 Call: TypeAlias = tuple[asyncio.Future[Any], bytes, float, float, bytes]
-"""Who waits, the command, when it was asked, how long its answer may take, and its key.
+"""A future for the answer, the command, when it was asked, how long it may take, and its key.
 
-A plain tuple, for there is one for each call.
+There is one for each call, hence a plain tuple.
 """
 
 
@@ -62,7 +62,7 @@ class Pipeline(asyncio.Protocol, ABC):
         outbox = self._outbox
         if self.is_over or len(outbox) + len(self.waiting) >= _MOST_WAITING:
             self._make_room()
-        # What loop.create_future() does by way of a Python function; the loop is this one.
+        # loop.create_future() with a call less; the loop is this one.
         answer: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
         if not outbox:
             self.loop.call_soon(self.send)

@@ -1,7 +1,7 @@
 """One connection to Redis for all requests of a process: what they ask in one tick goes together.
 
 redis-py's pool gives each command a connection of its own, and each a write and a read. Here the
-commands of all requests share one connection: those of one tick of the event loop leave in one
+commands of all requests share one connection. Those of one tick of the event loop leave in one
 write, and the answers, which Redis gives in order, are handed out as they come. redis-py still
 makes the connection (URL, TLS, credentials, Sentinel) and lends it; hiredis reads the protocol.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeAlias
 
 from redis import exceptions
@@ -25,8 +25,9 @@ from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSL
 from redis.credentials import StreamingCredentialProvider
 
 from aiosess.clients.pipeline import Call, Pipeline, clock
+from aiosess.errors import StorageError, StorageUnavailable
 
-__all__ = ["ClientLine", "ClusterLine", "RedisLine", "line_of"]
+__all__ = ["ClientLine", "ClusterLine", "RedisLine", "in_words_of_a_storage", "line_of"]
 
 # redis-py leaves much of its connections untyped.
 _Connection: TypeAlias = Any
@@ -45,7 +46,8 @@ else:
     _Push = getattr(hiredis, "PushNotification", ())
 
 _NOT_YET: Final = object()
-# Replies that are neither errors nor said unasked.
+# Errors, and what is said unasked; most replies are of a class that is neither.
+_UNUSUAL: Final = (Exception, _Push)
 _PLAIN: Final = frozenset((bytes, int, type(None)))
 
 # A connection that has owed an answer for so many seconds is given up, unless the client has a
@@ -67,6 +69,23 @@ _SHAREABLE: Final = frozenset(
 )
 
 
+# Errors that say "not now": https://redis.io/docs/latest/develop/reference/protocol-spec/
+_NO_ANSWER: Final = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.ReadOnlyError,
+    exceptions.ClusterDownError,
+    exceptions.TryAgainError,
+    exceptions.RedisClusterException,
+    # What is no RESP ends the connection; the next one may speak it.
+    exceptions.InvalidResponse,
+    OSError,
+)
+# redis-py counts these among the connection errors, yet trying again does not mend them.
+_REFUSED: Final = (exceptions.AuthenticationError, exceptions.AuthorizationError)
+_FAILURES: Final = (exceptions.RedisError, OSError)
+_NOT_NOW: Final = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "NOREPLICAS")
+
 # What a node of a cluster says instead of doing what it was asked.
 _NOT_DONE: Final = (
     exceptions.AskError,  # a MovedError too
@@ -75,13 +94,42 @@ _NOT_DONE: Final = (
 )
 
 
+def in_words_of_a_storage(error: Exception) -> Exception:
+    """Return what *error*, of redis-py or the network, means to a caller of a storage.
+
+    NoScriptError stays what it is: the one who ran the script knows its text.
+    """
+    if isinstance(error, _REFUSED):
+        return _because(StorageError(f"redis refused the connection: {error}"), error)
+    if isinstance(error, _NO_ANSWER):
+        said = f"redis did not answer: {type(error).__name__}"
+        return _because(StorageUnavailable(said), error)
+    if isinstance(error, exceptions.NoScriptError) or not isinstance(
+        error, exceptions.ResponseError
+    ):
+        return error
+    # Redis repeats the arguments of a command that it does not know: session id and payload.
+    said, has_arguments, _ = str(error).partition(", with args beginning with")
+    if has_arguments:
+        return _because(StorageError(f"redis answered with an error: {said}"), None)
+    # Before Redis 7, an error inside a script stands somewhere in the message.
+    if any(word in said for word in _NOT_NOW):
+        return _because(StorageUnavailable(f"redis is not ready: {said}"), error)
+    return _because(StorageError(f"redis answered with an error: {said}"), error)
+
+
+def _because(error: StorageError, cause: Exception | None) -> StorageError:
+    error.__cause__ = cause
+    return error
+
+
 def line_of(client: Redis | RedisCluster) -> RedisLine | ClusterLine | ClientLine:
     """Return a line over connections of *client*, or *client*'s own where they cannot be shared."""
     own = ClientLine(client)
     if _pack is None or not _is_lent() or "execute_command" in _overridden(client):
         return own
     if isinstance(client, RedisCluster):
-        # Who wants replicas to answer has no one connection for a key.
+        # Where replicas may answer, no one connection is that of a key.
         reads_elsewhere = client.read_from_replicas or client.load_balancing_strategy
         return own if reads_elsewhere else ClusterLine(client)
     if not isinstance(client, Redis) or client.single_connection_client:
@@ -102,18 +150,22 @@ class RedisLine:
     """Sends the commands of many tasks over one connection of *pool*.
 
     A call may be cancelled at any time, and nobody gets another's answer. When the connection is
-    lost, every call that waits fails with an error of redis-py, and the next one connects anew.
+    lost, every call that waits fails, and the next one connects anew. A call fails with what
+    *meaning* makes of an error of redis-py or the network.
     """
 
-    def __init__(self, pool: _Pool) -> None:
+    def __init__(
+        self, pool: _Pool, *, meaning: Callable[[Exception], Exception] = in_words_of_a_storage
+    ) -> None:
+        self.meaning = meaning
         self._pool = pool
         self._wire: _Wire | None = None
 
     def ask(self, command: _Command, timeout: float = math.inf) -> asyncio.Future[Any]:
         """Send *command* at the end of this tick.
 
-        The future is its answer, strings as bytes, or an error of redis-py; StorageUnavailable
-        when there is none after *timeout* seconds.
+        The future is its answer, strings as bytes, or an error; StorageUnavailable when there is
+        none after *timeout* seconds.
         """
         wire = self._wire
         if wire is None or wire.is_over or wire.loop is not asyncio.get_running_loop():
@@ -141,10 +193,16 @@ class ClientLine:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def ask(self, command: _Command, _timeout: float = math.inf) -> Awaitable[Any]:
-        """Send *command* and return, once awaited, its answer; the time limit is the client's."""
-        answer: Awaitable[Any] = self._client.execute_command(*command, NEVER_DECODE=True)
-        return answer
+    async def ask(self, command: _Command, _timeout: float = math.inf) -> Any:
+        """Send *command* and return its answer; raise its error in the words of a storage.
+
+        The time limit is the client's.
+        """
+        try:
+            return await self._client.execute_command(*command, NEVER_DECODE=True)
+        except _FAILURES as error:
+            meaning = in_words_of_a_storage(error)
+            raise meaning from meaning.__cause__
 
     async def close(self) -> None:
         """Do nothing: nothing is held."""
@@ -153,9 +211,9 @@ class ClientLine:
 class ClusterLine:
     """Sends each command over the line of the node that has its key.
 
-    redis-py knows which node that is, and does what a node did not do: where the key has moved,
-    and after a connection was lost or a call given up, the cluster's client is asked instead, so
-    that it learns who has the key now.
+    redis-py knows which node that is. Where the key has moved, and after a connection was lost or
+    a call given up, the cluster's client is asked instead. So what the node did not do is done,
+    and the client learns which node has the key now.
     """
 
     def __init__(self, client: RedisCluster) -> None:
@@ -165,7 +223,7 @@ class ClusterLine:
         self._doubted: set[str] = set()
 
     async def ask(self, command: _Command, limit: float = math.inf) -> Any:
-        """Send *command* and return its answer, strings as bytes; raise redis-py's errors.
+        """Send *command* and return its answer; raise its error in the words of a storage.
 
         *limit*, in seconds, is for what goes over a line; the cluster's client has its own.
         """
@@ -180,8 +238,11 @@ class ClusterLine:
             return await line.ask(command, limit)
         except _NOT_DONE:
             return await self._own.ask(command)
-        except exceptions.ResponseError:
-            raise
+        except _FAILURES as error:
+            if not isinstance(error, exceptions.ResponseError):
+                self._doubted.add(node.name)
+            meaning = in_words_of_a_storage(error)
+            raise meaning from meaning.__cause__
         except BaseException:
             self._doubted.add(node.name)
             raise
@@ -205,8 +266,13 @@ class ClusterLine:
         if node.name not in self._lines:
             # Nodes of older redis-py keep their connections to themselves.
             can_lend = hasattr(node, "release") and _is_shareable(node)
-            self._lines[node.name] = RedisLine(_NodePool(node)) if can_lend else None
+            self._lines[node.name] = _line_to_node(node) if can_lend else None
         return self._lines[node.name]
+
+
+def _line_to_node(node: Any) -> RedisLine:
+    # What redis-py's errors are tells the cluster's line what to do next.
+    return RedisLine(_NodePool(node), meaning=lambda error: error)
 
 
 class _NodePool:
@@ -281,10 +347,12 @@ class _Wire(Pipeline):
         try:
             self._reader.feed(data)
             while (reply := gets(False)) is not _NOT_YET:
-                if reply.__class__ in _PLAIN or self._is_result(reply):
-                    answer = waiting.popleft()[0]
-                    if not answer.done():
-                        answer.set_result(reply)
+                if reply.__class__ not in _PLAIN and isinstance(reply, _UNUSUAL):
+                    self._take_unusual(reply)
+                    continue
+                answer = waiting.popleft()[0]
+                if not answer.done():
+                    answer.set_result(reply)
         except Exception as error:  # noqa: BLE001 - whatever it was, no call may wait for ever
             # Also an answer that nobody asked for: it is doubtful then which belongs to whom.
             self.end(error)
@@ -308,9 +376,10 @@ class _Wire(Pipeline):
             if calls:
                 self._line.ask_again(calls)
             return
-        told = _told(error)
+        lost = _as_failure(error)
         for answer, *_ in calls:
-            answer.set_exception(told)
+            # One error each: an error that is raised twice collects both tracebacks.
+            answer.set_exception(self._line.meaning(lost))
 
     async def _connect(self) -> None:
         try:
@@ -344,16 +413,14 @@ class _Wire(Pipeline):
         asks = getattr(self._connection, "should_reconnect", None)
         return asks is not None and asks()
 
-    def _is_result(self, reply: Any) -> bool:
-        """Ask whether *reply* is what somebody asked for, and pass it on where it is not.
+    def _take_unusual(self, reply: Any) -> None:
+        """Hear what was said unasked, and give an error to the call that it answers.
 
         Raise an error of redis-py that says of the connection that it is of no use.
         """
         if isinstance(reply, _Push):
             self._hear(reply)
-            return False
-        if not isinstance(reply, Exception):
-            return True
+            return
         # The primary was demoted, and the sentinel knows the new one.
         is_demoted = isinstance(reply, exceptions.ReadOnlyError) and isinstance(
             self._connection, SentinelManagedConnection
@@ -362,8 +429,7 @@ class _Wire(Pipeline):
             raise reply
         answer = self.waiting.popleft()[0]
         if not answer.done():
-            answer.set_exception(reply)
-        return False
+            answer.set_exception(self._line.meaning(reply))
 
     def _hear(self, push: Any) -> None:
         """Tell redis-py what Redis said unasked: the connection may have to be replaced."""
@@ -387,8 +453,8 @@ class _Wire(Pipeline):
             await self._pool.release(connection)
 
 
-def _told(error: BaseException) -> BaseException:
-    if isinstance(error, exceptions.RedisError | OSError):
+def _as_failure(error: BaseException) -> Exception:
+    if isinstance(error, _FAILURES):
         return error
     lost = exceptions.ConnectionError(f"the connection was lost: {type(error).__name__}")
     lost.__cause__ = error

@@ -25,7 +25,7 @@ from aiohttp_session import (
 )
 
 from aiosess import middleware
-from aiosess.compat.format import SimpleCookieStorage
+from aiosess.compat.in_cookie import SimpleCookieStorage
 from aiosess.options import SessionOptions
 
 __all__ = [

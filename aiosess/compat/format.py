@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final, cast
+from typing import Any, cast
 
-from aiohttp import web
 from aiohttp_session import AbstractStorage, Session, SessionData
-from aiohttp_session import SimpleCookieStorage as _SimpleCookieStorage
 
-from aiosess.compat.log import log
-
-__all__ = ["KeptSession", "Records", "SimpleCookieStorage", "warn_of_size"]
-
-# RFC 6265, section 6.1: what a browser keeps of one cookie at the least, and in fact at the most.
-_LARGEST_COOKIE: Final = 4096
+__all__ = ["KeptSession", "Records"]
 
 
 class KeptSession(Session):
@@ -68,49 +61,6 @@ class Records(AbstractStorage):
         if session.max_age != self.max_age:
             record["max_age"] = session.max_age
         return cast("SessionData", record)
-
-
-class SimpleCookieStorage(Records, _SimpleCookieStorage):
-    """Keeps the data as plain JSON in the cookie, for tests: anybody can read and write it.
-
-    A cookie that is not such JSON counts as none.
-    """
-
-    deletes_records = False
-
-    async def load_session(self, request: web.Request) -> Session:
-        """Return the session in the cookie, or a new one."""
-        cookie = self.load_cookie(request)
-        if cookie is None:
-            return await self.new_session()
-        try:
-            content = self._decoder(cookie)
-        except ValueError:
-            log.warning("a session cookie is not JSON: there is no session then")
-            return await self.new_session()
-        return await self.session_in(content, None)
-
-    async def save_session(
-        self, request: web.Request, response: web.StreamResponse, session: Session
-    ) -> None:
-        """Put the session into the cookie."""
-        await super().save_session(request, response, session)
-        warn_of_size(response, self.cookie_name)
-
-
-def warn_of_size(response: web.StreamResponse, name: str) -> None:
-    """Say so in the log where a browser will drop the cookie called *name* for its size."""
-    morsel = response.cookies.get(name)
-    if morsel is None:
-        return
-    size = len(name) + len(morsel.coded_value)
-    if size > _LARGEST_COOKIE:
-        log.error(
-            "the session is lost: its cookie has %d bytes, of which browsers keep %d at the most; "
-            "use a storage that keeps the data on the server",
-            size,
-            _LARGEST_COOKIE,
-        )
 
 
 def _is_number(value: object) -> bool:

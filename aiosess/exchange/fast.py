@@ -143,7 +143,7 @@ class FastExchange(Exchange):
         found = await self.manager.shortcuts.repository.read(session_id, stored, cookie)
         state = await self._or_fresh(found, cookie)
         state.only_data = not (
-            state.is_new or state.is_alias or state.is_forced or state.cookie.own
+            state.is_new or state.is_alias or state.must_be_written or state.cookie.own
         )
         return state
 

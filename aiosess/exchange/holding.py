@@ -158,7 +158,7 @@ class Holding(Turns):
 
     @property
     def repository(self) -> Repository:
-        """Who keeps the session."""
+        """The keeper of the session."""
         return self.manager.repository
 
     @property

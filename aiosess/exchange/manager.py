@@ -29,7 +29,7 @@ from aiosess.records.repository import Repository, SessionRepository
 from aiosess.records.state import SessionState
 from aiosess.session import Session
 from aiosess.storages import Closeable, Storage
-from aiosess.storages.guard import held_to
+from aiosess.storages.guard import guarded
 from aiosess.transports.base import Transport
 from aiosess.transports.cookie import CookieTransport
 from aiosess.transports.signing import Signer
@@ -49,10 +49,10 @@ class SessionManager:
     """The sessions of one application."""
 
     repository: Repository
-    """Who keeps them; of a storage of aiohttp-session there is one for each request."""
+    """Keeps them; of a storage of aiohttp-session there is one for each request."""
 
     transport: Transport
-    """How their ids travel; of a storage of aiohttp-session there is one for each request."""
+    """Carries their ids; of a storage of aiohttp-session there is one for each request."""
 
     shortcuts: Shortcuts
     """For the fast lane, where that was chosen."""
@@ -70,14 +70,14 @@ class SessionManager:
         self.options = options
         self.events = Events()
         self.outage = outage or _outage(options, self.events)
+        self.plan = options.plan
         self.rules: Rules = options.plan.rules
-        self.is_eager = options.plan.is_eager
         self.decided = options.plan.routes.decided
         self.is_told_of_headers = False
         """Whether the signal ``on_response_prepare`` tells us before headers leave."""
         # By what all clones of a request share.
         self._shared: WeakKeyDictionary[AbstractStreamWriter, Exchange] = WeakKeyDictionary()
-        self._is_checked = self._is_silenced = False
+        self._routes_checked = self._warnings_silenced = False
         self._tasks: set[asyncio.Task[None]] = set()
         if isinstance(options.storage, AbstractStorage):
             self._borrow(options.storage)
@@ -92,7 +92,7 @@ class SessionManager:
         transport: Transport | None,
     ) -> None:
         repository = SessionRepository(
-            held_to(storage, options.plan.retry_policy),
+            guarded(storage, options.plan.retry_policy),
             options.plan.records,
             clock=options.clock,
             events=self.events,
@@ -116,14 +116,14 @@ class SessionManager:
     def check_routes(self, app: web.Application) -> None:
         """Raise OptionsError for a route in the options that *app* does not have."""
         self.options.plan.routes.check(app)
-        self._is_checked = True
+        self._routes_checked = True
 
     def selects(self, request: web.Request) -> bool:
         """Return whether the route of *request* gets a session."""
-        if not self._is_silenced:
+        if not self._warnings_silenced:
             silence(request)
-            self._is_silenced = True
-        if not self._is_checked:
+            self._warnings_silenced = True
+        if not self._routes_checked:
             self.check_routes(request.app)
         return self.options.plan.routes.selects(request)
 
@@ -188,7 +188,7 @@ class BorrowedExchange(Exchange):
 
     @property
     def repository(self) -> Repository:
-        """Who keeps the session."""
+        """The keeper of the session."""
         return self._borrowed
 
     @property

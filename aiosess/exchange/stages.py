@@ -29,9 +29,9 @@ class Opening(enum.Enum):
     UNASKED = enum.auto()
     """Nobody asked for it."""
     ASKED = enum.auto()
-    """It is being read."""
+    """The record is being read."""
     OPEN = enum.auto()
-    """It is there, or it is known that there can be none."""
+    """The session is there, or it is known that there can be none."""
 
 
 class Commit(enum.Enum):
@@ -40,9 +40,9 @@ class Commit(enum.Enum):
     PENDING = enum.auto()
     """The handler is under way."""
     BEGUN = enum.auto()
-    """It is being written; or it could not be, and is not tried again by itself."""
+    """The record is being written; or it could not be, and is not tried again by itself."""
     DONE = enum.auto()
-    """It is written, and the response knows what the client is to be told."""
+    """The record is written, and the response knows what the client is to be told."""
     NEVER = enum.auto()
     """The handler failed: nothing is kept."""
 

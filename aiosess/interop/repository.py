@@ -82,7 +82,7 @@ class BorrowedRepository:
     def ending(self, state: SessionState, *, is_resigned: bool, is_saved: bool) -> Ending:
         """Return how *state* was left."""
         # Members of the storage's own class mark its object as changed.
-        state.is_forced = state.is_forced or _read(self.loaded(state), "changed")
+        state.must_be_written = state.must_be_written or _read(self.loaded(state), "changed")
         return ending(state, is_touch_due=False, is_resigned=is_resigned, is_saved=is_saved)
 
     async def create(self, state: SessionState) -> None:

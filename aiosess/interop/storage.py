@@ -23,8 +23,8 @@ _REFUSED: Final = re.compile("auth(entic|oriz)", re.IGNORECASE)
 class BorrowedStorage:
     """Asks *given*, a storage made for aiohttp-session, and asks again as *policy* says.
 
-    An error means "no answer", and is asked again, when it is an OSError, or when its class or a
-    base of it is called after a connection or a timeout. A ValueError about the cookie that the
+    An OSError means "no answer", and so does an error whose class, or a base of it, is called
+    after a connection or a timeout: the call is made again. A ValueError about the cookie that the
     browser sent means that there is no session.
     """
 

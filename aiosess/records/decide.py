@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aiosess.records.merge import MISSING
 from aiosess.records.state import Intent, SessionState
@@ -79,8 +80,7 @@ class Rules:
         return Rules(save_uninitialized=True, empty_is_none=self.empty_is_none)
 
 
-@dataclass(slots=True, kw_only=True)
-class Ending:
+class Ending(NamedTuple):
     """How the handler left its session.
 
     - ``is_modified``: there is something to write.
@@ -175,7 +175,7 @@ def decide_reply(
         case Action.DELETE:
             return Reply.CLEAR
         case _ if is_alias or not end.is_stored:
-            # Who comes with an old id must never be given the new one.
+            # A browser that comes with an old id must never be given the new one.
             return Reply.LEAVE
         case Action.REPLACE if is_persistent and end.is_modified:
             return Reply.SEND

@@ -102,7 +102,7 @@ def encode(data: dict[str, Any], cookie: SessionCookie, *, created_at: float, no
     """
     revision = _revisions.getrandbits(64)
     if data and not cookie.own and cookie.base.head:
-        # As most are. The rest would write the same, by way of more objects.
+        # Most sessions are like that. What follows would write the same, by way of more objects.
         usual = (cookie.base.head, encode_value(data)[1:-1], _encode(created_at), revision)
         return _USUAL % usual
     meta: Meta = {"created": created_at, "rev": f"{revision:x}"}

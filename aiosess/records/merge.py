@@ -36,7 +36,7 @@ MISSING: Final = Missing.MISSING
 """What stands for a key that is not there."""
 
 Merge: TypeAlias = Literal["mine", "theirs", "raise"] | Callable[[str, Any, Any, Any], Any]
-"""Who wins when two requests changed one key: a word, or ``f(key, base, mine, theirs)``.
+"""Which change wins when two requests changed one key: a word, or ``f(key, base, mine, theirs)``.
 
 The callable returns the value to keep; each argument may be MISSING, and so may the result.
 """

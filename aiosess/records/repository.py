@@ -32,7 +32,7 @@ NewId: TypeAlias = Callable[[], Awaitable[str]]
 
 
 class Repository(Protocol):
-    """Who keeps sessions: never loses an update, never brings one back to life.
+    """Keeps sessions: never loses an update, never brings one back to life.
 
     Every coroutine raises StorageUnavailable after all retries, when the back-end gives no answer.
     """
@@ -225,9 +225,9 @@ class SessionRepository:
     async def touch(self, state: SessionState, *, is_renewal_told: bool = True) -> bool:
         """Let the record live its idle timeout from now; False when it is gone.
 
-        With *is_renewal_told*, the record is read again, in the same call where the storage can, to
-        find out whether the id was renewed meanwhile: ``is_alias`` says so then, and it is the
-        record under the new id that lives on.
+        With *is_renewal_told*, the record is read again, in the same call where the storage can.
+        Where its id was renewed meanwhile, ``is_alias`` says so, and the record under the new id
+        lives on.
         """
         ttl = self.lifetime.ttl(state)
         if ttl <= 0:
@@ -302,7 +302,7 @@ class SessionRepository:
         """
         ttl, idle = self.lifetime.ttl(state), self.lifetime.idle
         if ttl > idle:
-            # It lives longer anyway, and is still to be touched.
+            # Such a record lives longer anyway, and is still to be touched.
             return
         if ttl < idle:
             try:
@@ -331,5 +331,5 @@ class SessionRepository:
             original_own=dict(own),
         )
         # Without a beginning of its own, a session of Express would never be too old.
-        state.is_forced = record.created_at is None and self.lifetime.ends_anyway
+        state.must_be_written = record.created_at is None and self.lifetime.ends_anyway
         return state

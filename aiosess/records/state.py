@@ -36,9 +36,9 @@ class Past(enum.Enum):
     """What lies behind a session that was handed out."""
 
     CONCLUDED = enum.auto()
-    """Its response is made: what changes now is late."""
+    """The response is made: what changes now is late."""
     DESTROYED = enum.auto()
-    """It is over: nothing can be put in."""
+    """The session is over: nothing can be put in."""
 
 
 # A Struct is made in C; a dataclass would take a function in Python for each.
@@ -51,7 +51,7 @@ class SessionState(Struct):
     - ``previous``: the session as it was under the old id, after the id was changed.
     - ``stale_id``: the id that the browser came with, where it had no record that can be used.
     - ``unconfirmed``: the payloads that got no answer and may have been written all the same.
-    - ``is_forced``: the session is written even where nothing seems to have changed.
+    - ``must_be_written``: the session is written even where nothing seems to have changed.
     - ``touched_at``: when the record was touched as it was read; ``None``: it was only read.
     - ``is_alias``: the request came with an id that was renewed a moment ago.
     - ``is_gone``: the record was destroyed or has expired since it was read.
@@ -71,7 +71,7 @@ class SessionState(Struct):
     previous: SessionState | None = None
     stale_id: str | None = None
     unconfirmed: tuple[bytes, ...] = ()
-    is_forced: bool = False
+    must_be_written: bool = False
     touched_at: float | None = None
     is_alias: bool = False
     is_gone: bool = False
@@ -94,7 +94,7 @@ class SessionState(Struct):
         """Whether anything was done but to read scalars; what was done may have been undone."""
         return (
             bool(self.originals)
-            or self.is_forced
+            or self.must_be_written
             or self.intent is not Intent.KEEP
             or self.cookie.own != self.original_own
         )
@@ -103,7 +103,7 @@ class SessionState(Struct):
     def is_modified(self) -> bool:
         """Whether there is something to write. Raise UnserializableValue where there cannot."""
         return (
-            self.is_forced
+            self.must_be_written
             or self.cookie.own != self.original_own
             or bool(self.values.changed(self.originals, self.data))
         )
@@ -128,7 +128,7 @@ class SessionState(Struct):
     def saved(self, version: Version, snapshot: Snapshot) -> None:
         """Take note that *snapshot* was written: what changed since then is still to be saved."""
         self.version = version
-        self.is_forced = False
+        self.must_be_written = False
         self.original_own = snapshot.own
         data, originals = self.data, self.originals
         for key, original in snapshot.values.items():
@@ -144,7 +144,7 @@ class SessionState(Struct):
         self.version = self.previous = None
         self.originals.clear()
         self.original_own = dict(self.cookie.own)
-        self.is_forced = False
+        self.must_be_written = False
         self.unconfirmed = ()
 
     def rebase(self, record: Record, version: Version, merge: Merge) -> None:
@@ -184,7 +184,7 @@ class SessionState(Struct):
         self.session_id, self.version = newest.session_id, newest.version
         self.created_at = newest.created_at
         self.is_alias = self.is_alias or newest.is_alias
-        self.is_forced = False
+        self.must_be_written = False
         self.intent = Intent.KEEP
 
     def conclude(self) -> None:
@@ -229,7 +229,7 @@ class SessionState(Struct):
         self.cookie.own.clear()
         self.original_own = {}
         self.created_at = now
-        self.is_alias = self.is_forced = self.is_gone = False
+        self.is_alias = self.must_be_written = self.is_gone = False
 
     def fork_to(self, session_id: str, now: float) -> None:
         """Go on alone under another id, with nothing but what this request has changed."""
@@ -239,7 +239,7 @@ class SessionState(Struct):
         self.clear(now)
         self.data.update(values)
         self.originals.update(dict.fromkeys(values, MISSING))
-        self.is_forced = True
+        self.must_be_written = True
 
     def rollback(self) -> None:
         """Forget what this request did: data, cookie, id and intent are as they were read."""
@@ -257,7 +257,7 @@ class SessionState(Struct):
         self.originals.clear()
         self.cookie.own.clear()
         self.cookie.own.update(self.original_own)
-        self.is_forced = False
+        self.must_be_written = False
         self.intent = Intent.KEEP
 
     def _take(self, theirs: dict[str, Any], changes: Changes) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Hashable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 __all__ = [
     "Closeable",
@@ -12,7 +12,6 @@ __all__ = [
     "Stored",
     "TouchingStorage",
     "Version",
-    "new_stored",
 ]
 
 Version: TypeAlias = Hashable
@@ -24,12 +23,6 @@ class Stored(NamedTuple):
 
     payload: bytes
     version: Version
-
-
-new_stored: Final[Callable[[type[Stored], tuple[bytes, Version]], Stored]] = tuple[
-    bytes | Version, ...
-].__new__
-"""``new_stored(Stored, (payload, version))``: as ``Stored(payload, version)``, but in C alone."""
 
 
 @runtime_checkable

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
 from aiosess.errors import OptionsError, StorageUnavailable
 from aiosess.storages import (
-    MemoryStorage,
     PunctualStorage,
     Storage,
     Stored,
@@ -18,7 +17,7 @@ from aiosess.storages import (
 )
 from aiosess.timeouts import Duration, seconds
 
-__all__ = ["Retries", "RetryPolicy", "RetryingStorage", "held_to", "no_wait"]
+__all__ = ["Retries", "RetryPolicy", "RetryingStorage", "guarded", "no_wait"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,17 +94,29 @@ class Retries:
             await self._sleep(self._policy.pause(retry))
 
 
-def held_to(storage: Storage, policy: RetryPolicy) -> Storage:
-    """Return *storage* with the time limit and the retries of *policy*."""
-    if type(storage) is MemoryStorage:
-        # It always answers, and at once.
-        return storage
+@runtime_checkable
+class _Instant(Protocol):
+    """A storage that says whether it always answers, and at once."""
+
+    @property
+    def is_instant(self) -> bool: ...
+
+
+def guarded(storage: Storage, policy: RetryPolicy) -> Storage:
+    """Return *storage* with what it lacks of the time limit and the retries of *policy*.
+
+    A punctual storage keeps to the limit itself, and one that always answers needs no retries.
+    """
     punctual = storage.within(policy.timeout) if isinstance(storage, PunctualStorage) else None
-    if punctual is not None and not policy.retries:
+    if punctual is not None and (not policy.retries or _always_answers(punctual)):
         return punctual
     wrapped = RetryingStorage(punctual or storage, policy, is_punctual=punctual is not None)
     # To pyright, a function that returns a coroutine is none that is async.
     return cast("Storage", wrapped)
+
+
+def _always_answers(storage: Storage) -> bool:
+    return isinstance(storage, _Instant) and storage.is_instant
 
 
 class RetryingStorage:
@@ -134,25 +145,25 @@ class RetryingStorage:
     # Plain functions: a coroutine for each would only hand on what another one does.
 
     def create(self, session_id: str, payload: bytes, ttl: float) -> Coroutine[Any, Any, Version]:
-        """As the storage does, with retries."""
+        """Keep *payload* under a free id, with retries; raise IdTaken when it is not."""
         return self._try(self._storage.create, session_id, payload, ttl)
 
     def load(self, session_id: str) -> Coroutine[Any, Any, Stored | None]:
-        """As the storage does, with retries."""
+        """Return the record, or ``None`` when there is none, with retries."""
         return self._try(self._storage.load, session_id)
 
     def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
     ) -> Coroutine[Any, Any, Version]:
-        """As the storage does, with retries."""
+        """Put *payload* in the place of *expected*, with retries; raise Conflict when it is not."""
         return self._try(self._storage.replace, session_id, payload, ttl, expected=expected)
 
     def touch(self, session_id: str, ttl: float) -> Coroutine[Any, Any, bool]:
-        """As the storage does, with retries."""
+        """Let the record live *ttl* seconds from now, with retries; False when there is none."""
         return self._try(self._storage.touch, session_id, ttl)
 
     def delete(self, session_id: str) -> Coroutine[Any, Any, bool]:
-        """As the storage does, with retries."""
+        """Remove the record, with retries; False when there was none."""
         return self._try(self._storage.delete, session_id)
 
 

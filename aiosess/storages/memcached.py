@@ -10,14 +10,14 @@ import ssl
 import string
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final, Self, cast
 
 from aiosess.clients.memcached import MemcachedClient, Reply, Value
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
-from aiosess.storages.base import Stored, Version, new_stored
+from aiosess.storages._shared import Closing, new_stored
+from aiosess.storages.base import Stored, Version
 
-__all__ = ["MemcachedStorage"]
+__all__ = ["MemcachedClient", "MemcachedStorage"]
 
 # What may stand in a key, and how long it may be:
 # https://github.com/memcached/memcached/blob/master/doc/protocol.txt
@@ -35,13 +35,13 @@ _MONTH: Final = 30 * 24 * 60 * 60
 _LAST_DATE: Final = 2**31 - 1
 
 
-class MemcachedStorage:
+class MemcachedStorage(Closing):
     """Keeps records on one memcached server or several, 1.4.8 or later.
 
-    *client* is a ``MemcachedClient`` of ``aiosess.clients.memcached``; it is the
-    application's to close. *prefix* stands before each session id. An id that cannot be part of
-    a key (too long, spaces, not ASCII) is kept under its SHA-256. Memcached counts in whole
-    seconds: a record lives its ttl at the least, and at the most two seconds longer.
+    *client* is a ``MemcachedClient``, which can be imported from here; it is the application's to
+    close. *prefix* stands before each session id. An id that cannot be part of a key (too long,
+    spaces, not ASCII) is kept under its SHA-256. Memcached counts in whole seconds: a record
+    lives its ttl at the least, and at the most two seconds longer.
 
     A memcached that is full drops the records that were not used for longest, and one that ends
     drops all: such a record is absent. A record larger than the server allows (``-I``, one
@@ -100,19 +100,6 @@ class MemcachedStorage:
         limited._timeout = timeout  # noqa: SLF001 - it is one of us
         return limited
 
-    async def __aenter__(self) -> Self:
-        """Return the storage itself; leaving closes it."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close what the storage opened itself."""
-        await self.close()
-
     async def close(self) -> None:
         """Close the client if ``from_url`` made it; one that was handed in stays open."""
         if self._owns_client:
@@ -122,10 +109,7 @@ class MemcachedStorage:
         """Keep *payload* under a free id (``add``); IdTaken when it is not."""
         key = self._key(session_id)
         command = b"add %b 0 %d %d\r\n%b\r\n" % (key, self._expires(ttl), len(payload), payload)
-        try:
-            reply = await self._client.ask(key, command, self._timeout)
-        except OSError as error:
-            raise _no_answer(error) from error
+        reply = await self._client.ask(key, command, self._timeout)
         if reply == b"STORED":
             return Value(payload)
         if reply == b"NOT_STORED":
@@ -135,10 +119,7 @@ class MemcachedStorage:
     async def load(self, session_id: str) -> Stored | None:
         """Return the record (``gets``), or ``None`` when there is none."""
         key = self._key(session_id)
-        try:
-            reply = await self._client.ask(key, b"gets %b\r\n" % key, self._timeout)
-        except OSError as error:
-            raise _no_answer(error) from error
+        reply = await self._client.ask(key, b"gets %b\r\n" % key, self._timeout)
         if isinstance(reply, Value):
             return new_stored(Stored, (reply.payload, reply))
         if reply == b"END":
@@ -159,10 +140,7 @@ class MemcachedStorage:
         key = self._key(session_id)
         end, size = self._expires(ttl), len(payload)
         command = b"cas %b 0 %d %d %b\r\n%b\r\n" % (key, end, size, unique, payload)
-        try:
-            reply = await self._client.ask(key, command, self._timeout)
-        except OSError as error:
-            raise _no_answer(error) from error
+        reply = await self._client.ask(key, command, self._timeout)
         if reply == b"STORED":
             return Value(payload)
         if reply == b"NOT_FOUND":
@@ -174,20 +152,14 @@ class MemcachedStorage:
     async def touch(self, session_id: str, ttl: float) -> bool:
         """Let the record live *ttl* seconds from now (``touch``); False when there is none."""
         key = self._key(session_id)
-        try:
-            command = b"touch %b %d\r\n" % (key, self._expires(ttl))
-            reply = await self._client.ask(key, command, self._timeout)
-        except OSError as error:
-            raise _no_answer(error) from error
+        command = b"touch %b %d\r\n" % (key, self._expires(ttl))
+        reply = await self._client.ask(key, command, self._timeout)
         return _is_done(reply, b"TOUCHED")
 
     async def delete(self, session_id: str) -> bool:
         """Remove the record (``delete``); False when there was none."""
         key = self._key(session_id)
-        try:
-            reply = await self._client.ask(key, b"delete %b\r\n" % key, self._timeout)
-        except OSError as error:
-            raise _no_answer(error) from error
+        reply = await self._client.ask(key, b"delete %b\r\n" % key, self._timeout)
         return _is_done(reply, b"DELETED")
 
     def _key(self, session_id: str) -> bytes:
@@ -219,10 +191,7 @@ class MemcachedStorage:
         """Return the error for a record that was not written; StorageUnavailable is raised."""
         if not (isinstance(reply, bytes) and reply.startswith(b"SERVER_ERROR object too large")):
             return _failed(reply)
-        try:
-            settings = await self._client.ask(key, b"stats settings\r\n", self._timeout)
-        except OSError as error:
-            raise _no_answer(error) from error
+        settings = await self._client.ask(key, b"stats settings\r\n", self._timeout)
         found = re.search(rb"^STAT item_size_max (\d+)", _line(settings), re.MULTILINE)
         limit = "" if found is None else f" of {int(found[1]):,} bytes"
         return StorageError(
@@ -230,10 +199,6 @@ class MemcachedStorage:
             f"limit{limit} for an item: keep less in the session, or start memcached with a "
             "larger -I"
         )
-
-
-def _no_answer(error: OSError) -> StorageUnavailable:
-    return StorageUnavailable(f"memcached did not answer: {type(error).__name__}: {error}")
 
 
 def _is_done(reply: Reply, done: bytes) -> bool:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, ClassVar, Final, Self, TypeAlias
 
 import msgspec
 
 from aiosess.errors import Conflict, IdTaken, OptionsError
-from aiosess.storages.base import Stored, Version, new_stored
+from aiosess.events import Events, Reason
+from aiosess.storages._shared import new_stored
+from aiosess.storages.base import Stored, Version
 
 __all__ = ["MemoryStorage"]
-
-_log: Final = logging.getLogger("aiosess")
 
 # How many records one call looks at, besides its own, so that no call pauses the loop.
 _LOOKS: Final = 32
@@ -50,10 +49,18 @@ class MemoryStorage:
     or take a five-hundredth of its life; after many were touched, that is the nearest among 32.
 
     Each create and load looks at up to 32 records whose end has come, and removes those that were
-    not extended, so that what nobody asks for is freed as well, and a million that expire at once
-    pause nothing. No call goes through all records, nor does the garbage collector. Says once, in
-    the log, that it is not for several processes.
+    not extended. So what nobody asks for is freed as well, and a million that expire at once pause
+    nothing. No call goes through all records, nor does the garbage collector. The first create
+    says in the log that the storage is not for several processes.
     """
+
+    is_instant: ClassVar[bool] = True
+    """Whether each verb answers at once and never fails; a subclass must say so of itself."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Take it that the verbs of a subclass may wait and fail, unless it says otherwise."""
+        super().__init_subclass__(**options)
+        cls.is_instant = vars(cls).get("is_instant", False)
 
     def __init__(
         self,
@@ -69,7 +76,14 @@ class MemoryStorage:
         self._count = 0
         self._ends = _Ends()
         self._versions = itertools.count(1)
-        self._has_warned = False
+        self._events = Events()
+
+    def within(self, timeout: float) -> Self | None:  # noqa: ARG002 - it needs no time
+        """Return the storage itself, which waits for nothing, whatever the *timeout* in seconds.
+
+        ``None`` where a subclass may wait: the time has to be watched for it.
+        """
+        return self if self.is_instant else None
 
     def __len__(self) -> int:
         """Return how many records are in memory, expired ones that were not removed included."""
@@ -77,7 +91,7 @@ class MemoryStorage:
 
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
         """Keep *payload* under a free id; IdTaken when it is not."""
-        self._warn_once()
+        self._events.tell_once(Reason.ONE_PROCESS)
         now = self._clock()
         self._sweep(now)
         shard = self._shard(session_id)
@@ -102,7 +116,7 @@ class MemoryStorage:
         queue = self._ends.queue
         if queue and queue[0][0] <= now:
             self._sweep(now)
-        # What _find() does, with a call less.
+        # _find() with a call less, for each request loads.
         entry = self._shards[hash(session_id) % _SHARDS].get(session_id)
         if entry is None or entry.expires_at <= now:
             return None
@@ -113,7 +127,7 @@ class MemoryStorage:
     ) -> Version:
         """Put *payload* in the place of the version *expected*; Conflict when it is another."""
         now = self._clock()
-        # What _find() does, with a call less.
+        # _find() with a call less, for each change is a replace.
         entry = self._shards[hash(session_id) % _SHARDS].get(session_id)
         if entry is None or entry.expires_at <= now:
             raise Conflict(None)
@@ -204,14 +218,6 @@ class MemoryStorage:
             shard.clear()
         _take_out(session_id, entry.bucket)
         return entry
-
-    def _warn_once(self) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            _log.warning(
-                "MemoryStorage keeps sessions in this process only: they end with it, and "
-                "another process does not see them. Use RedisStorage where there are several."
-            )
 
 
 class _Ends:

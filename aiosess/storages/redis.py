@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from types import TracebackType
-from typing import Any, Final, NoReturn, Self, cast
+from functools import partial
+from typing import Any, Final, Self, cast
 
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
@@ -14,8 +14,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from aiosess.clients.redis import ClientLine, RedisLine, line_of
-from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
-from aiosess.storages.base import Stored, Version, new_stored
+from aiosess.errors import Conflict, IdTaken, OptionsError
+from aiosess.storages._shared import Closing, new_stored
+from aiosess.storages.base import Stored, Version
 
 __all__ = ["RedisStorage"]
 
@@ -42,40 +43,21 @@ local left = redis.call('PTTL', KEYS[1])
 if left < 0 or left > tonumber(ARGV[1]) then return {kept, 0} end
 return {kept, redis.pcall('PEXPIRE', KEYS[1], ARGV[1])}
 """
-_SHA: Final = {
-    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-    for script in (_REPLACE, _LOAD_AND_TOUCH)
-}
 
-_REPLACE_SHA: Final = _SHA[_REPLACE]
-
-# Errors that say "not now": https://redis.io/docs/latest/develop/reference/protocol-spec/
-_NO_ANSWER: Final = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.ReadOnlyError,
-    exceptions.ClusterDownError,
-    exceptions.TryAgainError,
-    exceptions.RedisClusterException,
-    # What is no RESP ends the connection; the next one may speak it.
-    exceptions.InvalidResponse,
-    OSError,
-)
-# redis-py counts these among the connection errors, yet trying again does not mend them.
-_REFUSED: Final = (exceptions.AuthenticationError, exceptions.AuthorizationError)
-_FAILURES: Final = (exceptions.RedisError, OSError)
-_NOT_NOW: Final = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "NOREPLICAS")
+_sha1: Final = partial(hashlib.sha1, usedforsecurity=False)
+_REPLACE_SHA: Final = _sha1(_REPLACE.encode()).hexdigest()
+_LOAD_AND_TOUCH_SHA: Final = _sha1(_LOAD_AND_TOUCH.encode()).hexdigest()
 
 
-class RedisStorage:
+class RedisStorage(Closing):
     """Keeps records on a Redis or Valkey server (single, Sentinel or Cluster), 6.0 or later.
 
     *client* is any ``redis.asyncio`` client, with ``decode_responses`` or without; it is the
     application's to close. *prefix* stands before each session id. The version of a record is
     its payload, so that a change by Express is seen as one too.
 
-    With *multiplex* all requests of the process share one connection of the client's pool (to
-    each node of a cluster), and what they ask in one tick leaves in one write. A connection that
+    With *multiplex* all requests of the process share one connection of the client's pool, on a
+    cluster one to each node. What they ask in one tick leaves in one write. A connection that
     owes an answer for longer than the client's ``socket_timeout`` (without one: 5 s) is replaced.
     Without *multiplex*, and for clients that have no such connections
     (``single_connection_client``, a streaming credential provider, reads from replicas, classes
@@ -131,19 +113,6 @@ class RedisStorage:
         limited._timeout = timeout  # noqa: SLF001 - it is one of us
         return limited
 
-    async def __aenter__(self) -> Self:
-        """Return the storage itself; leaving closes it."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close what the storage opened itself."""
-        await self.close()
-
     async def close(self) -> None:
         """Close the client if ``from_url`` made it; one that was handed in stays open."""
         await self._line.close()
@@ -152,17 +121,15 @@ class RedisStorage:
 
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
         """Keep *payload* under a free id (``SET NX PX``); IdTaken when it is not."""
-        written = await self._call("SET", self._prefix + session_id, payload, "PX", _ms(ttl), "NX")
+        command = ("SET", self._prefix + session_id, payload, "PX", _ms(ttl), "NX")
+        written = await self._line.ask(command, self._timeout)
         if not written:
             raise IdTaken
         return payload
 
     async def load(self, session_id: str) -> Stored | None:
         """Return the record (``GET``), or ``None`` when there is none."""
-        try:
-            answer = await self._line.ask(("GET", self._prefix + session_id), self._timeout)
-        except _FAILURES as error:
-            _raise(error)
+        answer = await self._line.ask(("GET", self._prefix + session_id), self._timeout)
         payload = _as_bytes(answer) if isinstance(answer, str) else answer
         if payload is None:
             return None
@@ -170,7 +137,13 @@ class RedisStorage:
 
     async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
         """Return the record, and whether it now lives *ttl* seconds (a script, one round trip)."""
-        answer = await self._run(_LOAD_AND_TOUCH, 1, self._prefix + session_id, _ms(ttl))
+        arguments = (1, self._prefix + session_id, _ms(ttl))
+        try:
+            answer = await self._line.ask(
+                ("EVALSHA", _LOAD_AND_TOUCH_SHA, *arguments), self._timeout
+            )
+        except exceptions.NoScriptError:
+            answer = await self._line.ask(("EVAL", _LOAD_AND_TOUCH, *arguments), self._timeout)
         if answer is None:
             return None
         payload = cast("bytes", _as_bytes(answer[0]))
@@ -181,18 +154,12 @@ class RedisStorage:
     ) -> Version:
         """Put *payload* in the place of the version *expected* (a script, one round trip)."""
         # No payload has an empty digest, so that a version of another storage fits nothing.
-        digest = ""
-        if isinstance(expected, bytes):
-            digest = hashlib.sha1(expected, usedforsecurity=False).hexdigest()
+        digest = _sha1(expected).hexdigest() if isinstance(expected, bytes) else ""
         arguments = (1, self._prefix + session_id, digest, payload, _ms(ttl))
         try:
-            # What _run() does, with a coroutine less.
-            command = ("EVALSHA", _REPLACE_SHA, *arguments)
-            answer = await self._line.ask(command, self._timeout)
+            answer = await self._line.ask(("EVALSHA", _REPLACE_SHA, *arguments), self._timeout)
         except exceptions.NoScriptError:
-            answer = await self._call("EVAL", _REPLACE, *arguments)
-        except _FAILURES as error:
-            _raise(error)
+            answer = await self._line.ask(("EVAL", _REPLACE, *arguments), self._timeout)
         if answer == 1:
             return payload
         current = _as_bytes(answer)
@@ -200,43 +167,12 @@ class RedisStorage:
 
     async def touch(self, session_id: str, ttl: float) -> bool:
         """Let the record live *ttl* seconds from now (``PEXPIRE``); False when there is none."""
-        return bool(await self._call("PEXPIRE", self._prefix + session_id, _ms(ttl)))
+        command = ("PEXPIRE", self._prefix + session_id, _ms(ttl))
+        return bool(await self._line.ask(command, self._timeout))
 
     async def delete(self, session_id: str) -> bool:
         """Remove the record (``DEL``); False when there was none."""
-        return bool(await self._call("DEL", self._prefix + session_id))
-
-    async def _run(self, script: str, *arguments: str | bytes | int) -> Any:
-        try:
-            return await self._line.ask(("EVALSHA", _SHA[script], *arguments), self._timeout)
-        except exceptions.NoScriptError:
-            return await self._call("EVAL", script, *arguments)
-        except _FAILURES as error:
-            _raise(error)
-
-    async def _call(self, *command: str | bytes | int) -> Any:
-        try:
-            return await self._line.ask(command, self._timeout)
-        except _FAILURES as error:
-            _raise(error)
-
-
-def _raise(error: Exception) -> NoReturn:
-    """Raise what *error*, of redis-py or the network, means to who uses a storage."""
-    if isinstance(error, _REFUSED):
-        raise StorageError(f"redis refused the connection: {error}") from error
-    if isinstance(error, _NO_ANSWER):
-        raise StorageUnavailable(f"redis did not answer: {type(error).__name__}") from error
-    if not isinstance(error, exceptions.ResponseError):
-        raise error
-    # Redis repeats the arguments of a command that it does not know: session id and payload.
-    said, has_arguments, _ = str(error).partition(", with args beginning with")
-    if has_arguments:
-        raise StorageError(f"redis answered with an error: {said}") from None
-    # Before Redis 7, an error inside a script stands somewhere in the message.
-    if any(word in said for word in _NOT_NOW):
-        raise StorageUnavailable(f"redis is not ready: {said}") from error
-    raise StorageError(f"redis answered with an error: {said}") from error
+        return bool(await self._line.ask(("DEL", self._prefix + session_id), self._timeout))
 
 
 def _as_bytes(answer: str | bytes | None) -> bytes | None:

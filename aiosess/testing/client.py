@@ -39,7 +39,7 @@ async def session_for(
 
     *options* are those of the application: its storage is read and written, its secret signs the
     cookie that goes into the client's cookie jar. At the end of the block the session is kept as
-    at the end of a request, a new id at a login included, and not at all where the block raised.
+    at the end of a request: a login gets a new id. Where the block raised, nothing is kept.
     Raise SessionGone when a request of the block destroyed what the block changed, RuntimeError
     when the jar keeps no cookies, StorageUnavailable when the storage does not answer.
     """

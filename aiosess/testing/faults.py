@@ -58,28 +58,28 @@ class FaultyStorage:
         self._is_hanging = False
 
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
-        """As the storage does."""
+        """Let *storage* keep *payload* under a free id, or fail as told."""
         return await self._pass("create", lambda: self.storage.create(session_id, payload, ttl))
 
     async def load(self, session_id: str) -> Stored | None:
-        """As the storage does."""
+        """Return the record that *storage* has, or fail as told."""
         return await self._pass("load", lambda: self.storage.load(session_id))
 
     async def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
     ) -> Version:
-        """As the storage does."""
+        """Let *storage* put *payload* in the place of *expected*, or fail as told."""
         return await self._pass(
             "replace",
             lambda: self.storage.replace(session_id, payload, ttl, expected=expected),
         )
 
     async def touch(self, session_id: str, ttl: float) -> bool:
-        """As the storage does."""
+        """Let the record in *storage* live *ttl* seconds from now, or fail as told."""
         return await self._pass("touch", lambda: self.storage.touch(session_id, ttl))
 
     async def delete(self, session_id: str) -> bool:
-        """As the storage does."""
+        """Remove the record from *storage*, or fail as told."""
         return await self._pass("delete", lambda: self.storage.delete(session_id))
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ import redis
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 
 from aiosess import MemoryStorage, Storage
-from aiosess.storages.guard import RetryingStorage, RetryPolicy, held_to
+from aiosess.storages.guard import RetryingStorage, RetryPolicy, guarded
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import FakeClock, FaultyStorage, Harness, report, run_contract
 from aiosess.testing.pytest import storage_contract
@@ -65,7 +65,7 @@ def as_applications_have_it(policy: RetryPolicy) -> MakeOnRedis:
     @asynccontextmanager
     async def make(url: str) -> AsyncGenerator[Storage]:
         async with RedisStorage.from_url(url, prefix=prefix()) as storage:
-            yield held_to(storage, policy)
+            yield guarded(storage, policy)
 
     return make
 

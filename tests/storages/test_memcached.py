@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from aiosess.clients.memcached import MemcachedClient
 from aiosess.errors import Conflict, OptionsError, StorageError, StorageUnavailable
-from aiosess.storages.memcached import MemcachedStorage
+from aiosess.storages.memcached import MemcachedClient, MemcachedStorage
 from aiosess.testing import FakeClock, Harness, report, run_contract
 from tests.servers import free_port
 from tests.storages.real_memcached import Memcached, running

@@ -53,7 +53,7 @@ async def test_a_session_that_expires_while_it_is_renewed_is_gone(clock: FakeClo
     assert state.previous is not None
     theirs = await other.load("old", COOKIE)
     assert theirs is not None
-    theirs.is_forced = True
+    theirs.must_be_written = True
 
     renewal = asyncio.create_task(renewing.renew(state, state.previous))
     await gate.arrived()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -345,3 +346,8 @@ def test_a_record_tells_the_end_of_its_cookie_in_utc_to_the_millisecond(now: flo
 
     moment = datetime.fromtimestamp(now + 60, UTC).isoformat(timespec="milliseconds")
     assert expires == moment.replace("+00:00", "Z")
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(CookieOptions), ids=lambda field: field.name)
+def test_the_class_has_each_attribute_to_be_looked_at(field: dataclasses.Field[Any]) -> None:
+    assert hasattr(SessionCookie, field.name)

@@ -221,7 +221,7 @@ def test_a_session_with_a_record_and_a_change_says_both() -> None:
     state = session_state()
     state.version = 1
     state.data["key"] = "value"
-    state.is_forced = True
+    state.must_be_written = True
     state.intent = RENEW
 
     end = ending(state, is_touch_due=False, is_resigned=False)

@@ -1,8 +1,10 @@
 """MemoryStorage at a million sessions: memory, time for each call, and the pauses of the loop.
 
+A study of 2026-11-24; MEMORY.md beside it holds what came out.
+
     make bench-memory
-    python benchmarks/million.py --sessions 100000
-    python benchmarks/million.py --against HEAD~1
+    python benchmarks/studies/million.py --sessions 100000
+    python benchmarks/studies/million.py --against HEAD~1
 
 Each part runs in a process of its own, so that none finds the memory of another. Times are those on
 the processor: what others do on it meanwhile does not count. With --against, another revision (or a
@@ -36,8 +38,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from micro import ROOT, unpacked
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from processes import cores, pinned
+from revisions import ROOT, unpacked
 
 DAY = 86_400.0
 FEW = 1_000
@@ -347,7 +350,7 @@ def markdown(trees: dict[str, Path], count: int, rounds: int) -> str:
         "",
         f"Measured on {datetime.now(UTC):%Y-%m-%d} with CPython {platform.python_version()}.",
         f"Medians of {rounds} processes, by `make bench-memory`.",
-        "How it is measured: [README.md](README.md#a-million-sessions-in-memory).",
+        "How it is measured: [README.md](../README.md#a-million-sessions-in-memory).",
     ]
     for name, parts in results.items():
         if len(results) > 1:

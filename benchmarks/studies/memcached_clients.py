@@ -1,7 +1,9 @@
 """Which memcached client: speed, cancellation, restart, hanging connect, side by side.
 
+A study of 2026-11-23; docs/explanation/memcached-client.md says what came out.
+
     pip install aiomcache emcache memcache memcachio meta-memcache
-    python benchmarks/memcached_clients.py [--rounds 5] [--seconds 0.4]
+    python benchmarks/studies/memcached_clients.py [--rounds 5] [--seconds 0.4]
 
 Prints the tables of docs/explanation/memcached-client.md. Starts its own memcached. The rounds
 are interleaved (each client in turn, then again); the figures are medians.
@@ -25,7 +27,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.servers import MemcachedServer
 
 HOST = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""Trying again: what is tried again, how often, and what it leaves alone."""
+"""The guard of a storage: time limit and retries, where it lacks them, and what is left alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aiosess import (
     StorageUnavailable,
     Stored,
 )
-from aiosess.storages.guard import RetryingStorage, RetryPolicy, held_to, no_wait
+from aiosess.storages.guard import RetryingStorage, RetryPolicy, guarded, no_wait
 from aiosess.testing import FaultyStorage
 
 
@@ -422,7 +422,7 @@ class Punctual(FaultyStorage):
 def test_a_storage_that_keeps_to_the_time_limit_itself_needs_nothing_around_it() -> None:
     storage = Punctual()
 
-    held = held_to(storage, RetryPolicy(timeout=0.5))
+    held = guarded(storage, RetryPolicy(timeout=0.5))
 
     assert held is storage
     assert storage.timeout == 0.5
@@ -431,14 +431,47 @@ def test_a_storage_that_keeps_to_the_time_limit_itself_needs_nothing_around_it()
 def test_memory_needs_nothing_around_it() -> None:
     storage = MemoryStorage()
 
-    assert held_to(storage, RetryPolicy(retries=3)) is storage
+    assert guarded(storage, RetryPolicy(retries=3)) is storage
+
+
+class SlowMemory(MemoryStorage):
+    """Memory that never answers a load, and says nothing of it."""
+
+    async def load(self, session_id: str) -> Stored | None:
+        await asyncio.Event().wait()
+        return await super().load(session_id)
+
+
+async def test_the_time_is_watched_for_a_kind_of_memory_that_may_wait() -> None:
+    held = guarded(SlowMemory(), RetryPolicy(timeout=0.02))
+
+    with pytest.raises(StorageUnavailable, match=r"did not answer within 0\.02 s"):
+        await held.load("id")
+
+
+def test_a_kind_of_memory_can_say_that_it_always_answers() -> None:
+    class CountingMemory(MemoryStorage):
+        is_instant = True
+
+    storage = CountingMemory()
+
+    assert guarded(storage, RetryPolicy(retries=3)) is storage
+
+
+async def test_memory_that_could_fail_is_asked_again() -> None:
+    storage = FaultyStorage(MemoryStorage())
+    storage.fail(times=1)
+
+    await guarded(storage, RetryPolicy(retries=1)).load("id")
+
+    assert storage.calls == ["load", "load"]
 
 
 async def test_a_storage_that_keeps_to_the_time_limit_is_still_asked_again() -> None:
     storage = Punctual()
     storage.fail(times=1)
 
-    await held_to(storage, RetryPolicy(retries=1)).load("id")
+    await guarded(storage, RetryPolicy(retries=1)).load("id")
 
     assert storage.calls == ["load", "load"]
 
@@ -450,4 +483,4 @@ async def test_the_time_is_watched_for_a_storage_that_cannot(storage: FaultyStor
     storage.hang()
 
     with pytest.raises(StorageUnavailable, match=r"did not answer within 0\.02 s"):
-        await held_to(storage, RetryPolicy(timeout=0.02)).load("id")
+        await guarded(storage, RetryPolicy(timeout=0.02)).load("id")
