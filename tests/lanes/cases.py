@@ -1,0 +1,321 @@
+"""Random cases: what an application does with two requests of one browser, as plain data.
+
+A case is made from its seed alone, written as JSON, and read back as the same case.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
+
+__all__ = ["Around", "Case", "End", "Options", "Request", "case_of", "smaller", "steps_of"]
+
+T = TypeVar("T")
+
+End = Literal[
+    "response",
+    "redirect",
+    "error",
+    "file",
+    "unprepared stream",
+    "stream",
+    "stream, then redirect",
+    "stream, then error",
+    "stream, then response",
+]
+Came = Literal[
+    "nothing",
+    "ours",
+    "signed by the old secret",
+    "unknown",
+    "badly signed",
+    "badly signed, then ours",
+    "unknown, then ours",
+    "renewed a moment ago",
+    "renewed long ago",
+    "ended a moment ago",
+    "by Express",
+    "unreadable",
+    "with attributes of its own",
+    "very old",
+]
+_VERBS: Final = ("create", "load", "replace", "touch", "delete")
+
+
+class Plain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Data that is written without what is usual."""
+
+
+class Options(Plain):
+    """What the options say; a default here is the default there."""
+
+    rolling: bool = False
+    resave: bool = False
+    save_uninitialized: bool = False
+    absolute_timeout: float | None = None
+    unset: Literal["keep", "destroy"] = "keep"
+    retries: int | None = None
+    touch_after: float | None = None
+    renew_grace: float = 10
+    merge: Literal["mine", "theirs", "raise"] = "mine"
+    load: Literal["lazy", "eager"] | None = None
+    proxy: bool | None = None
+    name: str = "sid"
+    max_age: float | None = None
+    secure: bool | Literal["auto"] = "auto"
+    path: str = "/"
+    cookie: Literal["given", "by a function", "by a coroutine"] = "given"
+    is_id_taken: bool = False
+
+
+USUAL: Final = Options()
+
+
+class Around(Plain):
+    """A middleware: what it does before and after the handler that it is given."""
+
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    clones: bool = False
+    replaces: bool = False
+
+
+ALONE: Final = Around()
+
+
+class Request(Plain):
+    """One request: what the handler does, how it ends, and who stands around it."""
+
+    later: float = 0
+    first_cookie_again: bool = False
+    steps: tuple[str, ...] = ()
+    end: End = "response"
+    late: tuple[str, ...] = ()
+    afterwards: tuple[str, ...] = ()
+    outer: Around = ALONE
+    inner: Around = ALONE
+    signal_before: tuple[str, ...] = ()
+    signal_after: tuple[str, ...] = ()
+
+
+class Case(Plain):
+    """Two requests of one browser to one application."""
+
+    seed: int
+    came: Came = "nothing"
+    by: Literal["setup", "middleware"] = "setup"
+    storage: Literal["plain", "punctual", "touching"] = "plain"
+    is_slow: bool = False
+    is_cancelling: bool = False
+    is_encrypted: bool = False
+    options: Options = USUAL
+    requests: tuple[Request, ...] = ()
+
+    def to_json(self) -> str:
+        """Return the case as it can be given to ``python -m tests.lanes --case``."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> Case:
+        """Return the case that ``to_json`` wrote. Raise ValueError where it is none."""
+        return msgspec.json.decode(text, type=cls)
+
+
+# What most handlers do, and what takes the shortcuts.
+_USUAL: Final = (
+    *("ask", "read a scalar", "read a list", "read what is missing", "read nested"),
+    *("set", "set", "set another", "set the same", "set and set back", "append", "append and pop"),
+    *("change nested", "delete", "setdefault"),
+)
+_VERBS_OF_SESSION: Final = (
+    *("save", "touch", "reload", "rollback", "renew the id", "regenerate", "destroy"),
+    *("invalidate", "changed", "log in", "log out", "change atomically", "look atomically"),
+)
+_ODD: Final = (
+    *("set what cannot be kept", "delete all", "set a list", "choose the id", "ask who it is"),
+    *("read the cookie", "max_age of its own", "no max_age of its own", "secure of its own"),
+    *("path of its own", "expires of its own", "max_age by the session"),
+    *("ask again", "ask by aiohttp_session", "new session by aiohttp_session"),
+    *("ask twice at once", "save and touch at once", "save twice at once", "set beside a save"),
+    *("renew and save at once", "read and touch at once"),
+    *("unset", "unset for aiohttp_session", "set to None", "clone the request"),
+    *("vary", "keep out of caches"),
+    *("they write", "they write the same key", "they write the same value", "they append"),
+    *("they delete", "they renew", "they end", "they garble"),
+    *("11 seconds pass", "2 hours pass", "a day passes"),
+)
+_FAULTS: Final = (
+    *(f"{what} {verb}" for verb in _VERBS for what in ("fail", "fail twice", "lose", "hang up at")),
+    "fail for good",
+    "recover",
+)
+
+
+def steps_of(case: Case) -> Iterator[str]:
+    """Yield each step of *case*, wherever it stands."""
+    for request in case.requests:
+        for around in (request.outer, request.inner):
+            yield from (*around.before, *around.after)
+        yield from (*request.steps, *request.late, *request.afterwards)
+        yield from (*request.signal_before, *request.signal_after)
+
+
+def case_of(seed: int) -> Case:
+    """Return the case numbered *seed*, always the same one."""
+    chance = _Chance(seed)
+    options = _options(chance)
+    return Case(
+        seed=seed,
+        came=chance.rarely(
+            0.6,
+            "ours",
+            "nothing",
+            "nothing",
+            "signed by the old secret",
+            "unknown",
+            "badly signed",
+            "badly signed, then ours",
+            "unknown, then ours",
+            "renewed a moment ago",
+            "renewed a moment ago",
+            "renewed long ago",
+            "ended a moment ago",
+            "by Express",
+            "unreadable",
+            "with attributes of its own",
+            "with attributes of its own",
+            "very old",
+        ),
+        by=chance.rarely(0.3, "setup", "middleware"),
+        storage=chance.rarely(0.5, "plain", "punctual", "touching", "touching"),
+        is_slow=chance.happens(0.4),
+        is_cancelling=chance.happens(0.3),
+        is_encrypted=options.secure is True and chance.happens(0.6),
+        options=options,
+        requests=(_request(chance), _request(chance)),
+    )
+
+
+class _Chance:
+    """Chance, from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def happens(self, share: float) -> bool:
+        return self._random.random() < share
+
+    def rarely(self, share: float, usual: T, *others: T) -> T:
+        """Return *usual*, but one of *others* in this *share* of the cases."""
+        return self._random.choice(others) if self.happens(share) else usual
+
+    def some(self, names: Sequence[str], lengths: Sequence[int]) -> tuple[str, ...]:
+        return tuple(self._random.choice(names) for _ in range(self._random.choice(lengths)))
+
+    def steps(self, lengths: Sequence[int]) -> tuple[str, ...]:
+        """Return steps, mostly usual ones."""
+        return tuple(self._step() for _ in range(self._random.choice(lengths)))
+
+    def _step(self) -> str:
+        kinds = self._random.choices((_USUAL, _VERBS_OF_SESSION, _ODD, _FAULTS), (10, 4, 4, 2))
+        return self._random.choice(kinds[0])
+
+
+def _options(chance: _Chance) -> Options:
+    if chance.happens(0.35):
+        return USUAL
+    secure = chance.rarely(0.3, "auto", True, False)
+    path = chance.rarely(0.1, "/", "/shop", "/elsewhere")
+    return Options(
+        rolling=chance.happens(0.15),
+        resave=chance.happens(0.1),
+        save_uninitialized=chance.happens(0.1),
+        absolute_timeout=chance.rarely(0.2, None, 200_000),
+        unset=chance.rarely(0.2, "keep", "destroy"),
+        retries=chance.rarely(0.3, None, 0, 1),
+        touch_after=chance.rarely(0.25, None, 0, 60),
+        renew_grace=chance.rarely(0.1, 10, 0),
+        merge=chance.rarely(0.2, "mine", "theirs", "raise"),
+        load=chance.rarely(0.2, None, "lazy", "eager"),
+        proxy=chance.rarely(0.15, None, True, False),
+        name=chance.rarely(0.3, "sid", "__Secure-sid", "__Host-sid")
+        if path == "/" and secure is not False
+        else "sid",
+        max_age=chance.rarely(0.35, None, 3600),
+        secure=secure,
+        path=path,
+        cookie=chance.rarely(0.15, "given", "by a function", "by a coroutine"),
+        is_id_taken=chance.happens(0.03),
+    )
+
+
+def _request(chance: _Chance) -> Request:
+    end: End = chance.rarely(
+        0.3,
+        "response",
+        "redirect",
+        "redirect",
+        "error",
+        "file",
+        "unprepared stream",
+        "stream",
+        "stream",
+        "stream",
+        "stream, then redirect",
+        "stream, then error",
+        "stream, then response",
+    )
+    return Request(
+        later=chance.rarely(0.3, 0, 5, 11, 7_200, 80_000),
+        first_cookie_again=chance.happens(0.2),
+        steps=chance.steps((0, 1, 1, 1, 2, 2, 3, 4)),
+        end=end,
+        late=chance.steps((0, 1, 1, 2)) if end.startswith("stream") else (),
+        afterwards=chance.steps((1, 2)) if chance.happens(0.06) else (),
+        outer=_around(chance, 0.25),
+        inner=_around(chance, 0.12),
+        signal_before=chance.steps((1, 2)) if chance.happens(0.06) else (),
+        signal_after=chance.steps((1, 2)) if chance.happens(0.08) else (),
+    )
+
+
+def _around(chance: _Chance, share: float) -> Around:
+    if not chance.happens(share):
+        return ALONE
+    return Around(
+        before=chance.steps((0, 0, 1)),
+        after=chance.steps((0, 1, 1, 2)),
+        clones=chance.happens(0.25),
+        replaces=chance.happens(0.25),
+    )
+
+
+def smaller(case: Case) -> Iterator[Case]:
+    """Yield cases with one thing less than *case*: the way to the smallest that still differs."""
+    yield from _smaller(case, keep={"seed"})
+
+
+def _smaller(value: Any, keep: frozenset[str] | set[str] = frozenset()) -> Iterator[Any]:
+    for field in msgspec.structs.fields(value):
+        now = getattr(value, field.name)
+        if field.name in keep:
+            continue
+        if isinstance(now, tuple):
+            for index in range(len(now)):
+                yield _with(value, field.name, now[:index] + now[index + 1 :])
+        parts = now if isinstance(now, tuple) else (now,)
+        if now != field.default and not isinstance(now, tuple):
+            yield _with(value, field.name, field.default)
+        for index, part in enumerate(parts):
+            if not isinstance(part, msgspec.Struct):
+                continue
+            for less in _smaller(part):
+                changed = (*parts[:index], less, *parts[index + 1 :])
+                yield _with(value, field.name, changed if isinstance(now, tuple) else less)
+
+
+def _with(value: Any, name: str, new: object) -> Any:
+    return msgspec.structs.replace(value, **{name: new})
