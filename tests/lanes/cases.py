@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-__all__ = ["Around", "Case", "End", "Options", "Request", "case_of", "smaller", "steps_of"]
+__all__ = ["VERBS", "Around", "Case", "End", "Options", "Request", "case_of", "smaller", "steps_of"]
 
 T = TypeVar("T")
 
@@ -42,14 +42,12 @@ Came = Literal[
     "with attributes of its own",
     "very old",
 ]
-_VERBS: Final = ("create", "load", "replace", "touch", "delete")
+_Secure: TypeAlias = bool | Literal["auto"]
+
+VERBS: Final = ("create", "load", "replace", "touch", "delete")
 
 
-class Plain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Data that is written without what is usual."""
-
-
-class Options(Plain):
+class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the options say; a default here is the default there."""
 
     rolling: bool = False
@@ -58,14 +56,14 @@ class Options(Plain):
     absolute_timeout: float | None = None
     unset: Literal["keep", "destroy"] = "keep"
     retries: int | None = None
-    touch_after: float | None = None
+    touch_after: float | str = "5%"
     renew_grace: float = 10
     merge: Literal["mine", "theirs", "raise"] = "mine"
     load: Literal["lazy", "eager"] | None = None
     proxy: bool | None = None
     name: str = "sid"
     max_age: float | None = None
-    secure: bool | Literal["auto"] = "auto"
+    secure: _Secure = "auto"
     path: str = "/"
     cookie: Literal["given", "by a function", "by a coroutine"] = "given"
     is_id_taken: bool = False
@@ -74,7 +72,7 @@ class Options(Plain):
 USUAL: Final = Options()
 
 
-class Around(Plain):
+class Around(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A middleware: what it does before and after the handler that it is given."""
 
     before: tuple[str, ...] = ()
@@ -86,7 +84,7 @@ class Around(Plain):
 ALONE: Final = Around()
 
 
-class Request(Plain):
+class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One request: what the handler does, how it ends, and who stands around it."""
 
     later: float = 0
@@ -101,7 +99,7 @@ class Request(Plain):
     signal_after: tuple[str, ...] = ()
 
 
-class Case(Plain):
+class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Two requests of one browser to one application."""
 
     seed: int
@@ -126,8 +124,17 @@ class Case(Plain):
 
 # What most handlers do, and what takes the shortcuts.
 _USUAL: Final = (
-    *("ask", "read a scalar", "read a list", "read what is missing", "read nested"),
-    *("set", "set", "set another", "set the same", "set and set back", "append", "append and pop"),
+    *("ask", "ask", "ask", "read a scalar", "read a list", "read what is missing", "read nested"),
+    *(
+        "set",
+        "set",
+        "set",
+        "set another",
+        "set the same",
+        "set and set back",
+        "append",
+        "append and pop",
+    ),
     *("change nested", "delete", "setdefault"),
 )
 _VERBS_OF_SESSION: Final = (
@@ -140,15 +147,19 @@ _ODD: Final = (
     *("path of its own", "expires of its own", "max_age by the session"),
     *("ask again", "ask by aiohttp_session", "new session by aiohttp_session"),
     *("ask twice at once", "save and touch at once", "save twice at once", "set beside a save"),
-    *("renew and save at once", "read and touch at once"),
+    *("renew and save at once", "read and touch at once", "cancel a save that waits"),
+    *("save in the background", "save in the background"),
     *("unset", "unset for aiohttp_session", "set to None", "clone the request"),
     *("vary", "keep out of caches"),
-    *("they write", "they write the same key", "they write the same value", "they append"),
-    *("they delete", "they renew", "they end", "they garble"),
     *("11 seconds pass", "2 hours pass", "a day passes"),
 )
+_THEIRS: Final = (
+    *("they write", "they write the same key", "they write the same value", "they append"),
+    *("they delete", "they renew", "they renew", "they renew", "they end", "they garble"),
+)
+_RACES: Final = tuple(f"{what} at {verb}" for verb in VERBS for what in _THEIRS)
 _FAULTS: Final = (
-    *(f"{what} {verb}" for verb in _VERBS for what in ("fail", "fail twice", "lose", "hang up at")),
+    *(f"{what} {verb}" for verb in VERBS for what in ("fail", "fail twice", "lose", "hang up at")),
     "fail for good",
     "recover",
 )
@@ -200,34 +211,40 @@ def case_of(seed: int) -> Case:
 
 
 class _Chance:
-    """Chance, from a seed."""
+    """Chance, from a seed.
+
+    Half of the cases are calm: with so much that is usual that what is not is met alone.
+    """
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
+        self._is_calm = self.happens(0.5)
 
     def happens(self, share: float) -> bool:
         return self._random.random() < share
 
     def rarely(self, share: float, usual: T, *others: T) -> T:
-        """Return *usual*, but one of *others* in this *share* of the cases."""
-        return self._random.choice(others) if self.happens(share) else usual
+        """Return *usual*, but one of *others* in this *share* of the cases, or fewer."""
+        return self._random.choice(others) if self.happens(share / self._calm(3)) else usual
 
-    def some(self, names: Sequence[str], lengths: Sequence[int]) -> tuple[str, ...]:
-        return tuple(self._random.choice(names) for _ in range(self._random.choice(lengths)))
+    def _calm(self, factor: int) -> int:
+        return factor if self._is_calm else 1
 
     def steps(self, lengths: Sequence[int]) -> tuple[str, ...]:
         """Return steps, mostly usual ones."""
         return tuple(self._step() for _ in range(self._random.choice(lengths)))
 
     def _step(self) -> str:
-        kinds = self._random.choices((_USUAL, _VERBS_OF_SESSION, _ODD, _FAULTS), (10, 4, 4, 2))
-        return self._random.choice(kinds[0])
+        kinds = (_USUAL, _VERBS_OF_SESSION, _ODD, _FAULTS, _THEIRS, _RACES)
+        weights = (25 * self._calm(4), 8, 8, 5, 5, 4)
+        (kind,) = self._random.choices(kinds, weights)
+        return self._random.choice(kind)
 
 
 def _options(chance: _Chance) -> Options:
     if chance.happens(0.35):
         return USUAL
-    secure = chance.rarely(0.3, "auto", True, False)
+    secure: _Secure = chance.rarely(0.3, "auto", True, False)
     path = chance.rarely(0.1, "/", "/shop", "/elsewhere")
     return Options(
         rolling=chance.happens(0.15),
@@ -236,7 +253,7 @@ def _options(chance: _Chance) -> Options:
         absolute_timeout=chance.rarely(0.2, None, 200_000),
         unset=chance.rarely(0.2, "keep", "destroy"),
         retries=chance.rarely(0.3, None, 0, 1),
-        touch_after=chance.rarely(0.25, None, 0, 60),
+        touch_after=chance.rarely(0.25, USUAL.touch_after, 0, 60),
         renew_grace=chance.rarely(0.1, 10, 0),
         merge=chance.rarely(0.2, "mine", "theirs", "raise"),
         load=chance.rarely(0.2, None, "lazy", "eager"),

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -19,7 +19,7 @@ from aiosess import CookieOptions, SessionOptions, session_middleware, setup
 from aiosess.testing import FakeClock
 from aiosess.transports.cookie import Signer
 from tests.lanes.backend import Backend, PunctualBackend, Records, TouchingBackend
-from tests.lanes.cases import Around, Case, Request
+from tests.lanes.cases import Around, Case, End, Request
 from tests.lanes.lanes import Lane, driving, timed
 from tests.lanes.steps import Scene, play, told
 from tests.lanes.wire import Answer, Wire
@@ -35,7 +35,7 @@ _BACKENDS: Final[dict[str, type[Backend]]] = {
 }
 _FILE: Final = Path(__file__).with_name("__init__.py")
 # Longer than any case takes: what is not over by then hangs.
-_LONGEST: Final = 20.0
+_LONGEST: Final = 5.0
 _MADE_ID: Final = re.compile(r"\b(?:made|theirs)-\d+\b")
 # What may differ from one lane to the other, or from run to run, and tells nothing.
 _LOOSE: Final = re.compile(r"0x[0-9a-f]+|'\w+' object")
@@ -77,17 +77,31 @@ class _Stage:
         self.handled: Scene | None = None
         self.wire: Wire | None = None
         self._made = self._theirs = 0
+        self._tasks: set[asyncio.Future[None]] = set()
 
     def note(self, line: str) -> None:
         self.lines.append(line)
 
     def made_id(self, _request: web.Request) -> str:
         self._made += 1
-        return "apple" if self.case.options.is_id_taken and self._made == 1 else f"made-{self._made}"
+        return (
+            "apple" if self.case.options.is_id_taken and self._made == 1 else f"made-{self._made}"
+        )
 
     def their_id(self) -> str:
         self._theirs += 1
         return f"theirs-{self._theirs}"
+
+    def begin(self, act: Coroutine[Any, Any, object]) -> None:
+        async def noted() -> None:
+            try:
+                self.note(f"in the background: {await act!r}")
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is seen
+                self.note(f"in the background: {told(error)}")
+
+        task = asyncio.ensure_future(noted())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def hang_up(self) -> None:
         if self.wire is not None:
@@ -108,7 +122,6 @@ class _Stage:
             "by a function": self.cookie_of,
             "by a coroutine": self.awaited_cookie_of,
         }
-        touch_after = {} if given.touch_after is None else {"touch_after": given.touch_after}
         return SessionOptions(
             secret=[_SECRET, _OLD_SECRET],
             storage=self.backend,
@@ -126,7 +139,7 @@ class _Stage:
             renew_grace=given.renew_grace,
             merge=given.merge,
             load=given.load,
-            **touch_after,
+            touch_after=given.touch_after,
         )
 
 
@@ -139,7 +152,6 @@ async def _run(stage: _Stage) -> None:
     case = stage.case
     others = asyncio.all_tasks()
     browser = _Browser(stage, await _arrival(stage))
-    stage.backend.hang_up = stage.hang_up
     runner = web.AppRunner(
         _application(stage), handler_cancellation=case.is_cancelling, access_log=None
     )
@@ -214,21 +226,8 @@ async def _arrival(stage: _Stage) -> list[str]:
     records, sign = stage.records, stage.signer.sign
     data: dict[str, Any] = {"n": 1, "cart": ["a"], "deep": {"tags": {"count": 1}}}
     await records.keep("apple", data)
-    match stage.case.came:
-        case "nothing":
-            return []
-        case "ours":
-            return [sign("apple")]
-        case "signed by the old secret":
-            return [Signer(_OLD_SECRET).sign("apple")]
-        case "unknown":
-            return [sign("pear")]
-        case "badly signed":
-            return [Signer("somebody else's secret, as long as ours").sign("apple")]
-        case "badly signed, then ours":
-            return ["s%3Aapple.planted", sign("apple")]
-        case "unknown, then ours":
-            return [sign("pear"), sign("apple")]
+    ours, pear, came = sign("apple"), sign("pear"), stage.case.came
+    match came:
         case "renewed a moment ago":
             await records.lead("pear", "apple", 8)
         case "renewed long ago":
@@ -243,7 +242,18 @@ async def _arrival(stage: _Stage) -> list[str]:
             await records.keep("pear", data, own={"max_age": 500.0, "httponly": False})
         case "very old":
             await records.keep("pear", data, age=199_000)
-    return [sign("pear")]
+        case _:
+            # Under this id there is nothing.
+            pass
+    sent = {
+        "nothing": [],
+        "ours": [ours],
+        "signed by the old secret": [Signer(_OLD_SECRET).sign("apple")],
+        "badly signed": [Signer("somebody else's secret, as long as ours").sign("apple")],
+        "badly signed, then ours": ["s%3Aapple.planted", ours],
+        "unknown, then ours": [pear, ours],
+    }
+    return sent.get(came, [pear])
 
 
 # The application.
@@ -285,7 +295,7 @@ def _middleware(stage: _Stage, who: str, around: Callable[[], Around]) -> Middle
             stage.note(f"{who} gets {told(error)}")
             # An HTTP error is a response, too.
             response, raised = error, error
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - error pages catch all
             stage.note(f"{who} gets {told(error)}")
             response, raised = web.Response(status=500, text="sorry"), error
         await play(Scene(stage, who, request, response.headers), does.after)
@@ -303,32 +313,41 @@ def _handler(stage: _Stage) -> Handler:
         does = stage.request
         scene = stage.handled = Scene(stage, "handler", request, CIMultiDict())
         await play(scene, does.steps, raises=True)
-        match does.end:
-            case "redirect":
-                raise web.HTTPFound("/elsewhere", headers=scene.headers)
-            case "error":
-                raise RuntimeError("told to fail")
-            case "file":
-                return web.FileResponse(_FILE, headers=scene.headers)
-            case "unprepared stream":
-                return web.StreamResponse(headers=scene.headers)
-            case "response":
-                return web.Response(text="hello", headers=scene.headers)
-        response = web.StreamResponse(headers=scene.headers)
-        await response.prepare(request)
-        await response.write(b"hello")
-        await play(scene, does.late, raises=True)
-        match does.end:
-            case "stream, then redirect":
-                raise web.HTTPFound("/elsewhere")
-            case "stream, then error":
-                raise RuntimeError("told to fail")
-            case "stream, then response":
-                return web.Response(text="another")
-            case "stream":
-                return response
+        if does.end.startswith("stream"):
+            return await _stream(scene, does)
+        return _response(scene, does.end)
 
     return handler
+
+
+def _response(scene: Scene, end: End) -> web.StreamResponse:
+    match end:
+        case "redirect":
+            raise web.HTTPFound("/elsewhere", headers=scene.headers)
+        case "error":
+            raise RuntimeError("told to fail")
+        case "file":
+            return web.FileResponse(_FILE, headers=scene.headers)
+        case "unprepared stream":
+            return web.StreamResponse(headers=scene.headers)
+        case _:
+            return web.Response(text="hello", headers=scene.headers)
+
+
+async def _stream(scene: Scene, does: Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers=scene.headers)
+    await response.prepare(scene.request)
+    await response.write(b"hello")
+    await play(scene, does.late, raises=True)
+    match does.end:
+        case "stream, then redirect":
+            raise web.HTTPFound("/elsewhere")
+        case "stream, then error":
+            raise RuntimeError("told to fail")
+        case "stream, then response":
+            return web.Response(text="another")
+        case _:
+            return response
 
 
 # The log.

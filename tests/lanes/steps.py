@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 import aiohttp_session
 from aiohttp import hdrs, web
@@ -14,6 +15,7 @@ from multidict import CIMultiDict
 from aiosess import SESSION, Session, get_session
 from aiosess.testing import FakeClock
 from tests.lanes.backend import Backend, Records
+from tests.lanes.cases import VERBS
 
 __all__ = ["STEPS", "Scene", "Stage", "play", "told"]
 
@@ -35,6 +37,10 @@ class Stage(Protocol):
 
     def their_id(self) -> str:
         """Return a new id, as another process makes one."""
+        ...
+
+    def begin(self, act: Coroutine[Any, Any, object]) -> None:
+        """Let *act* happen beside the request, and note how it ended."""
         ...
 
     def hang_up(self) -> None:
@@ -169,7 +175,7 @@ _on_session("set", lambda session: session.update(n=(session.get("n") or 0) + 1)
 _on_session("set another", _set("other", "x"))
 _on_session("set the same", lambda session: session.update(n=session.get("n")))
 _on_session("set and set back", _set_and_set_back)
-_on_session("set a list", _set("cart", ["b"]))
+_on_session("set a list", lambda session: session.update(cart=["b"]))
 _on_session("set what cannot be kept", _set("bad", {1, 2}))
 _on_session("append", lambda session: session.setdefault("cart", []).append("b"))
 _on_session("append and pop", _append_and_pop)
@@ -243,7 +249,8 @@ async def _unset_for_aiohttp_session(scene: Scene) -> None:
 @_step("set to None")
 async def _set_to_none(scene: Scene) -> None:
     await scene.session()
-    scene.request[SESSION] = None  # type: ignore[assignment]
+    # As some who come from Express write it.
+    scene.request[SESSION] = cast("Any", None)
 
 
 @_step("clone the request")
@@ -300,6 +307,21 @@ async def _set_beside_a_save(scene: Scene) -> object:
     return await _at_once(session.save(), meanwhile())
 
 
+@_step("save in the background")
+async def _save_in_the_background(scene: Scene) -> None:
+    session = await scene.session()
+    scene.stage.begin(session.save())
+
+
+@_step("cancel a save that waits")
+async def _cancel_a_save(scene: Scene) -> object:
+    session = await scene.session()
+    saves = [asyncio.ensure_future(session.save()) for _ in range(3)]
+    await asyncio.sleep(0)
+    saves[1].cancel()
+    return await _at_once(*saves)
+
+
 # The response, and the time.
 
 
@@ -333,6 +355,17 @@ def _they(name: str, act: Callable[[Stage], Awaitable[None]]) -> None:
         await act(scene.stage)
 
     STEPS[name] = step
+    for verb in VERBS:
+        _at(verb, name, act)
+
+
+def _at(verb: str, name: str, act: Callable[[Stage], Awaitable[None]]) -> None:
+    """Register a step that lets *act* happen just before the next call of *verb*."""
+
+    async def step(scene: Scene) -> None:
+        scene.stage.backend.at[verb] = functools.partial(act, scene.stage)
+
+    STEPS[f"{name} at {verb}"] = step
 
 
 def _they_change(name: str, change: Callable[[dict[str, Any]], object]) -> None:
@@ -359,21 +392,16 @@ def _fails(name: str, *verbs: str, times: int | None, is_lost: bool = False) -> 
     STEPS[name] = step
 
 
-def _hangs_up(verb: str) -> None:
-    async def step(scene: Scene) -> None:
-        scene.stage.backend.hang_up_at = verb
-
-    STEPS[f"hang up at {verb}"] = step
+async def _hang_up(stage: Stage) -> None:
+    stage.hang_up()
 
 
-_VERBS: Final = ("create", "load", "replace", "touch", "delete")
-
-for _verb in _VERBS:
+for _verb in VERBS:
     _fails(f"fail {_verb}", _verb, times=1)
     _fails(f"fail twice {_verb}", _verb, times=2)
     _fails(f"lose {_verb}", _verb, times=1, is_lost=True)
-    _hangs_up(_verb)
-_fails("fail for good", *_VERBS, times=None)
+    _at(_verb, "hang up", _hang_up)
+_fails("fail for good", *VERBS, times=None)
 
 
 @_step("recover")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 from http.client import HTTPException, HTTPResponse
 from typing import Any, NamedTuple, cast
 
@@ -26,7 +27,7 @@ class Answer(NamedTuple):
 class Wire(asyncio.Transport):
     """One connection, for one request."""
 
-    def __init__(self, server: web.Server[web.Request], *, is_encrypted: bool) -> None:
+    def __init__(self, server: web.Server, *, is_encrypted: bool) -> None:
         super().__init__({"sslcontext": object()} if is_encrypted else {})
         self._protocol = server()
         self._sent = bytearray()
@@ -103,11 +104,15 @@ def _answer(sent: bytes) -> Answer:
     try:
         response.begin()
     except HTTPException as error:
-        return Answer(None, [], f"{type(error).__name__}: {sent!r}")
+        return Answer(None, [], f"{type(error).__name__}: {_undated(sent)!r}")
     headers = [(name, value) for name, value in response.getheaders() if name not in _UNTOLD]
     try:
         body = repr(response.read()[:80])
     except HTTPException as error:
         body = f"cut: {type(error).__name__}"
     more = stream.read()
-    return Answer(response.status, headers, f"{body}, then {more!r}" if more else body)
+    return Answer(response.status, headers, f"{body}, then {_undated(more)!r}" if more else body)
+
+
+def _undated(sent: bytes) -> bytes:
+    return re.sub(rb"Date: [^\r]*", b"Date: ...", sent)
