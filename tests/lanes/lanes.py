@@ -1,22 +1,31 @@
-"""The lanes that are compared, and how an application is made to drive on one of them."""
+"""The lanes that are compared, and how an application is made to drive on one of them.
+
+This is the only file that knows which classes they are, and who chooses one.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Any, Final, TypeAlias
 from unittest import mock
 
 from aiohttp import web
 
-from aiosess import Session
+from aiosess import Session, middleware
 from aiosess.attributes import CookieOptions
+from aiosess.exchange import exchange
 from aiosess.exchange.exchange import Visit
 from aiosess.records.repository import Keeper
 
-__all__ = ["FAST", "WHOLE", "Lane", "driving", "timed"]
+__all__ = ["FAST", "SHORTCUTS", "WHOLE", "Lane", "driving", "lane_of", "timed"]
 
-Lane: TypeAlias = type[Visit]
+Lane: TypeAlias = Mapping[str, object]
+"""What stands for which names in the module that chooses the lane of an application."""
+
+SHORTCUTS: Final = exchange
+"""The module in which the shortcuts stand."""
 
 
 class _Whole(Visit):
@@ -36,14 +45,19 @@ class _Whole(Visit):
         return session
 
 
-WHOLE: Lane = _Whole
-FAST: Lane = Visit
+WHOLE: Final[Lane] = {"Visit": _Whole}
+FAST: Final[Lane] = {}
+
+
+def lane_of(shortcuts: ModuleType) -> Lane:
+    """Return the fast lane of a module that stands in the place of SHORTCUTS."""
+    return {"Visit": shortcuts.Visit}
 
 
 @contextlib.contextmanager
 def driving(lane: Lane) -> Iterator[None]:
     """Let every application that is made inside drive on *lane*."""
-    with mock.patch("aiosess.middleware.Visit", lane):
+    with mock.patch.dict(vars(middleware), lane):
         yield
 
 

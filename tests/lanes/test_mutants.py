@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.lanes.cases import case_of
-from tests.lanes.lanes import FAST
+from tests.lanes.lanes import FAST, lane_of
 from tests.lanes.mutants import MUTANTS, Mutant, mutated
 from tests.lanes.runner import observed
 
@@ -15,7 +15,7 @@ ENOUGH = 2000
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 async def test_a_lane_is_noticed_that_forgets(mutant: Mutant) -> None:
-    lane = mutated(mutant)
+    lane = lane_of(mutated(mutant))
 
     seen_at = None
     for seed in range(ENOUGH):
