@@ -53,7 +53,7 @@ coverage: $(VENV)/.test servers ## Run all tests and report the branches that no
 proof: $(VENV)/.test servers ## Count what is lost, revived or shared when many use one session at once
 	$(BIN)/python -m tests.proof $(ARGS)
 
-lanes: $(VENV)/.test ## Random requests on both lanes, and what tells them apart (ARGS="3000 --from 0")
+lanes: $(VENV)/.test ## Random requests on both lanes, and what tells them apart (ARGS=3000 for so many)
 	$(BIN)/python -m tests.lanes $(ARGS)
 
 bench: $(VENV)/.bench servers wrk ## Requests per second beside the bare handler and aiohttp-session

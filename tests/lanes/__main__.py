@@ -8,7 +8,7 @@ import sys
 import time
 
 from tests.lanes.cases import Case, case_of
-from tests.lanes.compare import difference, smallest
+from tests.lanes.compare import Difference, difference, smallest
 from tests.lanes.lanes import FAST, WHOLE
 from tests.lanes.runner import observed
 
@@ -16,16 +16,20 @@ _MOST_SHOWN = 10
 _STEP = 500
 
 
+async def _difference(case: Case) -> Difference | None:
+    return await difference(case, WHOLE, FAST)
+
+
 async def compare(count: int, first: int) -> int:
     """Compare *count* cases from the seed *first* on; return how many differ."""
     started = time.monotonic()
     differing = 0
     for number in range(1, count + 1):
-        found = await difference(case_of(first + number - 1), WHOLE, FAST)
+        found = await _difference(case_of(first + number - 1))
         if found is not None:
             differing += 1
             if differing <= _MOST_SHOWN:
-                print(await smallest(found, WHOLE, FAST), end="\n\n", flush=True)
+                print(await smallest(found, _difference), end="\n\n", flush=True)
         if number % _STEP == 0 or number == count:
             a_minute = 60 * number / (time.monotonic() - started)
             print(
@@ -38,7 +42,7 @@ async def compare(count: int, first: int) -> int:
 async def show(case: Case) -> int:
     """Print what is seen of *case*, and what differs; return whether anything does."""
     print("\n".join(await observed(case, WHOLE)), end="\n\n")
-    found = await difference(case, WHOLE, FAST)
+    found = await _difference(case)
     print("The lanes agree." if found is None else found)
     return found is not None
 

@@ -1,4 +1,4 @@
-"""Random cases: what an application does with two requests of one browser, as plain data.
+"""Random cases: what an application does with some requests of one browser, as plain data.
 
 A case is made from its seed alone, written as JSON, and read back as the same case.
 """
@@ -77,6 +77,8 @@ class Around(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    finds: bool = False
+    """It takes the session that the request has already, and does not ask for one."""
     clones: bool = False
     replaces: bool = False
 
@@ -89,6 +91,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     later: float = 0
     first_cookie_again: bool = False
+    is_misnamed: bool = False
+    """The cookie comes under a longer name, which ends as ours does."""
     steps: tuple[str, ...] = ()
     end: End = "response"
     late: tuple[str, ...] = ()
@@ -100,7 +104,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Two requests of one browser to one application."""
+    """Some requests of one browser to one application, one after the other."""
 
     seed: int
     came: Came = "nothing"
@@ -125,17 +129,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # What most handlers do, and what takes the shortcuts.
 _USUAL: Final = (
     *("ask", "ask", "ask", "read a scalar", "read a list", "read what is missing", "read nested"),
-    *(
-        "set",
-        "set",
-        "set",
-        "set another",
-        "set the same",
-        "set and set back",
-        "append",
-        "append and pop",
-    ),
-    *("change nested", "delete", "setdefault"),
+    *("set", "set", "set", "set another", "set the same", "set and set back", "append"),
+    *("append and pop", "change nested", "delete", "setdefault"),
 )
 _VERBS_OF_SESSION: Final = (
     *("save", "touch", "reload", "rollback", "renew the id", "regenerate", "destroy"),
@@ -160,9 +155,35 @@ _THEIRS: Final = (
 _RACES: Final = tuple(f"{what} at {verb}" for verb in VERBS for what in _THEIRS)
 _FAULTS: Final = (
     *(f"{what} {verb}" for verb in VERBS for what in ("fail", "fail twice", "lose", "hang up at")),
+    *("fail replace", "lose replace", "hang up at replace", "hang up at replace"),
     "fail for good",
     "recover",
 )
+
+
+_UNUSUAL: Final[dict[str, Sequence[object]]] = {
+    "rolling": [True],
+    "resave": [True],
+    "save_uninitialized": [True],
+    "absolute_timeout": [200_000],
+    "unset": ["destroy"],
+    "retries": [0, 1],
+    "touch_after": [0, 60],
+    "renew_grace": [0],
+    "merge": ["theirs", "raise"],
+    "load": ["lazy", "eager"],
+    "proxy": [True, False],
+    "name": ["__Secure-sid", "__Host-sid"],
+    "max_age": [3600],
+    "secure": [True, False],
+    "path": ["/shop", "/elsewhere"],
+    "cookie": ["by a function", "by a coroutine"],
+    "is_id_taken": [True],
+}
+
+
+_OTHERS: Final = (_VERBS_OF_SESSION, _ODD, _FAULTS, _THEIRS, _RACES)
+_SOME: Final = (0, 1, 1, 2, 2, 3)
 
 
 def steps_of(case: Case) -> Iterator[str]:
@@ -202,18 +223,18 @@ def case_of(seed: int) -> Case:
         ),
         by=chance.rarely(0.3, "setup", "middleware"),
         storage=chance.rarely(0.5, "plain", "punctual", "touching", "touching"),
-        is_slow=chance.happens(0.4),
-        is_cancelling=chance.happens(0.3),
-        is_encrypted=options.secure is True and chance.happens(0.6),
+        is_slow=chance.happens(0.5),
+        is_cancelling=chance.happens(0.5),
+        is_encrypted=chance.happens(0.6 if options.secure is True else 0.08),
         options=options,
-        requests=(_request(chance), _request(chance)),
+        requests=tuple(_request(chance) for _ in range(chance.one((2, 3, 3)))),
     )
 
 
 class _Chance:
     """Chance, from a seed.
 
-    Half of the cases are calm: with so much that is usual that what is not is met alone.
+    Half of the cases are calm: so much is usual in them that what is not stands alone.
     """
 
     def __init__(self, seed: int) -> None:
@@ -223,50 +244,46 @@ class _Chance:
     def happens(self, share: float) -> bool:
         return self._random.random() < share
 
+    def one(self, choices: Sequence[T]) -> T:
+        return self._random.choice(choices)
+
     def rarely(self, share: float, usual: T, *others: T) -> T:
         """Return *usual*, but one of *others* in this *share* of the cases, or fewer."""
-        return self._random.choice(others) if self.happens(share / self._calm(3)) else usual
+        return self.one(others) if self.happens(share / 3 if self._is_calm else share) else usual
 
-    def _calm(self, factor: int) -> int:
-        return factor if self._is_calm else 1
+    def options(self, names: Sequence[str]) -> list[str]:
+        """Return which of *names* are unusual: some, or the length of the cookie's life, or one."""
+        if self._is_calm:
+            return ["max_age"] if self.happens(0.3) else [self.one(names)]
+        return [name for name in names if self.happens(0.15)]
 
     def steps(self, lengths: Sequence[int]) -> tuple[str, ...]:
-        """Return steps, mostly usual ones."""
-        return tuple(self._step() for _ in range(self._random.choice(lengths)))
+        """Return steps: usual ones, and others here and there."""
+        if not self._is_calm:
+            return self.any_steps(lengths)
+        length = self.one(lengths)
+        steps = [self.one(_USUAL) for _ in range(length)]
+        if self.happens(0.6):
+            steps.insert(self._random.randint(0, length), self.one(self.one(_OTHERS)))
+        return tuple(steps)
 
-    def _step(self) -> str:
-        kinds = (_USUAL, _VERBS_OF_SESSION, _ODD, _FAULTS, _THEIRS, _RACES)
-        weights = (25 * self._calm(4), 8, 8, 5, 5, 4)
-        (kind,) = self._random.choices(kinds, weights)
-        return self._random.choice(kind)
+    def any_steps(self, lengths: Sequence[int]) -> tuple[str, ...]:
+        """Return steps as they come, usual or not."""
+        return tuple(
+            self.one(_USUAL if self.happens(0.5) else self.one(_OTHERS))
+            for _ in range(self.one(lengths))
+        )
 
 
 def _options(chance: _Chance) -> Options:
     if chance.happens(0.35):
         return USUAL
-    secure: _Secure = chance.rarely(0.3, "auto", True, False)
-    path = chance.rarely(0.1, "/", "/shop", "/elsewhere")
-    return Options(
-        rolling=chance.happens(0.15),
-        resave=chance.happens(0.1),
-        save_uninitialized=chance.happens(0.1),
-        absolute_timeout=chance.rarely(0.2, None, 200_000),
-        unset=chance.rarely(0.2, "keep", "destroy"),
-        retries=chance.rarely(0.3, None, 0, 1),
-        touch_after=chance.rarely(0.25, USUAL.touch_after, 0, 60),
-        renew_grace=chance.rarely(0.1, 10, 0),
-        merge=chance.rarely(0.2, "mine", "theirs", "raise"),
-        load=chance.rarely(0.2, None, "lazy", "eager"),
-        proxy=chance.rarely(0.15, None, True, False),
-        name=chance.rarely(0.3, "sid", "__Secure-sid", "__Host-sid")
-        if path == "/" and secure is not False
-        else "sid",
-        max_age=chance.rarely(0.35, None, 3600),
-        secure=secure,
-        path=path,
-        cookie=chance.rarely(0.15, "given", "by a function", "by a coroutine"),
-        is_id_taken=chance.happens(0.03),
-    )
+    names = chance.options(list(_UNUSUAL))
+    chosen: dict[str, Any] = {name: chance.one(_UNUSUAL[name]) for name in names}
+    if chosen.get("secure") is False or "path" in chosen:
+        # Neither goes with a name that promises more.
+        chosen.pop("name", None)
+    return Options(**chosen)
 
 
 def _request(chance: _Chance) -> Request:
@@ -275,6 +292,7 @@ def _request(chance: _Chance) -> Request:
         "response",
         "redirect",
         "redirect",
+        "error",
         "error",
         "file",
         "unprepared stream",
@@ -288,14 +306,15 @@ def _request(chance: _Chance) -> Request:
     return Request(
         later=chance.rarely(0.3, 0, 5, 11, 7_200, 80_000),
         first_cookie_again=chance.happens(0.2),
-        steps=chance.steps((0, 1, 1, 1, 2, 2, 3, 4)),
+        is_misnamed=chance.happens(0.03),
+        steps=chance.steps(_SOME),
         end=end,
         late=chance.steps((0, 1, 1, 2)) if end.startswith("stream") else (),
-        afterwards=chance.steps((1, 2)) if chance.happens(0.06) else (),
-        outer=_around(chance, 0.25),
+        afterwards=chance.any_steps((1, 2)) if chance.happens(0.06) else (),
+        outer=_around(chance, 0.3),
         inner=_around(chance, 0.12),
-        signal_before=chance.steps((1, 2)) if chance.happens(0.06) else (),
-        signal_after=chance.steps((1, 2)) if chance.happens(0.08) else (),
+        signal_before=chance.any_steps((1, 2)) if chance.happens(0.06) else (),
+        signal_after=chance.any_steps((1, 2)) if chance.happens(0.08) else (),
     )
 
 
@@ -303,10 +322,11 @@ def _around(chance: _Chance, share: float) -> Around:
     if not chance.happens(share):
         return ALONE
     return Around(
-        before=chance.steps((0, 0, 1)),
-        after=chance.steps((0, 1, 1, 2)),
+        before=chance.any_steps((0, 0, 1)),
+        after=chance.any_steps((0, 1, 1, 2)),
+        finds=chance.happens(0.4),
         clones=chance.happens(0.25),
-        replaces=chance.happens(0.25),
+        replaces=chance.happens(0.35),
     )
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from tests.lanes.cases import Case, smaller
 from tests.lanes.lanes import Lane
 from tests.lanes.runner import observed
 
-__all__ = ["Difference", "difference", "smallest"]
+__all__ = ["Broken", "Difference", "breakages", "broken", "difference", "smallest"]
+
+# Nobody's step is the reason of these.
+_BREAKAGE: Final = re.compile(
+    r"AttributeError|AssertionError|cannot become|unhandled: |never awaited|it hangs"
+)
 
 
 @dataclass(frozen=True)
@@ -27,24 +35,49 @@ class Difference:
         return "\n".join([f"--case '{self.case.to_json()}'", *diff])
 
 
+@dataclass(frozen=True)
+class Broken:
+    """A case in which something of ours breaks, and what was seen."""
+
+    case: Case
+    lines: list[str]
+
+    def __str__(self) -> str:
+        return "\n".join([f"--case '{self.case.to_json()}'", *self.lines])
+
+
+FoundT = TypeVar("FoundT", Difference, Broken)
+
+
 async def difference(case: Case, one: Lane, other: Lane) -> Difference | None:
     """Return what tells the lanes apart in *case*; ``None``: nothing does."""
     on_one, on_other = await observed(case, one), await observed(case, other)
     return None if on_one == on_other else Difference(case, on_one, on_other)
 
 
-async def smallest(found: Difference, one: Lane, other: Lane) -> Difference:
-    """Return a case with as little in it as still tells the lanes apart."""
+def breakages(lines: Iterable[str]) -> list[str]:
+    """Return those of *lines* that no application can be the reason of."""
+    return [line for line in lines if _BREAKAGE.search(line)]
+
+
+async def broken(case: Case, lane: Lane) -> Broken | None:
+    """Return what breaks in *case*; ``None``: nothing does."""
+    lines = await observed(case, lane)
+    return Broken(case, lines) if breakages(lines) else None
+
+
+async def smallest(found: FoundT, look: Callable[[Case], Awaitable[FoundT | None]]) -> FoundT:
+    """Return a case with as little in it as *look* still finds something in."""
     while True:
-        less = await _less(found, one, other)
+        less = await _less(found, look)
         if less is None:
             return found
         found = less
 
 
-async def _less(found: Difference, one: Lane, other: Lane) -> Difference | None:
+async def _less(found: FoundT, look: Callable[[Case], Awaitable[FoundT | None]]) -> FoundT | None:
     for case in smaller(found.case):
-        less = await difference(case, one, other)
+        less = await look(case)
         if less is not None:
             return less
     return None

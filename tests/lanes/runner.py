@@ -49,12 +49,14 @@ async def observed(case: Case, lane: Lane) -> list[str]:
     """
     clock = FakeClock()
     stage = _Stage(case, clock)
-    with timed(clock), driving(lane), _logged(stage.note), _warned(stage.note):
+    others = asyncio.all_tasks()
+    with timed(clock), driving(lane), _heard(stage.note):
         try:
             async with asyncio.timeout(_LONGEST):
-                await _run(stage)
+                await _run(stage, others)
         except TimeoutError:
             stage.note("it hangs")
+            await _cancel(asyncio.all_tasks() - others)
         lines = stage.lines + await stage.records.shown()
     return _with_names(lines)
 
@@ -95,9 +97,9 @@ class _Stage:
     def begin(self, act: Coroutine[Any, Any, object]) -> None:
         async def noted() -> None:
             try:
-                self.note(f"in the background: {await act!r}")
+                self.note(f"beside the request: {await act!r}")
             except Exception as error:  # noqa: BLE001 - whatever it is, it is seen
-                self.note(f"in the background: {told(error)}")
+                self.note(f"beside the request: {told(error)}")
 
         task = asyncio.ensure_future(noted())
         self._tasks.add(task)
@@ -148,9 +150,15 @@ def _cookie(case: Case) -> CookieOptions:
     return CookieOptions(path=given.path, max_age=given.max_age, secure=given.secure)
 
 
-async def _run(stage: _Stage) -> None:
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _run(stage: _Stage, others: set[asyncio.Task[Any]]) -> None:
+    """Send the requests of a case; *others* are the tasks that do not belong to it."""
     case = stage.case
-    others = asyncio.all_tasks()
     browser = _Browser(stage, await _arrival(stage))
     runner = web.AppRunner(
         _application(stage), handler_cancellation=case.is_cancelling, access_log=None
@@ -163,20 +171,20 @@ async def _run(stage: _Stage) -> None:
         stage.note(f"request {number}")
         stage.request, stage.handled = request, None
         stage.clock.advance(request.later)
-        headers = browser.headers(first_again=request.first_cookie_again)
+        headers = browser.headers(request)
         stage.wire = Wire(server, is_encrypted=case.is_encrypted)
         answer = await stage.wire.ask("/shop/cart", headers)
-        await _others_are_done(others)
+        await _all_is_done(others)
         browser.take(answer)
-        if stage.handled is not None:
-            await play(stage.handled, request.afterwards)
-            await _others_are_done(others)
+        if stage.handled is not None and request.afterwards:
+            stage.begin(play(stage.handled, request.afterwards))
+            await _all_is_done(others)
     await runner.cleanup()
 
 
-async def _others_are_done(known: set[asyncio.Task[Any]]) -> None:
+async def _all_is_done(others: set[asyncio.Task[Any]]) -> None:
     """Wait for the tasks that the case has begun."""
-    while tasks := asyncio.all_tasks() - known:
+    while tasks := asyncio.all_tasks() - others:
         await asyncio.wait(tasks)
 
 
@@ -191,12 +199,13 @@ class _Browser:
         self._first = self._cookies = cookies
         self._name = stage.case.options.name
 
-    def headers(self, *, first_again: bool) -> dict[str, str]:
+    def headers(self, request: Request) -> dict[str, str]:
         """Return the headers of a request, with the cookie that came first or came last."""
-        cookies = self._first if first_again else self._cookies
+        cookies = self._first if request.first_cookie_again else self._cookies
+        name = f"x{self._name}" if request.is_misnamed else self._name
         signed = filter(None, map(self._stage.signer.unsign, cookies))
         self._stage.session_id = next((each.session_id for each in signed), "none")
-        headers = {"Cookie": "; ".join(f"{self._name}={value}" for value in cookies)}
+        headers = {"Cookie": "; ".join(f"{name}={value}" for value in cookies)}
         if self._stage.case.options.proxy is not None:
             headers[hdrs.X_FORWARDED_PROTO] = "https"
         return headers if cookies else {**headers, "Cookie": "other=1"}
@@ -286,7 +295,8 @@ def _middleware(stage: _Stage, who: str, around: Callable[[], Around]) -> Middle
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         does = around()
-        await play(Scene(stage, who, request, CIMultiDict()), does.before)
+        before = Scene(stage, who, request, CIMultiDict(), finds=does.finds)
+        await play(before, does.before)
         response: web.StreamResponse
         raised: Exception | None = None
         try:
@@ -298,7 +308,8 @@ def _middleware(stage: _Stage, who: str, around: Callable[[], Around]) -> Middle
         except Exception as error:  # noqa: BLE001 - error pages catch all
             stage.note(f"{who} gets {told(error)}")
             response, raised = web.Response(status=500, text="sorry"), error
-        await play(Scene(stage, who, request, response.headers), does.after)
+        after = Scene(stage, who, request, response.headers, finds=does.finds)
+        await play(after, does.after)
         if does.replaces:
             return web.Response(text=f"from the {who} middleware", status=response.status)
         if raised is not None:
@@ -392,6 +403,28 @@ def _warned(note: Callable[[str], None]) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = cast("Any", show)
+        yield
+
+
+@contextlib.contextmanager
+def _unhandled(note: Callable[[str], None]) -> Iterator[None]:
+    """Note each error that nobody asked a task for."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+
+    def handle(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        note(f"unhandled: {context['message'] if error is None else told(error)}")
+
+    loop.set_exception_handler(handle)
+    yield
+    loop.set_exception_handler(before)
+
+
+@contextlib.contextmanager
+def _heard(note: Callable[[str], None]) -> Iterator[None]:
+    """Note what is logged, warned of, and not handled."""
+    with _logged(note), _warned(note), _unhandled(note):
         yield
 
 

@@ -49,7 +49,10 @@ class Stage(Protocol):
 
 
 class Scene:
-    """One place in which an application has its hands on a request; *who* it is in the notes."""
+    """One place in which an application has its hands on a request; *who* it is in the notes.
+
+    One that *finds* takes the session that the request has already, and does not ask for one.
+    """
 
     def __init__(
         self,
@@ -57,17 +60,21 @@ class Scene:
         who: str,
         request: web.Request,
         headers: CIMultiDict[str],
+        *,
+        finds: bool = False,
     ) -> None:
         self.stage = stage
         self.who = who
         self.request = request
         self.headers = headers
+        self._finds = finds
         self._session: Session | None = None
 
     async def session(self) -> Session:
         """Return the session, asked for once. Raise LookupError where there is none."""
         if self._session is None:
-            self.hold(await get_session(self.request))
+            request = self.request
+            self.hold(request.get(SESSION) if self._finds else await get_session(request))
         if self._session is None:
             raise LookupError("no session")
         return self._session
