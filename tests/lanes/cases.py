@@ -143,8 +143,10 @@ _ODD: Final = (
     *("ask again", "ask by aiohttp_session", "new session by aiohttp_session"),
     *("ask twice at once", "save and touch at once", "save twice at once", "set beside a save"),
     *("renew and save at once", "read and touch at once", "cancel a save that waits"),
-    *("save in the background", "save in the background"),
-    *("unset", "unset for aiohttp_session", "set to None", "clone the request"),
+    *("save in the background", "save in the background", "save in the background"),
+    *("save in the background", "set and save in the background"),
+    *("unset", "unset", "unset", "unset for aiohttp_session", "set to None", "set to None"),
+    *("clone the request", "clone the request"),
     *("vary", "keep out of caches"),
     *("11 seconds pass", "2 hours pass", "a day passes"),
 )
@@ -165,7 +167,7 @@ _UNUSUAL: Final[dict[str, Sequence[object]]] = {
     "rolling": [True],
     "resave": [True],
     "save_uninitialized": [True],
-    "absolute_timeout": [200_000],
+    "absolute_timeout": [90_000, 200_000],
     "unset": ["destroy"],
     "retries": [0, 1],
     "touch_after": [0, 60],
@@ -183,7 +185,8 @@ _UNUSUAL: Final[dict[str, Sequence[object]]] = {
 
 
 _OTHERS: Final = (_VERBS_OF_SESSION, _ODD, _FAULTS, _THEIRS, _RACES)
-_SOME: Final = (0, 1, 1, 2, 2, 3)
+_UNSET: Final = frozenset({"unset", "unset for aiohttp_session", "set to None"})
+_SOME: Final = (0, 0, 1, 1, 2, 2, 3)
 
 
 def steps_of(case: Case) -> Iterator[str]:
@@ -198,7 +201,8 @@ def steps_of(case: Case) -> Iterator[str]:
 def case_of(seed: int) -> Case:
     """Return the case numbered *seed*, always the same one."""
     chance = _Chance(seed)
-    options = _options(chance)
+    requests = tuple(_request(chance) for _ in range(chance.one((2, 3, 3))))
+    options = _options(chance, requests)
     return Case(
         seed=seed,
         came=chance.rarely(
@@ -227,7 +231,7 @@ def case_of(seed: int) -> Case:
         is_cancelling=chance.happens(0.5),
         is_encrypted=chance.happens(0.6 if options.secure is True else 0.08),
         options=options,
-        requests=tuple(_request(chance) for _ in range(chance.one((2, 3, 3)))),
+        requests=requests,
     )
 
 
@@ -275,7 +279,10 @@ class _Chance:
         )
 
 
-def _options(chance: _Chance) -> Options:
+def _options(chance: _Chance, requests: Sequence[Request]) -> Options:
+    if any(_UNSET.intersection(each.steps) for each in requests) and chance.happens(0.5):
+        # By itself, the option means nothing.
+        return Options(unset="destroy")
     if chance.happens(0.35):
         return USUAL
     names = chance.options(list(_UNUSUAL))
@@ -288,10 +295,11 @@ def _options(chance: _Chance) -> Options:
 
 def _request(chance: _Chance) -> Request:
     end: End = chance.rarely(
-        0.3,
+        0.35,
         "response",
         "redirect",
         "redirect",
+        "error",
         "error",
         "error",
         "file",
@@ -304,7 +312,7 @@ def _request(chance: _Chance) -> Request:
         "stream, then response",
     )
     return Request(
-        later=chance.rarely(0.3, 0, 5, 11, 7_200, 80_000),
+        later=chance.one((0, 0, 0, 0, 5, 11, 7_200, 80_000)),
         first_cookie_again=chance.happens(0.2),
         is_misnamed=chance.happens(0.03),
         steps=chance.steps(_SOME),
@@ -326,7 +334,7 @@ def _around(chance: _Chance, share: float) -> Around:
         after=chance.any_steps((0, 1, 1, 2)),
         finds=chance.happens(0.4),
         clones=chance.happens(0.25),
-        replaces=chance.happens(0.35),
+        replaces=chance.happens(0.45),
     )
 
 

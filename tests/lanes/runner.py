@@ -57,8 +57,7 @@ async def observed(case: Case, lane: Lane) -> list[str]:
         except TimeoutError:
             stage.note("it hangs")
             await _cancel(asyncio.all_tasks() - others)
-        lines = stage.lines + await stage.records.shown()
-    return _with_names(lines)
+    return _with_names(stage.lines + await stage.records.shown())
 
 
 class _Stage:
@@ -408,17 +407,23 @@ def _warned(note: Callable[[str], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unhandled(note: Callable[[str], None]) -> Iterator[None]:
-    """Note each error that nobody asked a task for."""
+    """Note, at the end, each error that nobody asked a task for."""
     loop = asyncio.get_running_loop()
-    before = loop.get_exception_handler()
+    tasks: list[asyncio.Task[Any]] = []
+    before = loop.get_task_factory()
 
-    def handle(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        note(f"unhandled: {context['message'] if error is None else told(error)}")
+    def make(loop: asyncio.AbstractEventLoop, act: Any, **rest: Any) -> asyncio.Task[Any]:
+        tasks.append(asyncio.Task(act, loop=loop, **rest))
+        return tasks[-1]
 
-    loop.set_exception_handler(handle)
+    loop.set_task_factory(cast("Any", make))
     yield
-    loop.set_exception_handler(before)
+    loop.set_task_factory(before)
+    for task in tasks:
+        # The loop would tell of it as well, but only when the task is freed, sooner or later.
+        is_asked = not getattr(task, "_log_traceback", False)
+        if task.done() and not task.cancelled() and not is_asked:
+            note(f"unhandled: {task.exception()!r}")
 
 
 @contextlib.contextmanager

@@ -320,6 +320,13 @@ async def _save_in_the_background(scene: Scene) -> None:
     scene.stage.begin(session.save())
 
 
+@_step("set and save in the background")
+async def _set_and_save_in_the_background(scene: Scene) -> None:
+    session = await scene.session()
+    session["n"] = "in the background"
+    scene.stage.begin(session.save())
+
+
 @_step("cancel a save that waits")
 async def _cancel_a_save(scene: Scene) -> object:
     session = await scene.session()
