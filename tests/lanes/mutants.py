@@ -14,11 +14,15 @@ __all__ = ["MUTANTS", "Mutant", "mutated"]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """What is forgotten, and the text in the place of which another one stands."""
+    """What is forgotten, and the text in the place of which another one stands.
+
+    To look for it from the seed *first* on saves time, and does nothing else.
+    """
 
     forgets: str
     old: str
     new: str
+    first: int = 0
 
     def __str__(self) -> str:
         return self.forgets
@@ -68,11 +72,13 @@ MUTANTS: Final = (
         "that the record may be gone",
         "is_kept = await keeper.write(state)",
         "is_kept = await keeper.write(state) or True",
+        first=242,
     ),
     Mutant(
         "that an old id never gets the new one",
         "elif is_modified and state.cookie.is_persistent and not state.is_alias:",
         "elif is_modified and state.cookie.is_persistent:",
+        first=725,
     ),
     Mutant(
         "that most cookies are not sent again",
@@ -93,6 +99,7 @@ MUTANTS: Final = (
         "that a middleware outside may change what was only read",
         "self._is_settled = self._is_committed = True",
         "self._is_settled = True",
+        first=514,
     ),
     Mutant(
         "Vary where no signal tells of the headers",
@@ -123,6 +130,7 @@ MUTANTS: Final = (
         "to let the next task have its turn",
         f"{_PASSED_ON}        self.sent_on = response",
         "                self._is_busy = False\n        self.sent_on = response",
+        first=404,
     ),
     Mutant(
         "to answer an outage as the options say",
