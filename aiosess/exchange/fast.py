@@ -88,8 +88,12 @@ class FastExchange(Exchange):
 
     def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
         """Return, once awaited, the session, loaded the first time; ``None``: there can be none."""
-        is_usual = self.opening is _UNASKED and self.stage is _PENDING and not self.has_left
-        if is_usual and self._request() is request:
+        if (
+            self.opening is _UNASKED
+            and self.stage is _PENDING
+            and not self.has_left
+            and self._request() is request
+        ):
             self.opening = _ASKED
             return self._open_fast(request)
         return super().open(request)

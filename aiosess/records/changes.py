@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
+
+from msgspec import Struct
 
 from aiosess.records.format import check_value, decode_value
 from aiosess.records.merge import MISSING, Original, freeze
@@ -14,7 +16,8 @@ __all__ = ["JSON", "Snapshot", "Values", "put"]
 _LARGE: Final = 2**63
 
 
-class Snapshot(NamedTuple):
+# Made in C, where a NamedTuple takes a function in Python.
+class Snapshot(Struct):
     """What a payload that is under way holds: what changes from here on is not in it.
 
     - ``values``: of each key that was changed, the value as it was then, frozen.

@@ -176,7 +176,7 @@ def send(client: Client, value: str) -> None:
 
 MODULES: Final = sorted(each.name for each in pkgutil.iter_modules(aiohttp_session.__path__))
 # How it is done, and no part of what it stands in for.
-OUR_OWN_MODULES: Final = {"format", "keyed"}
+OUR_OWN_MODULES: Final = {"format", "in_cookie", "keyed"}
 # What their modules themselves take from the standard library under a name of its own.
 BORROWED: Final = vars(typing).keys() | {"time"}
 

@@ -46,97 +46,178 @@ def mutated(mutant: Mutant, module: ModuleType = SHORTCUTS) -> ModuleType:
     return copy
 
 
-_PASSED_ON: Final = """\
-                self._is_busy = False
-            else:
-                self._pass_on()
-"""
-
 MUTANTS: Final = (
+    # Open.
     Mutant(
-        "that somebody may have taken the session out of the request",
-        "if state is None or not state.is_plain or not self._is_held():",
-        "if state is None or not state.is_plain:",
+        "that a clone of the request may ask",
+        "            and self._request() is request\n",
+        "",
     ),
     Mutant(
-        "to touch the record of a session that was only read",
-        "if state.originals or self._sessions.keeper.is_due(state.session_id):",
-        "if state.originals:",
+        "that the handler may have failed",
+        "            and self.stage is _PENDING\n",
+        "",
+    ),
+    Mutant(
+        "that a cookie's name may end as ours does",
+        'if signed is None or (before and not before.endswith("; ")):',
+        "if signed is None:",
+    ),
+    Mutant(
+        "that a storage may touch as it reads",
+        "if short.is_touching and short.is_touch_due(session_id):",
+        "if False:",
+    ),
+    Mutant(
+        "that the connection may be encrypted",
+        "cookie = short.cookies[is_tls]",
+        "cookie = short.cookies[False]",
+    ),
+    Mutant(
+        "that a new session has to be created",
+        "state.is_new or state.is_alias or state.must_be_written or state.cookie.own",
+        "state.is_alias or state.must_be_written or state.cookie.own",
+    ),
+    Mutant(
+        "that a session may have attributes of its own",
+        "state.is_new or state.is_alias or state.must_be_written or state.cookie.own",
+        "state.is_new or state.is_alias or state.must_be_written",
+    ),
+    Mutant(
+        "that the storage may not answer a read",
+        "            self.manager.outage.meet(error)\n            self.opening = _OPEN",
+        "            self.opening = _OPEN",
+    ),
+    # End.
+    Mutant(
+        "that more may have been done than to change data",
+        "            or not state.only_data\n            or self.has_left",
+        "            or self.has_left",
+    ),
+    Mutant(
+        "that somebody may have taken the session out of the request",
+        "                is_held = request is not None and request[SESSION] is session",
+        "                is_held = True",
+        first=860,
     ),
     Mutant(
         "to renew the id at a login",
-        "if is_in_time and state.originals.keys().isdisjoint(self._sessions.options.renew_on):",
-        "if is_in_time:",
+        "                and state.originals.keys().isdisjoint(short.renew_on)\n",
+        "",
     ),
     Mutant(
-        "that the record may be gone",
-        "is_kept = await keeper.write(state)",
-        "is_kept = await keeper.write(state) or True",
-        first=242,
-    ),
-    Mutant(
-        "that an old id never gets the new one",
-        "elif is_modified and state.cookie.is_persistent and not state.is_alias:",
-        "elif is_modified and state.cookie.is_persistent:",
-        first=725,
-    ),
-    Mutant(
-        "that most cookies are not sent again",
-        "elif is_modified and state.cookie.is_persistent and not state.is_alias:",
-        "elif is_modified and not state.is_alias:",
-    ),
-    Mutant(
-        "that a cookie with an end is sent again",
-        "elif is_modified and state.cookie.is_persistent and not state.is_alias:",
-        "elif False:",
-    ),
-    Mutant(
-        "to touch the record where a change was undone",
-        "is_kept = not keeper.is_touch_due(state) or await",
-        "is_kept = True or await",
-    ),
-    Mutant(
-        "that a middleware outside may change what was only read",
-        "self._is_settled = self._is_committed = True",
-        "self._is_settled = True",
-        first=514,
+        "to touch the record of a session that was only read",
+        "        if short.is_touch_due(state.session_id):\n"
+        "            return self.commit(response)\n",
+        "",
+        first=184,
     ),
     Mutant(
         "Vary where no signal tells of the headers",
+        "            self.has_left = True\n"
         "            vary_by_cookie(response)\n        return None",
-        "            pass\n        return None",
+        "            self.has_left = True\n        return None",
+    ),
+    # Keep the data.
+    Mutant(
+        "that most cookies are not sent again",
+        "elif changed and self.stage is _DONE and state.cookie.base.max_age is not None:",
+        "elif changed and self.stage is _DONE:",
     ),
     Mutant(
-        "that a cookie signed by an old secret is sent anew",
-        "elif sessions.acts_on_reads or not (signed and signed.is_current):",
-        "elif sessions.acts_on_reads:",
+        "that a cookie with an end is sent again",
+        "self.due = _LEAVE if state.is_alias else _SEND",
+        "self.due = _LEAVE",
     ),
     Mutant(
-        "that options may ask for more where a session was only read",
-        "elif sessions.acts_on_reads or not (signed and signed.is_current):",
-        "elif not (signed and signed.is_current):",
+        "that an old id never gets the new one",
+        "self.due = _LEAVE if state.is_alias else _SEND",
+        "self.due = _SEND",
+        first=725,
     ),
     Mutant(
-        "that data may change once more before the headers leave",
-        "            if state.originals:\n                return False",
-        "            if state.originals:\n                pass",
+        "to touch the record where a change was undone",
+        "elif short.is_touch_due(state.session_id):",
+        "elif False:",
     ),
     Mutant(
-        "that another response may leave than the one that was committed",
-        "        if self.sent_on is not response:\n            return False",
-        "        if self.sent_on is not response:\n            pass",
+        "that the record may be gone",
+        "        if not is_kept:\n            self._drop_changes()\n        elif changed",
+        "        if changed",
+        first=675,
+    ),
+    Mutant(
+        "to finish what was interrupted",
+        "            self.manager.finish(self._finish(response, has_left=False))\n",
+        "",
     ),
     Mutant(
         "to let the next task have its turn",
-        f"{_PASSED_ON}        self.sent_on = response",
-        "                self._is_busy = False\n        self.sent_on = response",
+        "            else:\n                self.pass_on()\n            self.session = None",
+        "            self.session = None",
         first=404,
     ),
     Mutant(
         "to answer an outage as the options say",
-        "            self._without_storage(error)\n        finally:\n"
-        f"            if self._waiters is None:\n{_PASSED_ON}        self.sent_on = response",
-        "            _ = error\n        finally:\n"
-        f"            if self._waiters is None:\n{_PASSED_ON}        self.sent_on = response",
+        "            self.manager.outage.meet(outage)\n",
+        "            _ = outage\n",
+    ),
+    Mutant(
+        "to let go of the session",
+        "            self.session = None\n            state.past = _CONCLUDED\n        if not is_kept",
+        "            pass\n        if not is_kept",
+    ),
+    Mutant(
+        "that others may have been quicker",
+        "is_kept = await repository.resolve(state, error, payload, snapshot)",
+        "is_kept = False",
+        first=181,
+    ),
+    Mutant(
+        "that a write is a touch",
+        "                short.touched(state.session_id)\n",
+        "",
+        first=404,
+    ),
+    # Let go.
+    Mutant(
+        "that another response may leave than the one that was committed",
+        "            or self.told_on is not response\n",
+        "",
+        first=1751,
+    ),
+    Mutant(
+        "that data may change once more before the headers leave",
+        "            or state.originals\n        ):\n            return super().let_go(response)",
+        "        ):\n            return super().let_go(response)",
+        first=201,
+    ),
+    Mutant(
+        "that more may be done before the headers leave",
+        "            or not state.only_data\n            or state.originals",
+        "            or state.originals",
+    ),
+    Mutant(
+        "that a Vary may have been written since",
+        "        vary_by_cookie(response)\n        self.has_left = True\n        return True",
+        "        self.has_left = True\n        return True",
+    ),
+    # The options.
+    Mutant(
+        "that sessions may have an absolute end",
+        "            and options.absolute_timeout is None\n",
+        "",
+        first=2283,
+    ),
+    Mutant(
+        "that unset may mean to destroy",
+        '            and options.unset == "keep"\n',
+        "",
+        first=845,
+    ),
+    Mutant(
+        "that options may ask for more where a session was only read",
+        "            and not options.plan.rules.acts_on_reads\n",
+        "",
     ),
 )

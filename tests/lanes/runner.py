@@ -13,14 +13,14 @@ from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
+from aiosess.transports.signing import Signer
 from multidict import CIMultiDict
 
 from aiosess import CookieOptions, SessionOptions, session_middleware, setup
 from aiosess.testing import FakeClock
-from aiosess.transports.cookie import Signer
 from tests.lanes.backend import Backend, PunctualBackend, Records, TouchingBackend
 from tests.lanes.cases import Around, Case, End, Request
-from tests.lanes.lanes import Lane, driving, timed
+from tests.lanes.lanes import Lane, driving
 from tests.lanes.steps import Scene, play, told
 from tests.lanes.wire import Answer, Wire
 
@@ -50,7 +50,7 @@ async def observed(case: Case, lane: Lane) -> list[str]:
     clock = FakeClock()
     stage = _Stage(case, clock)
     others = asyncio.all_tasks()
-    with timed(clock), driving(lane), _heard(stage.note):
+    with driving(lane), _heard(stage.note):
         try:
             async with asyncio.timeout(_LONGEST):
                 await _run(stage, others)
@@ -129,6 +129,7 @@ class _Stage:
             name=given.name,
             cookie=cookies[given.cookie],
             genid=self.made_id,
+            clock=self.clock,
             proxy=given.proxy,
             resave=given.resave,
             rolling=given.rolling,

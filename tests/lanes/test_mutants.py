@@ -10,7 +10,7 @@ from tests.lanes.mutants import MUTANTS, Mutant, mutated
 from tests.lanes.runner import observed
 
 # So many cases, at the most, until a mutant shows.
-ENOUGH = 2500
+ENOUGH = 3000
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
