@@ -164,7 +164,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "to let go of the session",
-        "            self.session = None\n            state.past = _CONCLUDED\n        if not is_kept",
+        "            self.session = None\n            state.past = _CONCLUDED\n"
+        "        if not is_kept",
         "            pass\n        if not is_kept",
     ),
     Mutant(

@@ -13,11 +13,11 @@ from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
-from aiosess.transports.signing import Signer
 from multidict import CIMultiDict
 
 from aiosess import CookieOptions, SessionOptions, session_middleware, setup
 from aiosess.testing import FakeClock
+from aiosess.transports.signing import Signer
 from tests.lanes.backend import Backend, PunctualBackend, Records, TouchingBackend
 from tests.lanes.cases import Around, Case, End, Request
 from tests.lanes.lanes import Lane, driving
