@@ -33,7 +33,7 @@ _TOUCH_AFTER: Final = "5%"
 _NOT_FOREIGN: Final = frozenset(
     {
         *("name", "cookie", "genid", "idle_timeout", "absolute_timeout"),
-        *("touch_after", "merge", "renew_grace"),
+        *("touch_after", "merge", "whole", "renew_grace"),
     }
 )
 
@@ -76,8 +76,12 @@ class SessionOptions:
     - ``timeout``: for one call of the storage.
     - ``touch_after``: a record that was touched more recently is not touched again; a duration,
       or a share of the idle timeout such as ``"5%"``. A session may end that much too early.
-    - ``merge``: who wins when two requests changed the same key: ``"mine"`` (the later one),
-      ``"theirs"``, ``"raise"``, or a function of key, base, mine and theirs.
+    - ``merge``: who wins when two requests changed the same value to different things: ``"mine"``
+      (the later one), ``"theirs"``, ``"raise"``, or a function of path, base, mine and theirs,
+      where the path is a tuple of keys. Changes to different keys of a dict, and additions to one
+      list, are all kept and no conflict; two equal changes are one.
+    - ``whole``: the top-level keys whose dict or list is one value, such as an address: one side's
+      is kept as it stands, and nothing inside is merged. Those in ``renew_on`` always are.
     - ``renew_grace``: how long the old id leads to the session after ``renew_id()``.
     - ``renew_on``: the keys that say who is logged in; the id is renewed when one of them is
       given another value. By default the key of aiohttp-security.
@@ -104,6 +108,7 @@ class SessionOptions:
     timeout: Duration = 1.0
     touch_after: Duration | str = _TOUCH_AFTER
     merge: Merge = "mine"
+    whole: Collection[str] = ()
     renew_grace: Duration = 10.0
     renew_on: Collection[str] = ("AIOHTTP_SECURITY",)
     load: Literal["lazy", "eager"] | None = None
@@ -131,7 +136,8 @@ class SessionOptions:
         _check_one_of(self.load, "load", ("lazy", "eager", None))
         if not callable(self.merge):
             _check_one_of(self.merge, "merge", ("mine", "theirs", "raise"), " or a function")
-        self._set("renew_on", _checked_keys(self.renew_on))
+        self._set("renew_on", _checked_keys(self.renew_on, "renew_on"))
+        self._set("whole", _checked_keys(self.whole, "whole"))
         self._set("routes", RouteSelector(self.for_routes, self.exclude, with_static=is_foreign))
         self._set("retry_policy", self._built_retry_policy())
         self._set("keeper_options", self._built_keeper_options())
@@ -194,6 +200,8 @@ class SessionOptions:
                 touch_after=_share(self.touch_after, idle),
             ),
             merge=self.merge,
+            # Half of one login and half of another would be somebody else's rights.
+            whole=frozenset(self.whole).union(self.renew_on),
             is_idle_by_cookie=self.idle_timeout is None
             and not isinstance(self.cookie, CookieOptions),
             renew_grace=seconds(self.renew_grace, name="renew_grace", zero=True),
@@ -227,12 +235,12 @@ def _check_cookie(cookie: object) -> None:
         )
 
 
-def _checked_keys(keys: object) -> frozenset[str]:
+def _checked_keys(keys: object, name: str) -> frozenset[str]:
     if isinstance(keys, str) or not isinstance(keys, Iterable):
-        raise OptionsError(f"renew_on={keys!r} must be a list of keys: renew_on=[{keys!r}]")
+        raise OptionsError(f"{name}={keys!r} must be a list of keys: {name}=[{keys!r}]")
     checked = frozenset(cast("Iterable[object]", keys))
     if not all(isinstance(key, str) for key in checked):
-        raise OptionsError(f"renew_on={keys!r} must be a list of str")
+        raise OptionsError(f"{name}={keys!r} must be a list of str")
     return cast("frozenset[str]", checked)
 
 

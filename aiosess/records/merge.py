@@ -1,10 +1,11 @@
-"""Two changes to one session become one: three-way, by top-level key."""
+"""Two changes to one session become one: three-way, by path."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast
 
 from aiosess.errors import MergeConflict
 from aiosess.records.format import check_value, decode_value, encode_value
@@ -13,10 +14,15 @@ __all__ = [
     "MISSING",
     "SCALARS",
     "Changes",
+    "Data",
+    "KeyPath",
+    "Lost",
     "Merge",
+    "Merged",
     "Missing",
     "Original",
     "freeze",
+    "is_alike",
     "is_container",
     "is_same",
     "merged",
@@ -35,10 +41,14 @@ class Missing(enum.Enum):
 MISSING: Final = Missing.MISSING
 """What stands for a key that is not there."""
 
-Merge: TypeAlias = Literal["mine", "theirs", "raise"] | Callable[[str, Any, Any, Any], Any]
-"""Who wins when two requests changed one key: a word, or ``f(key, base, mine, theirs)``.
+KeyPath: TypeAlias = tuple[str, ...]
+"""The keys that lead to a value, outermost first. The items of a list have none of their own."""
 
-The callable returns the value to keep; each argument may be MISSING, and so may the result.
+Merge: TypeAlias = Literal["mine", "theirs", "raise"] | Callable[[KeyPath, Any, Any, Any], Any]
+"""Who wins when two requests changed one value: a word, or ``f(path, base, mine, theirs)``.
+
+The callable returns the value to keep; each argument but the path may be MISSING, and so may the
+result. The values are copies, which it may change.
 """
 
 Original: TypeAlias = object
@@ -48,11 +58,31 @@ Changes: TypeAlias = dict[str, tuple[Original, Any]]
 """What was changed: for each key the original, and the value now (MISSING when deleted)."""
 
 
+Data: TypeAlias = dict[str, Any]
+"""A dict in a session, or all its data."""
+
+
+class Lost(NamedTuple):
+    """A change that was dropped: where it had been made, and by whom."""
+
+    path: KeyPath
+    side: Literal["mine", "theirs"]
+
+
+class Merged(NamedTuple):
+    """The value to keep for each key (MISSING: none), and the changes that lost."""
+
+    values: Data
+    lost: list[Lost]
+
+
 SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 """The types of values that cannot be changed from inside."""
 
 # A tuple is asked quicker than a union.
 _CONTAINERS: Final = (dict, list, tuple)
+# How many paths the message of an error names.
+_MOST_NAMED: Final = 3
 
 
 def is_container(value: object) -> bool:
@@ -66,41 +96,189 @@ def freeze(value: object) -> Original:
 
 
 def is_same(original: Original, value: object) -> bool:
-    """Ask whether *value* is what *original* was frozen from; 1, 1.0 and True are three things."""
+    """Ask whether *value* is what *original* was frozen from; 1, 1.0 and True are three things.
+
+    The order of a dict's keys counts here, so that a dict that was only sorted is written.
+    """
     if value.__class__ is original.__class__:
         return value == original
     # Bytes are no value of a session's: a container was frozen into them.
     return original.__class__ is bytes and is_container(value) and encode_value(value) == original
 
 
-def merged(changes: Changes, theirs: Mapping[str, Any], merge: Merge) -> dict[str, Any]:
-    """Return the values to keep for the keys in *changes*, on top of *theirs*.
+def is_alike(one: Any, other: Any) -> bool:
+    """Ask whether two values mean the same; 1, 1.0 and True are three things.
 
-    A key that they left as it was takes our change. Where both changed it, *merge* decides;
-    both having made the same change is no conflict. Raise MergeConflict when it is ``"raise"``,
-    UnserializableValue when a function returned what a record cannot hold.
+    The order of a dict's keys means nothing, and a tuple is the list that it comes back as.
     """
-    return {
-        key: _settle(key, original, mine, theirs.get(key, MISSING), merge)
-        for key, (original, mine) in changes.items()
-    }
+    if isinstance(one, dict):
+        return isinstance(other, dict) and _are_dicts_alike(cast("Data", one), cast("Data", other))
+    if isinstance(one, list | tuple):
+        some, others = cast("Sequence[Any]", one), cast("Sequence[Any]", other)
+        return (
+            isinstance(other, list | tuple)
+            and len(some) == len(others)
+            and all(map(is_alike, some, others))
+        )
+    return one.__class__ is other.__class__ and bool(one == other)
 
 
-def _settle(key: str, original: Original, mine: Any, theirs: Any, merge: Merge) -> Any:
-    if is_same(original, theirs):
-        return mine
-    if is_same(freeze(mine), theirs):
-        return mine
-    if callable(merge):
+def _are_dicts_alike(one: Data, other: Data) -> bool:
+    return one.keys() == other.keys() and all(is_alike(one[key], other[key]) for key in one)
+
+
+def merged(
+    changes: Changes,
+    theirs: Mapping[str, Any],
+    merge: Merge,
+    whole: frozenset[str] = frozenset(),
+) -> Merged:
+    """Return what to keep for the keys in *changes*, on top of *theirs*, and what lost.
+
+    - What only one side changed is kept. Both having made the same change is no conflict.
+    - A dict is merged key by key, at any depth. One that both sides put where there was none
+      counts as empty before.
+    - A list to which both only added keeps both additions, theirs first; what is alike at the
+      beginning of both additions was added once. What one side only added also stays where the
+      other emptied or removed the list.
+    - A dict that one side removed counts as emptied: what the other side changed in it is a
+      conflict for each key, and what it added stays.
+    - All else is one value, and so is whatever stands under a key in *whole*. Where both sides
+      changed it, *merge* decides, at the deepest path that differs.
+
+    The order of a dict's keys is no conflict: ours stays where they left theirs as it was, else
+    theirs does, and our new keys come last.
+
+    The values in *changes* must have passed check_value. Those returned are no part of the
+    values given, but for scalars. Raise MergeConflict, with all paths, when *merge* is
+    ``"raise"``, UnserializableValue when a function returned what a record cannot hold.
+    """
+    merging = _Merging(merge)
+    values: Data = {}
+    for key, (original, mine) in changes.items():
         base = decode_value(original) if isinstance(original, bytes) else original
-        kept = merge(key, base, mine, theirs)
-        if kept is not MISSING:
-            check_value(kept, f"session[{key!r}]")
-        return kept
-    match merge:
-        case "mine":
+        settle = merging.whole if key in whole else merging.anything
+        values[key] = settle((key,), base, _plain(mine), _plain(theirs.get(key, MISSING)))
+    if merging.refused:
+        raise MergeConflict(
+            f"another request changed {_named(merging.refused)} as well",
+            keys=tuple(merging.refused),
+        )
+    if callable(merge):
+        values = {key: _checked(key, value) for key, value in values.items()}
+    return Merged(values, merging.lost)
+
+
+class _Merging:
+    """The rules of one merge, and what came of it so far. Each method returns what to keep."""
+
+    def __init__(self, merge: Merge) -> None:
+        self._merge: Merge = merge
+        self.lost: list[Lost] = []
+        self.refused: list[KeyPath] = []
+
+    def anything(self, path: KeyPath, base: Any, mine: Any, theirs: Any) -> Any:
+        """Merge whatever stands at *path*, inside as well."""
+        kind = _kind_of_both(base, mine, theirs)
+        if kind is dict:
+            return self._dicts(path, base, mine, theirs)
+        return self.whole(path, base, mine, theirs, may_add=kind is list)
+
+    def whole(
+        self, path: KeyPath, base: Any, mine: Any, theirs: Any, *, may_add: bool = False
+    ) -> Any:
+        """Merge what is one value, whatever is inside; or a list to which sides *may_add*."""
+        if is_alike(theirs, base) or is_alike(theirs, mine):
             return mine
-        case "theirs":
+        if is_alike(mine, base):
             return theirs
-        case "raise":
-            raise MergeConflict(f"another request changed {key!r} as well", keys=(key,))
+        additions = _additions(base, mine, theirs) if may_add else None
+        return self._conflict(path, base, mine, theirs) if additions is None else additions
+
+    def _dicts(self, path: KeyPath, base: Any, mine: Any, theirs: Any) -> Any:
+        was, ours, others = _as_dict(base), _as_dict(mine), _as_dict(theirs)
+        order = ours | others if list(was) == list(others) else others | ours
+        kept: Data = {}
+        for key in order:
+            states = (each.get(key, MISSING) for each in (was, ours, others))
+            value = self.anything((*path, key), *states)
+            if value is not MISSING:
+                kept[key] = value
+        if kept or (mine is not MISSING and theirs is not MISSING):
+            return kept
+        # One side removed the dict; that the other emptied it is another thing.
+        is_emptied = bool(was) and {} in (mine, theirs)
+        return self._conflict(path, base, mine, theirs) if is_emptied else MISSING
+
+    def _conflict(self, path: KeyPath, base: Any, mine: Any, theirs: Any) -> Any:
+        if callable(self._merge):
+            kept = self._merge(path, base, mine, theirs)
+            if is_alike(kept, mine):
+                self.lost.append(Lost(path, "theirs"))
+            elif is_alike(kept, theirs):
+                self.lost.append(Lost(path, "mine"))
+            return kept
+        match self._merge:
+            case "mine":
+                self.lost.append(Lost(path, "theirs"))
+                return mine
+            case "theirs":
+                self.lost.append(Lost(path, "mine"))
+                return theirs
+            case "raise":
+                self.refused.append(path)
+                return mine
+
+
+def _kind_of_both(base: Any, mine: Any, theirs: Any) -> type | None:
+    """Return the type of both sides, where it is one; a side that removed it counts as before."""
+    mine, theirs = (base if each is MISSING else each for each in (mine, theirs))
+    return mine.__class__ if mine.__class__ is theirs.__class__ else None
+
+
+def _additions(base: Any, mine: Any, theirs: Any) -> list[Any] | None:
+    """Return the list with what both sides added; ``None`` where a side did something else."""
+    was, ours, others = _as_list(base), _as_list(mine), _as_list(theirs)
+    have_we_added = _alike_at_start(ours, was) == len(was)
+    have_they_added = _alike_at_start(others, was) == len(was)
+    if have_we_added and have_they_added:
+        # A save of ours whose answer was lost may be in theirs already.
+        return others + ours[_alike_at_start(ours, others) :]
+    if have_they_added and not ours:
+        return others[len(was) :]
+    if have_we_added and not others:
+        return ours[len(was) :]
+    return None
+
+
+def _alike_at_start(one: list[Any], other: list[Any]) -> int:
+    return sum(1 for _ in takewhile(bool, map(is_alike, one, other)))
+
+
+def _as_dict(value: Any) -> Data:
+    return value if value.__class__ is dict else {}
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if value.__class__ is list else []
+
+
+def _plain(value: Any) -> Any:
+    """Return what comes back from JSON for *value*, which nobody else holds."""
+    return decode_value(encode_value(value)) if is_container(value) else value
+
+
+def _checked(key: str, value: Any) -> Any:
+    """Return *value*, into which a function put something; UnserializableValue if it cannot be."""
+    if value is MISSING:
+        return value
+    # The whole of it, since what fits at the top may be too deep where it stands.
+    check_value(value, f"session[{key!r}]")
+    return _plain(value)
+
+
+def _named(paths: list[KeyPath]) -> str:
+    shown = [repr(".".join(path)) for path in paths[:_MOST_NAMED]]
+    if len(paths) > _MOST_NAMED:
+        shown.append(f"{len(paths) - _MOST_NAMED} more")
+    return " and ".join(shown)

@@ -55,6 +55,7 @@ class KeeperOptions:
     timeouts: Timeouts
     is_idle_by_cookie: bool = False
     merge: Merge = "mine"
+    whole: frozenset[str] = frozenset()
     renew_grace: float = 10.0
 
 
@@ -92,6 +93,7 @@ class Keeper:
         # Whether even a record like most others takes a second look.
         self._is_particular = self._is_idle_by_cookie or self._timeouts.absolute is not None
         self._merge: Merge = options.merge
+        self._whole = options.whole
         self._grace = options.renew_grace
         self._clock = clock
         self._sleep = sleep
@@ -323,7 +325,7 @@ class Keeper:
                 except Conflict as conflict:
                     stored = await self._newest(state, conflict, tries)
                     continue
-                state.rebase(_as_record(newest), newest.version, "mine")
+                state.rebase(_as_record(newest), newest.version, "mine", self._whole)
                 if newest.intent is not Intent.KEEP:
                     state.intent = newest.intent
                 return result
@@ -381,7 +383,7 @@ class Keeper:
                     state.is_gone = True
                     return False
                 self._move(state, found)
-                state.rebase(found.record, found.version, self._merge)
+                state.rebase(found.record, found.version, self._merge, self._whole)
                 try:
                     version = await self._replace(state, self._encode(state))
                 except Conflict as conflict:
@@ -410,7 +412,7 @@ class Keeper:
                 # Somebody else renewed it at the same time, and each keeps a session of its own; or
                 # destroyed it, and it leads nowhere.
                 return bool(theirs.renewed_to)
-            state.rebase(theirs, state.version, self._merge)
+            state.rebase(theirs, state.version, self._merge, self._whole)
             try:
                 state.version = await self._replace(state, self._encode(state))
             except Conflict:
