@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast
@@ -139,8 +140,9 @@ def merged(
     - A dict is merged key by key, at any depth. One that both sides put where there was none
       counts as empty before.
     - A list to which both only added keeps both additions, theirs first; what is alike at the
-      beginning of both additions was added once. What one side only added also stays where the
-      other emptied or removed the list.
+      beginning of both additions was added once. What one side added also stays where the other
+      took items from the beginning, emptied or removed the list, and perhaps added as well; what
+      was taken stays away.
     - A dict that one side removed counts as emptied: what the other side changed in it is a
       conflict for each key, and what it added stays.
     - All else is one value, and so is whatever stands under a key in *whole*. Where both sides
@@ -192,8 +194,10 @@ class _Merging:
             return mine
         if is_alike(mine, base):
             return theirs
-        additions = _additions(base, mine, theirs) if may_add else None
-        return self._conflict(path, base, mine, theirs) if additions is None else additions
+        kept = _merged_lists(base, mine, theirs) if may_add else None
+        if kept is None:
+            return self._conflict(path, base, mine, theirs)
+        return self._left(kept, path, base, mine, theirs)
 
     def _dicts(self, path: KeyPath, base: Any, mine: Any, theirs: Any) -> Any:
         was, ours, others = _as_dict(base), _as_dict(mine), _as_dict(theirs)
@@ -204,10 +208,14 @@ class _Merging:
             value = self.anything((*path, key), *states)
             if value is not MISSING:
                 kept[key] = value
+        return self._left(kept, path, base, mine, theirs)
+
+    def _left(self, kept: Any, path: KeyPath, base: Any, mine: Any, theirs: Any) -> Any:
+        """Return the container *kept*, unless nothing is in it and a side removed it."""
         if kept or (mine is not MISSING and theirs is not MISSING):
             return kept
-        # One side removed the dict; that the other emptied it is another thing.
-        is_emptied = bool(was) and {} in (mine, theirs)
+        # That the other side emptied it is another thing.
+        is_emptied = bool(base) and not all((mine, theirs))
         return self._conflict(path, base, mine, theirs) if is_emptied else MISSING
 
     def _conflict(self, path: KeyPath, base: Any, mine: Any, theirs: Any) -> Any:
@@ -236,23 +244,44 @@ def _kind_of_both(base: Any, mine: Any, theirs: Any) -> type | None:
     return mine.__class__ if mine.__class__ is theirs.__class__ else None
 
 
-def _additions(base: Any, mine: Any, theirs: Any) -> list[Any] | None:
+class _Queued(NamedTuple):
+    """What a side did to a list: how many items it took from the beginning, how many it added."""
+
+    taken: int
+    added: int
+
+
+def _merged_lists(base: Any, mine: Any, theirs: Any) -> list[Any] | None:
     """Return the list with what both sides added; ``None`` where a side did something else."""
     was, ours, others = _as_list(base), _as_list(mine), _as_list(theirs)
-    have_we_added = _alike_at_start(ours, was) == len(was)
-    have_they_added = _alike_at_start(others, was) == len(was)
-    if have_we_added and have_they_added:
-        # A save of ours whose answer was lost may be in theirs already.
-        return others + ours[_alike_at_start(ours, others) :]
-    if have_they_added and not ours:
-        return others[len(was) :]
-    if have_we_added and not others:
-        return ours[len(was) :]
-    return None
+    our, their = _queued(ours, was), _queued(others, was)
+    if our is None or their is None:
+        return None
+    our_new, their_new = ours[len(ours) - our.added :], others[len(others) - their.added :]
+    # A save of ours whose answer was lost may be in theirs already.
+    common = sum(1 for _ in takewhile(bool, map(is_alike, our_new, their_new)))
+    is_replaced = bool(was) and our.taken == their.taken == len(was)
+    if is_replaced and common < min(our.added, their.added):
+        # Each put something else in its place.
+        return None
+    return was[max(our.taken, their.taken) :] + their_new + our_new[common:]
 
 
-def _alike_at_start(one: list[Any], other: list[Any]) -> int:
-    return sum(1 for _ in takewhile(bool, map(is_alike, one, other)))
+def _queued(value: list[Any], was: list[Any]) -> _Queued | None:
+    """Return how *was* became *value*; ``None`` where it was changed in another way."""
+    now, before = _meanings(value), _meanings(was)
+    least = max(0, len(before) - len(now))
+    begins = (taken for taken in range(least, len(before)) if before[taken] == now[0])
+    fits = (taken for taken in begins if before[taken:] == now[: len(before) - taken])
+    taken = next(fits, len(before))
+    added = now[len(before) - taken :]
+    # Whatever was taken is gone: it did not move.
+    return _Queued(taken, len(added)) if set(before[:taken]).isdisjoint(added) else None
+
+
+def _meanings(items: list[Any]) -> list[str]:
+    """Return for each of *items* a text that is the same for all that is alike."""
+    return [json.dumps(item, sort_keys=True) for item in items]
 
 
 def _as_dict(value: Any) -> Data:

@@ -207,7 +207,7 @@ def test_keys_that_we_did_not_change_are_none_of_our_business() -> None:
         ([1], [], MISSING),
         ([1, 2], [0, 1, 2], [1, 2, 3]),
         ([1, 2], [1], [1, 2, 3]),
-        ([1, 2], [3], [1, 2, 4]),
+        ([1, 2], [3], [4]),
         ([1, 2], [2, 1], MISSING),
     ],
 )
@@ -379,6 +379,45 @@ def test_what_they_added_stays_where_we_removed_the_empty_list() -> None:
     assert kept([], MISSING, ["new"]) == ["new"]
 
 
+def test_what_we_added_stays_where_they_emptied_the_list_and_added_as_well() -> None:
+    assert kept(["old"], ["old", "mine"], ["theirs"]) == ["theirs", "mine"]
+
+
+def test_what_they_added_stays_where_we_emptied_the_list_and_added_as_well() -> None:
+    assert kept(["old"], ["mine"], ["old", "theirs"]) == ["theirs", "mine"]
+
+
+def test_a_list_from_which_one_side_took_all_and_the_other_a_part_is_empty() -> None:
+    assert kept([1, 2], [2], []) == []
+
+
+def test_a_list_that_one_side_removed_and_the_other_only_made_smaller_is_removed() -> None:
+    assert kept([1, 2], [2], MISSING) is MISSING
+
+
+def test_what_one_side_took_from_the_beginning_is_gone_and_what_was_added_stays() -> None:
+    assert kept([1, 2, 3], [2, 3, "mine"], [3, "theirs"]) == [3, "theirs", "mine"]
+    assert kept([1, 2, 3], [3, "mine"], [1, 2, 3, "theirs"]) == [3, "theirs", "mine"]
+
+
+def test_an_item_that_was_added_again_is_there_as_often() -> None:
+    assert kept([1, 2], [1, 2, 1], [2, 2]) == [2, 2, 1]
+
+
+def test_an_item_that_moved_to_the_end_was_not_added() -> None:
+    with pytest.raises(MergeConflict):
+        merge_one([1, 2], [2, 1], [1, 2, 3])
+
+
+@pytest.mark.parametrize("mine", [[], MISSING])
+def test_what_they_added_after_emptying_the_list_stays_where_we_emptied_it_too(mine: Any) -> None:
+    assert kept(["old"], mine, ["new"]) == ["new"]
+
+
+def test_what_is_left_of_a_list_that_both_emptied_is_what_was_saved_before_and_more() -> None:
+    assert kept(["old"], ["saved before"], ["saved before", "new"]) == ["saved before", "new"]
+
+
 def test_an_addition_that_is_the_beginning_of_both_was_made_once() -> None:
     assert kept([], ["saved before", "mine"], ["saved before", "theirs"]) == [
         "saved before",
@@ -399,19 +438,21 @@ def test_the_items_before_an_addition_are_compared_by_meaning() -> None:
 
 def test_an_item_that_changed_its_type_is_no_beginning() -> None:
     with pytest.raises(MergeConflict):
-        merge_one([1], [True, 2], [1, 3])
+        merge_one([1, 0], [True, 0, 2], [1, 0, 3])
 
 
 def test_what_changed_inside_an_item_is_decided_for_the_list() -> None:
-    values, lost = merge_one([{"n": 1}], [{"n": 2}], [{"n": 1}, {"n": 3}], "mine")
+    base = [{"n": 1}, {"n": 2}]
 
-    assert values["key"] == [{"n": 2}]
+    values, lost = merge_one(base, [{"n": 1}, {"n": 3}], [*base, {"n": 4}], "mine")
+
+    assert values["key"] == [{"n": 1}, {"n": 3}]
     assert lost == [Lost(("key",), "theirs")]
 
 
 def test_a_list_inside_a_list_is_part_of_its_one_value() -> None:
     with pytest.raises(MergeConflict) as caught:
-        merge_one({"a": [[1]]}, {"a": [[1, 2]]}, {"a": [[1, 3]]})
+        merge_one({"a": [[1], 0]}, {"a": [[1, 2], 0]}, {"a": [[1, 3], 0]})
 
     assert caught.value.keys == (("key", "a"),)
 
