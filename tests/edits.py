@@ -9,19 +9,31 @@ from typing import Any, NamedTuple, TypeAlias
 
 from hypothesis import strategies as st
 
-__all__ = ["DATA", "KEYS", "SCRIPTS", "Edit", "Leaves", "Path", "edited", "items", "leaves"]
+__all__ = [
+    "DATA",
+    "OWN_EDITS",
+    "SCRIPTS",
+    "Edit",
+    "Leaves",
+    "OwnEdit",
+    "Path",
+    "edited",
+    "items",
+    "leaves",
+    "own_edit",
+]
 
 Path: TypeAlias = tuple[str, ...]
 Leaves: TypeAlias = dict[Path, str]
 
-KEYS = st.sampled_from("abc")
+_KEYS = st.sampled_from("abc")
 _SCALARS = st.sampled_from([None, True, 0, 1, 1.0, "", "1"])
 _VALUES = st.recursive(
     _SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3),
     max_leaves=10,
 )
-DATA = st.dictionaries(KEYS, _VALUES, max_size=3)
+DATA = st.dictionaries(_KEYS, _VALUES, max_size=3)
 """What a session may hold; few keys, so that two requests often mean the same one."""
 
 
@@ -38,22 +50,54 @@ _VERBS = (
     *("append", "append", "append", "pop", "delete", "delete", "clear", "sort"),
 )
 SCRIPTS = st.lists(
-    st.builds(Edit, st.sampled_from(_VERBS), st.lists(st.integers(0, 3), max_size=3), KEYS),
+    st.builds(Edit, st.sampled_from(_VERBS), st.lists(st.integers(0, 3), max_size=3), _KEYS),
     max_size=4,
 )
 """What one request does, one edit after the other."""
+
+
+class OwnEdit(NamedTuple):
+    """A change of a key that is one side's own, inside dicts that are everybody's."""
+
+    path: Sequence[str]
+    name: str
+    verb: str
+
+
+OWN_EDITS = st.lists(
+    st.builds(
+        OwnEdit,
+        st.lists(st.sampled_from(["in", "out"]), max_size=3),
+        st.sampled_from("123"),
+        st.sampled_from(["set", "set", "nest", "delete"]),
+    ),
+    max_size=5,
+)
+
+
+def own_edit(data: MutableMapping[str, Any], edit: OwnEdit, side: str, number: int) -> None:
+    """Do *edit* to *data*, which may be a session."""
+    container: Any = data
+    for key in edit.path:
+        container = container.setdefault(key, {})
+    match edit.verb:
+        case "set":
+            container[f"{side}{edit.name}"] = number
+        case "nest":
+            container[f"{side}{edit.name}"] = {"in": [number]}
+        case _:
+            container.pop(f"{side}{edit.name}", None)
 
 
 def edited(data: dict[str, Any], script: Sequence[Edit], side: str) -> dict[str, Any]:
     """Return a copy of *data* after *script*; what is put in bears the name of *side*."""
     changed = copy.deepcopy(data)
     for number, edit in enumerate(script):
-        apply(changed, edit, f"{side}{number}")
+        _apply(changed, edit, f"{side}{number}")
     return changed
 
 
-def apply(data: MutableMapping[str, Any], edit: Edit, token: str) -> None:
-    """Do *edit* to *data*, which may be a session."""
+def _apply(data: dict[str, Any], edit: Edit, token: str) -> None:
     if edit.verb == "log in":
         data["user"] = {"name": token}
         return
