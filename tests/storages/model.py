@@ -315,7 +315,7 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(
         number=numbers,
         key=keys,
-        kind=st.sampled_from(["set", "set", "delete", "append", "look"]),
+        kind=st.sampled_from(["set", "set", "delete", "append", "append", "look"]),
         after=st.sampled_from(["wait", "save", "save in haste"]),
     )
     def change(self, number: int, key: str, kind: str, after: str) -> None:
