@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import takewhile
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
 
 from aiosess.errors import MergeConflict
 from aiosess.records.format import check_value, decode_value, encode_value
@@ -26,6 +28,7 @@ __all__ = [
     "is_alike",
     "is_container",
     "is_same",
+    "meaning",
     "merged",
 ]
 
@@ -82,6 +85,7 @@ SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 # A tuple is asked quicker than a union.
 _CONTAINERS: Final = (dict, list, tuple)
+_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
 # How many paths the message of an error names.
 _MOST_NAMED: Final = 3
 
@@ -107,25 +111,23 @@ def is_same(original: Original, value: object) -> bool:
     return original.__class__ is bytes and is_container(value) and encode_value(value) == original
 
 
-def is_alike(one: Any, other: Any) -> bool:
-    """Ask whether two values mean the same; 1, 1.0 and True are three things.
+def is_alike(one: object, other: object) -> bool:
+    """Ask whether two values that a record can hold mean the same; 1, 1.0 and True are three.
 
     The order of a dict's keys means nothing, and a tuple is the list that it comes back as.
     """
-    if isinstance(one, dict):
-        return isinstance(other, dict) and _are_dicts_alike(cast("Data", one), cast("Data", other))
-    if isinstance(one, list | tuple):
-        some, others = cast("Sequence[Any]", one), cast("Sequence[Any]", other)
-        return (
-            isinstance(other, list | tuple)
-            and len(some) == len(others)
-            and all(map(is_alike, some, others))
-        )
-    return one.__class__ is other.__class__ and bool(one == other)
+    if is_container(one) and is_container(other):
+        return meaning(one) == meaning(other)
+    return one.__class__ is other.__class__ and one == other
 
 
-def _are_dicts_alike(one: Data, other: Data) -> bool:
-    return one.keys() == other.keys() and all(is_alike(one[key], other[key]) for key in one)
+def meaning(value: object) -> bytes:
+    """Return bytes that are the same for all values that are alike."""
+    try:
+        return _encode_sorted(value)
+    except (TypeError, ValueError):
+        # As encode_value() does for what is rare.
+        return json.dumps(value, sort_keys=True).encode()
 
 
 def merged(
@@ -163,11 +165,11 @@ def merged(
         values[key] = settle((key,), base, _plain(mine), _plain(theirs.get(key, MISSING)))
     if merging.refused:
         raise MergeConflict(
-            f"another request changed {_named(merging.refused)} as well",
+            f"another request changed {_listed(merging.refused)} as well",
             keys=tuple(merging.refused),
         )
     if callable(merge):
-        values = {key: _checked(key, value) for key, value in values.items()}
+        _check(values)
     return Merged(values, merging.lost)
 
 
@@ -204,8 +206,12 @@ class _Merging:
         order = ours | others if list(was) == list(others) else others | ours
         kept: Data = {}
         for key in order:
-            states = (each.get(key, MISSING) for each in (was, ours, others))
-            value = self.anything((*path, key), *states)
+            value = self.anything(
+                (*path, key),
+                was.get(key, MISSING),
+                ours.get(key, MISSING),
+                others.get(key, MISSING),
+            )
             if value is not MISSING:
                 kept[key] = value
         return self._left(kept, path, base, mine, theirs)
@@ -221,6 +227,9 @@ class _Merging:
     def _conflict(self, path: KeyPath, base: Any, mine: Any, theirs: Any) -> Any:
         if callable(self._merge):
             kept = self._merge(path, base, mine, theirs)
+            if kept is not MISSING:
+                check_value(kept, _named(path))
+                kept = _plain(kept)
             if is_alike(kept, mine):
                 self.lost.append(Lost(path, "theirs"))
             elif is_alike(kept, theirs):
@@ -240,48 +249,40 @@ class _Merging:
 
 def _kind_of_both(base: Any, mine: Any, theirs: Any) -> type | None:
     """Return the type of both sides, where it is one; a side that removed it counts as before."""
-    mine, theirs = (base if each is MISSING else each for each in (mine, theirs))
-    return mine.__class__ if mine.__class__ is theirs.__class__ else None
-
-
-class _Queued(NamedTuple):
-    """What a side did to a list: how many items it took from the beginning, how many it added."""
-
-    taken: int
-    added: int
+    our, their = base if mine is MISSING else mine, base if theirs is MISSING else theirs
+    return our.__class__ if our.__class__ is their.__class__ else None
 
 
 def _merged_lists(base: Any, mine: Any, theirs: Any) -> list[Any] | None:
     """Return the list with what both sides added; ``None`` where a side did something else."""
-    was, ours, others = _as_list(base), _as_list(mine), _as_list(theirs)
-    our, their = _queued(ours, was), _queued(others, was)
-    if our is None or their is None:
+    was, ours, others = (_as_list(each) for each in (base, mine, theirs))
+    meant, our_meant, their_meant = (list(map(meaning, each)) for each in (was, ours, others))
+    we_took, they_took = _taken(our_meant, meant), _taken(their_meant, meant)
+    if we_took is None or they_took is None:
         return None
-    our_new, their_new = ours[len(ours) - our.added :], others[len(others) - their.added :]
+    our_new, their_new = len(was) - we_took, len(was) - they_took
     # A save of ours whose answer was lost may be in theirs already.
-    common = sum(1 for _ in takewhile(bool, map(is_alike, our_new, their_new)))
-    is_replaced = bool(was) and our.taken == their.taken == len(was)
-    if is_replaced and common < min(our.added, their.added):
+    both = zip(our_meant[our_new:], their_meant[their_new:], strict=False)
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], both))
+    is_replaced = bool(was) and our_new == their_new == 0
+    if is_replaced and common < min(len(ours), len(others)):
         # Each put something else in its place.
         return None
-    return was[max(our.taken, their.taken) :] + their_new + our_new[common:]
+    return was[max(we_took, they_took) :] + others[their_new:] + ours[our_new + common :]
 
 
-def _queued(value: list[Any], was: list[Any]) -> _Queued | None:
-    """Return how *was* became *value*; ``None`` where it was changed in another way."""
-    now, before = _meanings(value), _meanings(was)
-    least = max(0, len(before) - len(now))
-    begins = (taken for taken in range(least, len(before)) if before[taken] == now[0])
-    fits = (taken for taken in begins if before[taken:] == now[: len(before) - taken])
-    taken = next(fits, len(before))
-    added = now[len(before) - taken :]
-    # Whatever was taken is gone: it did not move.
-    return _Queued(taken, len(added)) if set(before[:taken]).isdisjoint(added) else None
+def _taken(value: list[bytes], was: list[bytes]) -> int | None:
+    """Return how many items were taken from the beginning of *was*, and *value* is left and more.
 
-
-def _meanings(items: list[Any]) -> list[str]:
-    """Return for each of *items* a text that is the same for all that is alike."""
-    return [json.dumps(item, sort_keys=True) for item in items]
+    Return ``None`` where it was changed in another way.
+    """
+    least = max(0, len(was) - len(value))
+    begins = (taken for taken in range(least, len(was)) if was[taken] == value[0])
+    fits = (taken for taken in begins if was[taken:] == value[: len(was) - taken])
+    taken = next(fits, len(was))
+    # What stands further back now was not taken.
+    has_moved = not set(was[:taken]).isdisjoint(value[len(was) - taken :])
+    return None if has_moved else taken
 
 
 def _as_dict(value: Any) -> Data:
@@ -297,16 +298,18 @@ def _plain(value: Any) -> Any:
     return decode_value(encode_value(value)) if is_container(value) else value
 
 
-def _checked(key: str, value: Any) -> Any:
-    """Return *value*, into which a function put something; UnserializableValue if it cannot be."""
-    if value is MISSING:
-        return value
-    # The whole of it, since what fits at the top may be too deep where it stands.
-    check_value(value, f"session[{key!r}]")
-    return _plain(value)
+def _check(values: Data) -> None:
+    """Raise UnserializableValue where what a function returned is too deep where it stands."""
+    for key, value in values.items():
+        if value is not MISSING:
+            check_value(value, _named((key,)))
 
 
-def _named(paths: list[KeyPath]) -> str:
+def _named(path: KeyPath) -> str:
+    return "session" + "".join(f"[{key!r}]" for key in path)
+
+
+def _listed(paths: list[KeyPath]) -> str:
     shown = [repr(".".join(path)) for path in paths[:_MOST_NAMED]]
     if len(paths) > _MOST_NAMED:
         shown.append(f"{len(paths) - _MOST_NAMED} more")

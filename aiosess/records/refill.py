@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiosess.records.format import encode_value
-from aiosess.records.merge import MISSING, Data, is_alike
+from aiosess.records.merge import MISSING, Data, is_alike, meaning
 
 __all__ = ["refill"]
 
@@ -54,8 +53,8 @@ def _matching(held: list[Any], wanted: list[Any]) -> list[Any]:
     """Return, for each item of *wanted*, the item of *held* that becomes it; MISSING: none does."""
     left: dict[bytes, list[Any]] = {}
     for item in reversed(held):
-        left.setdefault(encode_value(item), []).append(item)
-    alike = (left.get(encode_value(item)) for item in wanted)
+        left.setdefault(meaning(item), []).append(item)
+    alike = (left.get(meaning(item)) for item in wanted)
     found = [items.pop() if items else MISSING for items in alike]
     if len(held) != len(wanted):
         return found

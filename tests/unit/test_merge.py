@@ -93,6 +93,7 @@ def test_scalars_are_not_containers(value: object) -> None:
         ({"a": 1, "b": [2]}, {"b": [2], "a": 1}),
         ([{"a": 1, "b": 2}], [{"b": 2, "a": 1}]),
         ([1, (2,)], (1, [2])),
+        ({"a": "\ud800", "b": 1}, {"b": 1, "a": "\ud800"}),
     ],
 )
 def test_values_that_mean_the_same_are_alike(one: object, other: object) -> None:
@@ -563,13 +564,17 @@ def test_what_a_function_holds_on_to_is_no_part_of_the_session() -> None:
     assert shared == []
 
 
-def test_a_function_that_returns_what_cannot_be_kept_is_refused() -> None:
-    with pytest.raises(
-        UnserializableValue, match=r"^session\['key'\]\['a'\] is of type set"
-    ) as caught:
-        merge_one({"a": 1}, {"a": 2}, {"a": 3}, lambda *_: {2, 3})
+@pytest.mark.parametrize(
+    ("returned", "path"),
+    [({2, 3}, "session['key']['a']"), ([{2, 3}], "session['key']['a'][0]")],
+)
+def test_a_function_that_returns_what_cannot_be_kept_is_refused(
+    returned: object, path: str
+) -> None:
+    with pytest.raises(UnserializableValue, match=" is of type set") as caught:
+        merge_one({"a": 1}, {"a": 2}, {"a": 3}, lambda *_: returned)
 
-    assert caught.value.path == "session['key']['a']"
+    assert caught.value.path == path
 
 
 def test_a_function_cannot_nest_deeper_than_a_record_can_hold() -> None:
@@ -611,6 +616,14 @@ def test_values_of_our_own_types_are_merged_as_what_they_come_back_as() -> None:
     theirs = {"colours": ["red", "green"], "size": 2}
 
     assert kept(base, mine, theirs) == {"colours": ["red", "green", "blue"], "size": 2}
+
+
+def test_text_that_is_no_unicode_is_merged_too() -> None:
+    assert kept(["\ud800"], ["\ud800", "mine"], ["\ud800", {"b": "\udfff", "a": 1}]) == [
+        "\ud800",
+        {"b": "\udfff", "a": 1},
+        "mine",
+    ]
 
 
 def test_missing_says_what_it_is() -> None:
