@@ -7,7 +7,7 @@
     ├── SessionError             this request cannot go on with its session as it is
     │   ├── SessionGone          its record went meanwhile: start over or answer without
     │   ├── SessionNotSent       the headers have left: save earlier, or use setup()
-    │   ├── MergeConflict        two requests changed one key and merge="raise"
+    │   ├── MergeConflict        two requests changed one value and merge="raise"
     │   └── UnserializableValue  a value cannot be kept as JSON (also a TypeError)
     ├── RecordError              the bytes under an id are not a record
     └── StorageError             the storage could not do what it was asked
@@ -62,12 +62,13 @@ class SessionNotSent(SessionError, RuntimeError):
 
 
 class MergeConflict(SessionError):
-    """Two requests changed the same key and ``merge="raise"``, or merging took too many tries.
+    """Two requests changed the same value and ``merge="raise"``, or merging took too many tries.
 
-    ``keys`` are the top-level keys that both changed; empty when the tries ran out.
+    ``keys`` are the paths of all values that both changed, each a tuple of the keys that lead
+    there; empty when the tries ran out.
     """
 
-    def __init__(self, message: str, *, keys: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, *, keys: tuple[tuple[str, ...], ...] = ()) -> None:
         super().__init__(message)
         self.keys = keys
 

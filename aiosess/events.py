@@ -39,6 +39,10 @@ class Reason(enum.Enum):
         logging.WARNING,
         "a record cannot be read ({error}): it counts as absent",
     )
+    CHANGE_LOST = (
+        logging.INFO,
+        "two requests changed {path!r}, and the change that is called {side!r} was dropped",
+    )
     CHANGED_TOO_LATE = (
         logging.WARNING,
         "a change to a session came too late and is lost: {error}",

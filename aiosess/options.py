@@ -34,7 +34,7 @@ _TOUCH_AFTER: Final = "5%"
 _NOT_BORROWED: Final = frozenset(
     {
         *("name", "cookie", "genid", "idle_timeout", "absolute_timeout"),
-        *("touch_after", "merge", "renew_grace"),
+        *("touch_after", "merge", "whole", "renew_grace"),
     }
 )
 
@@ -93,8 +93,12 @@ class SessionOptions:
     - ``timeout``: for one call of the storage.
     - ``touch_after``: a record that was touched more recently is not touched again; a duration,
       or a share of the idle timeout such as ``"5%"``. A session may end that much too early.
-    - ``merge``: who wins when two requests changed the same key: ``"mine"`` (the later one),
-      ``"theirs"``, ``"raise"``, or a function of key, base, mine and theirs.
+    - ``merge``: who wins when two requests changed the same value to different things: ``"mine"``
+      (the later one), ``"theirs"``, ``"raise"``, or a function of path, base, mine and theirs.
+      The path is a tuple of keys. Changes to different keys of a dict, and additions to one
+      list, are all kept and no conflict; two equal changes are one.
+    - ``whole``: the top-level keys whose dict or list is one value, such as an address: one side's
+      is kept as it stands, and nothing inside is merged. Those in ``renew_on`` always are.
     - ``renew_grace``: how long the old id leads to the session after ``renew_id()``.
     - ``renew_on``: the keys that say who is logged in; the id is renewed when one of them is
       given another value. By default the key of aiohttp-security.
@@ -122,6 +126,7 @@ class SessionOptions:
     timeout: Duration = 1.0
     touch_after: Duration | str = _TOUCH_AFTER
     merge: Merge = "mine"
+    whole: Collection[str] = ()
     renew_grace: Duration = 10.0
     renew_on: Collection[str] = ("AIOHTTP_SECURITY",)
     load: Literal["lazy", "eager"] | None = None
@@ -147,18 +152,21 @@ class SessionOptions:
         _check_one_of(self.load, "load", ("lazy", "eager", None))
         if not callable(self.merge):
             _check_one_of(self.merge, "merge", ("mine", "theirs", "raise"), " or a function")
+        renew_on = _checked_keys(self.renew_on, "renew_on")
+        # Half of one login and half of another would be somebody else's rights.
+        whole = _checked_keys(self.whole, "whole") | renew_on
         plan = Plan(
             signer=signer,
             routes=RouteSelector(self.for_routes, self.exclude, with_static=is_borrowed),
             retry_policy=self._built_retry_policy(),
-            records=self._built_record_options(),
+            records=self._built_record_options(whole),
             rules=Rules(
                 resave=self.resave,
                 rolling=self.rolling,
                 save_uninitialized=self.save_uninitialized,
                 empty_is_none=is_borrowed,
             ),
-            renew_on=_checked_keys(self.renew_on),
+            renew_on=renew_on,
             is_eager=self.retries is not None if self.load is None else self.load == "eager",
         )
         object.__setattr__(self, "plan", plan)
@@ -193,7 +201,7 @@ class SessionOptions:
             )
         return policy
 
-    def _built_record_options(self) -> RecordOptions:
+    def _built_record_options(self, whole: frozenset[str]) -> RecordOptions:
         idle = self._idle_seconds()
         absolute = self.absolute_timeout
         return RecordOptions(
@@ -204,6 +212,7 @@ class SessionOptions:
                 idle_without_max_age=DAY if self.idle_timeout is None else idle,
             ),
             merge=self.merge,
+            whole=whole,
             is_idle_by_cookie=self.idle_timeout is None
             and not isinstance(self.cookie, CookieOptions),
             renew_grace=seconds(self.renew_grace, name="renew_grace", zero=True),
@@ -234,12 +243,12 @@ def _check_cookie(cookie: object) -> None:
         )
 
 
-def _checked_keys(keys: object) -> frozenset[str]:
+def _checked_keys(keys: object, name: str) -> frozenset[str]:
     if isinstance(keys, str) or not isinstance(keys, Iterable):
-        raise OptionsError(f"renew_on={keys!r} must be a list of keys: renew_on=[{keys!r}]")
+        raise OptionsError(f"{name}={keys!r} must be a list of keys: {name}=[{keys!r}]")
     checked = frozenset(cast("Iterable[object]", keys))
     if not all(isinstance(key, str) for key in checked):
-        raise OptionsError(f"renew_on={keys!r} must be a list of str")
+        raise OptionsError(f"{name}={keys!r} must be a list of str")
     return cast("frozenset[str]", checked)
 
 

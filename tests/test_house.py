@@ -95,7 +95,7 @@ def test_a_question_asks_and_changes_nothing(module: Path) -> None:
         "del name",
         "_log.debug('asked')",
         "self.events.tell(reason)",
-        "manager.once(reason)",
+        "manager.tell_once(reason)",
         "response.headers.add('Vary', 'Cookie')",
         "headers.setdefault('Vary', 'Cookie')",
         "response.headers['Vary'] = 'Cookie'",

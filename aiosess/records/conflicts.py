@@ -9,14 +9,15 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from aiosess.errors import Conflict, MergeConflict, SessionGone
+from aiosess.events import Events, Reason
 from aiosess.records.aliases import Aliases, Found
 from aiosess.records.format import Record
 from aiosess.records.merge import Merge
 from aiosess.records.state import Intent, SessionState
 from aiosess.records.writing import Writing
-from aiosess.storages import Storage, Stored
+from aiosess.storages import Storage, Stored, Version
 
-__all__ = ["MOST_MERGES", "Conflicts", "gone", "too_often"]
+__all__ = ["MOST_MERGES", "Conflicts", "Rebase", "gone", "too_often"]
 
 T = TypeVar("T")
 
@@ -25,6 +26,22 @@ MOST_MERGES: Final = 100
 
 _QUICK_TRIES: Final = 5
 _LONGEST_PAUSE: Final = 0.05
+
+
+class Rebase:
+    """Puts the changes of a request on top of a newer record, and tells which of them lost."""
+
+    def __init__(self, merge: Merge, whole: frozenset[str], events: Events) -> None:
+        self._merge: Merge = merge
+        self._whole = whole
+        self._events = events
+
+    def __call__(
+        self, state: SessionState, record: Record, version: Version, *, merge: Merge | None = None
+    ) -> None:
+        """Change *state*; raise MergeConflict where *merge*, or the options, say so."""
+        for lost in state.rebase(record, version, merge or self._merge, self._whole):
+            self._events.tell(Reason.CHANGE_LOST, path=".".join(lost.path), side=lost.side)
 
 
 class Conflicts:
@@ -36,13 +53,13 @@ class Conflicts:
         aliases: Aliases,
         writing: Writing,
         *,
-        merge: Merge,
+        rebase: Rebase,
         sleep: Callable[[float], Awaitable[object]],
     ) -> None:
         self._storage = storage
         self._aliases = aliases
         self._writing = writing
-        self._merge: Merge = merge
+        self._rebase = rebase
         self._sleep = sleep
         self._queues = _Queues()
 
@@ -59,7 +76,7 @@ class Conflicts:
                     state.is_gone = True
                     return False
                 _go_on_under(state, found)
-                state.rebase(found.record, found.version, self._merge)
+                self._rebase(state, found.record, found.version)
                 try:
                     written = await self._writing.replace(state)
                 except Conflict as conflict:
@@ -97,7 +114,7 @@ class Conflicts:
                 except Conflict as conflict:
                     stored = await self._newest(state, conflict, tries)
                     continue
-                state.rebase(_as_record(newest), newest.version, "mine")
+                self._rebase(state, _as_record(newest), newest.version, merge="mine")
                 if newest.intent is not Intent.KEEP:
                     state.intent = newest.intent
                 return result

@@ -7,10 +7,9 @@ from typing import Final
 
 from aiosess.errors import Conflict, MergeConflict, StorageUnavailable
 from aiosess.records.aliases import ENDED, Aliases
-from aiosess.records.conflicts import MOST_MERGES, too_often
+from aiosess.records.conflicts import MOST_MERGES, Rebase, too_often
 from aiosess.records.format import Alias, encode_alias
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
-from aiosess.records.merge import Merge
 from aiosess.records.state import SessionState
 from aiosess.records.writing import Writing, Written
 from aiosess.storages import Storage, Version
@@ -32,14 +31,14 @@ class Renewal:
         lifetime: Lifetime,
         *,
         grace: float,
-        merge: Merge,
+        rebase: Rebase,
     ) -> None:
         self._storage = storage
         self._aliases = aliases
         self._writing = writing
         self._lifetime = lifetime
         self._grace = grace
-        self._merge: Merge = merge
+        self._rebase = rebase
 
     async def renew(self, state: SessionState, previous: SessionState) -> bool:
         """Keep *state* under its new id and let the old one lead there; False when it is gone.
@@ -111,7 +110,7 @@ class Renewal:
                 # Somebody else renewed it at the same time, and each keeps a session of its own; or
                 # destroyed it, and it leads nowhere.
                 return written if theirs.renewed_to else None
-            state.rebase(theirs, state.version, self._merge)
+            self._rebase(state, theirs, state.version)
             try:
                 written = await self._writing.replace(state)
             except Conflict:

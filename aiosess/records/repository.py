@@ -13,7 +13,7 @@ from aiosess.errors import Conflict, SessionGone, StorageUnavailable
 from aiosess.events import Events
 from aiosess.records.aliases import Aliases, Found
 from aiosess.records.changes import Snapshot
-from aiosess.records.conflicts import Conflicts, gone
+from aiosess.records.conflicts import Conflicts, Rebase, gone
 from aiosess.records.decide import Ending, ending
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
 from aiosess.records.merge import Merge
@@ -100,6 +100,7 @@ class RecordOptions:
     timeouts: Timeouts
     is_idle_by_cookie: bool = False
     merge: Merge = "mine"
+    whole: frozenset[str] = frozenset()
     renew_grace: float = 10.0
 
 
@@ -122,9 +123,11 @@ class SessionRepository:
         )
         self.writing = Writing(storage, self.lifetime)
         self.touching = storage if isinstance(storage, TouchingStorage) else None
-        self._aliases = Aliases(storage, clock, events or Events())
+        events = events or Events()
+        self._aliases = Aliases(storage, clock, events)
+        rebase = Rebase(options.merge, options.whole, events)
         self._conflicts = Conflicts(
-            storage, self._aliases, self.writing, merge=options.merge, sleep=sleep
+            storage, self._aliases, self.writing, rebase=rebase, sleep=sleep
         )
         self._renewal = Renewal(
             storage,
@@ -132,7 +135,7 @@ class SessionRepository:
             self.writing,
             self.lifetime,
             grace=options.renew_grace,
-            merge=options.merge,
+            rebase=rebase,
         )
 
     def fresh(self, session_id: str, cookie: CookieOptions) -> SessionState:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import enum
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from msgspec import Struct
 
 from aiosess.attributes import SessionCookie
 from aiosess.records.changes import JSON, Snapshot, Values, put
-from aiosess.records.format import Record
-from aiosess.records.merge import MISSING, Changes, Merge, Original, is_same, merged
+from aiosess.records.format import COOKIE_KEY, Record
+from aiosess.records.merge import MISSING, Changes, Lost, Merge, Original, merged
+from aiosess.records.refill import refill
 from aiosess.storages import Version
 
 __all__ = ["Intent", "Past", "SessionState"]
@@ -147,13 +148,20 @@ class SessionState(Struct):
         self.must_be_written = False
         self.unconfirmed = ()
 
-    def rebase(self, record: Record, version: Version, merge: Merge) -> None:
-        """Put this request's changes on top of a newer *record*.
+    def rebase(
+        self,
+        record: Record,
+        version: Version,
+        merge: Merge,
+        whole: frozenset[str] = frozenset(),
+    ) -> list[Lost]:
+        """Put this request's changes on top of a newer *record*; return the changes that lost.
 
-        Raise MergeConflict where *merge* says so; nothing has changed then.
+        Those of the cookie's attributes have paths that begin with ``"cookie"``. A container that
+        the handler holds is changed, not replaced. Raise MergeConflict where *merge* says so;
+        nothing has changed then.
         """
-        changes = self.changes()
-        kept = merged(changes, record.data, merge)
+        kept, lost = merged(self.changes(), record.data, merge, whole)
         own_changes: Changes = {
             name: (self.original_own.get(name, MISSING), self.cookie.own.get(name, MISSING))
             for name in self.original_own.keys() | self.cookie.own.keys()
@@ -161,17 +169,18 @@ class SessionState(Struct):
         own_changes = {n: (was, now) for n, (was, now) in own_changes.items() if was != now}
         their_own = record.own_attributes(self.cookie.base)
         # A function of the application's knows its data, not the cookie's attributes.
-        own = merged(own_changes, their_own, "mine" if callable(merge) else merge)
-        self._take(record.data, changes)
-        for key, value in kept.items():
+        own, own_lost = merged(own_changes, their_own, "mine" if callable(merge) else merge)
+        for key in self.originals:
             self.originals[key] = self.values.freeze(record.data.get(key, MISSING))
-            put(self.data, key, value)
+        data = record.data | kept
+        refill(self.data, {key: value for key, value in data.items() if value is not MISSING})
         self.original_own = dict(their_own)
         self.cookie.own.clear()
         self.cookie.own.update(their_own)
         for name, value in own.items():
             put(self.cookie.own, name, value)
         self.version = version
+        return lost + [Lost((COOKIE_KEY, *path), side) for path, side in own_lost]
 
     def replaced_by(self, newest: SessionState) -> None:
         """Forget what this request did, and be what *newest* says of the record."""
@@ -259,26 +268,3 @@ class SessionState(Struct):
         self.cookie.own.update(self.original_own)
         self.must_be_written = False
         self.intent = Intent.KEEP
-
-    def _take(self, theirs: dict[str, Any], changes: Changes) -> None:
-        """Take their values; a container that the handler may hold is changed, not replaced."""
-        for key in self.data.keys() | theirs.keys():
-            if key in changes:
-                continue
-            value = theirs.get(key, MISSING)
-            if key in self.originals and is_same(self.originals[key], value):
-                continue
-            if key in self.originals:
-                self.originals[key] = self.values.freeze(value)
-                value = _in_place(self.data.get(key, MISSING), value)
-            put(self.data, key, value)
-
-
-def _in_place(held: Any, value: Any) -> Any:
-    """Return *held* with the content of *value*, where both are lists or both are dicts."""
-    kind = cast("Any", type(held))
-    if kind is not type(value) or kind not in {list, dict}:
-        return value
-    held.clear()
-    (held.extend if kind is list else held.update)(value)
-    return held

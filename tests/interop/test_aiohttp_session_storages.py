@@ -1343,6 +1343,7 @@ def test_of_a_cookie_it_says_that_a_copy_lives_on(caplog: pytest.LogCaptureFixtu
         ("absolute_timeout", 3600),
         ("touch_after", 5),
         ("merge", "raise"),
+        ("whole", ["address"]),
         ("renew_grace", 0),
     ],
 )

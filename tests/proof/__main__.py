@@ -77,6 +77,13 @@ async def on_backend(backend: str, url: str, processes: int, size: Size) -> list
             browser = lines.Browser(http, ports)
             lost = await lines.keys_lost(browser, size.requests)
             found.append(Line(f"keys lost of {size.requests} set at once", backend, lost))
+            lost, items_lost = await lines.parts_lost(browser, size.requests)
+            found.append(Line(f"nested keys lost of {size.requests} set at once", backend, lost))
+            what = f"list items lost or doubled of {size.requests} added at once"
+            found.append(Line(what, backend, items_lost))
+            lost = await lines.messages_lost(browser, size.requests)
+            what = f"messages lost of {size.requests} added while others take them"
+            found.append(Line(what, backend, lost))
             lost = await lines.increments_lost(browser, size.requests)
             found.append(Line(f"increments lost of {size.requests}", backend, lost))
             revived, reissued = await lines.logout_races(browser, size.rounds)

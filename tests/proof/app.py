@@ -66,6 +66,32 @@ async def add(request: web.Request) -> web.Response:
     return web.json_response(await session.atomic(increment))
 
 
+async def buy(request: web.Request) -> web.Response:
+    """Set a key and add to a list, both inside one value."""
+    session = await opened(request)
+    # Others read the session meanwhile, on memory too.
+    await asyncio.sleep(0.001)
+    cart = session.setdefault("cart", {"items": {}, "log": []})
+    cart["items"][request.query["key"]] = 1
+    cart["log"].append(request.query["key"])
+    return web.Response()
+
+
+async def say(request: web.Request) -> web.Response:
+    """Leave a message for the next page."""
+    session = await opened(request)
+    await asyncio.sleep(0.001)
+    session.setdefault("flash", []).append(request.query["key"])
+    return web.Response()
+
+
+async def tell(request: web.Request) -> web.Response:
+    """Return the messages that were left, which are gone then."""
+    session = await opened(request)
+    await asyncio.sleep(0.001)
+    return web.json_response(session.pop("flash", []))
+
+
 async def show(request: web.Request) -> web.Response:
     """Return all data."""
     return web.json_response(dict(await either(request)))
@@ -89,7 +115,7 @@ async def logout(request: web.Request) -> web.Response:
 def application(backend: str, *, is_theirs: bool, is_repeating: bool) -> web.Application:
     """Return the application on *backend*, which is ``memory`` or a URL."""
     app = web.Application()
-    for handler in (put, add, show, login, logout):
+    for handler in (put, add, buy, say, tell, show, login, logout):
         app.router.add_get(f"/{handler.__name__}", handler)
     if is_theirs:
         app[THEIRS] = True

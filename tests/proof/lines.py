@@ -42,6 +42,40 @@ async def keys_lost(browser: Browser, requests: int) -> int:
     return sum(f"k{n}" not in data for n in range(requests))
 
 
+async def parts_lost(browser: Browser, requests: int) -> tuple[int, int]:
+    """Each of many requests at once changes the inside of one value.
+
+    Return how many nested keys are missing after, and how many items of a list are not there once.
+    """
+    cookie = await browser.start()
+    await asyncio.gather(*(browser.get(f"/buy?key=k{n}", cookie) for n in range(requests)))
+    _, data, _ = await browser.get("/show", cookie)
+    cart = data["cart"]
+    bought = [f"k{n}" for n in range(requests)]
+    return sum(key not in cart["items"] for key in bought), sum(
+        cart["log"].count(key) != 1 for key in bought
+    )
+
+
+async def messages_lost(browser: Browser, requests: int) -> int:
+    """Many requests at once leave a message each, others take all: how many nobody ever got."""
+    cookie = await browser.start()
+    taken: set[str] = set()
+
+    async def take() -> None:
+        _, messages, _ = await browser.get("/tell", cookie)
+        taken.update(messages)
+
+    async def say(number: int) -> None:
+        await browser.get(f"/say?key=m{number}", cookie)
+        if number % 4 == 0:
+            await take()
+
+    await asyncio.gather(*(say(number) for number in range(requests)))
+    await take()
+    return sum(f"m{number}" not in taken for number in range(requests))
+
+
 async def increments_lost(browser: Browser, requests: int) -> int:
     """Many atomic increments at once: how many are missing after."""
     cookie = await browser.start()

@@ -42,6 +42,7 @@ NO_IO: Final = cast("SessionIO", None)
 
 numbers = st.integers(0, MOST_CLIENTS - 1)
 keys = st.sampled_from(["one", "one", "two"])
+LIST: Final = "list"
 haste = st.booleans()
 
 
@@ -96,7 +97,8 @@ class Held:
     """A session in a client's hands.
 
     - ``base``: the data as the client saw them last.
-    - ``unsaved``: what it changed and has not saved; ``None`` stands for a key that it deleted.
+    - ``unsaved``: what it changed and has not saved; ``None`` stands for a key that it deleted, and
+      of the list, it is what was added.
     """
 
     state: SessionState
@@ -109,6 +111,8 @@ class Held:
         value = copy.deepcopy(self.session.get(key))
         if value == self.base.get(key):
             self.unsaved.pop(key, None)
+        elif key == LIST:
+            self.unsaved[key] = self.session[key][len(self.base.get(key, [])) :]
         else:
             self.unsaved[key] = value
 
@@ -313,7 +317,7 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(
         number=numbers,
         key=keys,
-        kind=st.sampled_from(["set", "set", "delete", "append", "look"]),
+        kind=st.sampled_from(["set", "set", "delete", "append", "append", "look"]),
         after=st.sampled_from(["wait", "save", "save in haste"]),
     )
     def change(self, number: int, key: str, kind: str, after: str) -> None:
@@ -326,9 +330,9 @@ class SessionMachine(RuleBasedStateMachine):
                 held.session.pop(key, None)
             case "look":
                 # A container that is in somebody's hands is compared when saved.
-                held.session.get("list")
+                held.session.get(LIST)
             case _:
-                key = "list"
+                key = LIST
                 held.session.setdefault(key, [])
                 held.session[key].append(self.counter)
         held.changed(key)
@@ -581,8 +585,10 @@ def chosen_held(clients: list[Client], number: int) -> tuple[Client, Held]:
 
 
 def put(data: dict[str, Any], key: str, value: Any) -> None:
-    """Set *key*, or delete it where *value* is ``None``."""
+    """Set *key*, or delete it where *value* is ``None``; add to the list."""
     if value is None:
         data.pop(key, None)
+    elif key == LIST:
+        data[key] = data.get(key, []) + value
     else:
         data[key] = value

@@ -89,6 +89,7 @@ def options() -> None:
     SessionOptions(secret="s", retries=3, retries_strategy=lambda retry: 0.1 * retry)
     SessionOptions(secret="s", retries=3, retries_strategy=lambda retry: timedelta(seconds=retry))
     SessionOptions(secret="s", merge="theirs", unset="destroy", load="eager", touch_after="10%")
+    SessionOptions(secret="s", merge=larger, whole=["address"])
     SessionOptions(secret="s", for_routes=["views", handler, View, Route("/x", method="POST")])
     SessionOptions(secret="s", cookie=CookieOptions(samesite=True, secure="auto"))
     SessionOptions(secret="s", cookie=cookie, genid=new_id)
@@ -97,6 +98,10 @@ def options() -> None:
 
 class View(web.View):
     pass
+
+
+def larger(path: tuple[str, ...], base: Any, mine: Any, theirs: Any) -> Any:
+    return max(mine, theirs) if path[-1] == "count" else base
 
 
 def cookie(request: web.Request) -> CookieOptions:
@@ -157,7 +162,7 @@ async def storages(redis: Redis, storage: Storage) -> None:
 
 def errors(conflict: Conflict, merge_conflict: MergeConflict) -> None:
     assert_type(conflict.current, Stored | None)
-    assert_type(merge_conflict.keys, tuple[str, ...])
+    assert_type(merge_conflict.keys, tuple[tuple[str, ...], ...])
     wrong: ValueError = OptionsError("no")
     away: Exception = StorageUnavailable("no")
     assert_type(wrong.args, tuple[Any, ...])

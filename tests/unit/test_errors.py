@@ -44,8 +44,8 @@ def test_a_taken_id_is_refused_without_printing_it() -> None:
     assert str(errors.IdTaken()) == "there is a record under this session id already"
 
 
-def test_a_merge_conflict_names_the_keys() -> None:
-    assert errors.MergeConflict("both", keys=("a", "b")).keys == ("a", "b")
+def test_a_merge_conflict_names_the_paths() -> None:
+    assert errors.MergeConflict("both", keys=(("a", "b"), ("c",))).keys == (("a", "b"), ("c",))
 
 
 def test_a_merge_conflict_after_too_many_tries_has_no_keys() -> None:

@@ -121,6 +121,8 @@ def test_options_are_given_by_name() -> None:
         ),
         ({"merge": "a function"}, "merge='a function' must be one of 'mine', 'theirs', 'raise'"),
         ({"merge": None}, "merge=None must be one of 'mine', 'theirs', 'raise' or a function"),
+        ({"whole": "address"}, "whole='address' must be a list of keys: whole=['address']"),
+        ({"whole": [5]}, "whole=[5] must be a list of str"),
         ({"idle_timeout": -1}, "idle_timeout=-1 must be more than zero seconds"),
         ({"idle_timeout": 0}, "idle_timeout=0 must be more than zero seconds"),
         ({"idle_timeout": "1h"}, "idle_timeout='1h' is not a duration: give seconds"),
@@ -184,7 +186,8 @@ def test_an_option_that_makes_no_sense_is_refused(given: dict[str, Any], message
         {"cookie": lambda _request: CookieOptions()},
         {"name": "__Host-sid"},
         {"name": "__Host-sid", "cookie": lambda _request: CookieOptions()},
-        {"merge": lambda _key, _base, mine, _theirs: mine},
+        {"merge": lambda _path, _base, mine, _theirs: mine},
+        {"whole": frozenset({"address"})},
         {"merge": "raise"},
         {"unset": "destroy"},
         {"retries": 1000},
@@ -197,6 +200,17 @@ def test_an_option_that_makes_sense_is_taken(given: dict[str, Any]) -> None:
     built = options(**given)
 
     assert {name: getattr(built, name) for name in given} == given
+
+
+@pytest.mark.parametrize("given", [["address"], ("address",), {"address": "High Street"}])
+def test_whole_takes_any_collection_of_keys(given: Any) -> None:
+    assert "address" in options(whole=given).plan.records.whole
+
+
+def test_the_keys_that_say_who_is_logged_in_are_whole() -> None:
+    built = options(whole=["address"], renew_on=["user"])
+
+    assert built.plan.records.whole == {"address", "user"}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from aiosess import (
 from aiosess.records.conflicts import _Queues
 from aiosess.records.format import Alias, decode, encode_alias
 from aiosess.records.lifetime import Touched
+from aiosess.records.merge import freeze
 from aiosess.records.repository import RecordOptions, SessionRepository
 from aiosess.records.state import Intent, SessionState
 from aiosess.storages import Storage, Stored
@@ -513,6 +514,70 @@ async def test_merge_says_who_wins(bench: Bench, merge: str, kept: int) -> None:
     await repository.replace(second)
 
     assert await bench.kept() == {"count": kept}
+
+
+ADDRESS = {"street": "Mill Lane", "town": "Ash"}
+
+
+async def overtaken(bench: Bench) -> SessionState:
+    """Return a session in which we changed the street, while another request changed the town."""
+    await bench.keep(address=ADDRESS)
+    first, second = await bench.load(), await bench.load()
+    for state, part, value in ((first, "town", "Elm"), (second, "street", "High Street")):
+        state.originals["address"] = freeze(state.data["address"])
+        state.data["address"][part] = value
+    await bench.repository.replace(first)
+    return second
+
+
+async def test_both_changes_inside_one_value_are_kept(bench: Bench) -> None:
+    state = await overtaken(bench)
+
+    await bench.repository.replace(state)
+
+    assert await bench.kept() == {"address": {"street": "High Street", "town": "Elm"}}
+
+
+async def test_an_addition_whose_save_got_no_answer_is_made_once(bench: Bench) -> None:
+    repository = bench.another(storage=LostAnswers(bench.memory))
+    await bench.keep()
+    state = await bench.load()
+    change(state, flash=["saved"])
+    with pytest.raises(StorageUnavailable):
+        await repository.replace(state)
+    state.data["flash"].append("said later")
+
+    await repository.replace(state)
+
+    assert await bench.kept() == {"flash": ["saved", "said later"]}
+
+
+async def test_a_value_that_is_whole_is_kept_as_one_side_has_it(bench: Bench) -> None:
+    state = await overtaken(bench)
+
+    await bench.another(whole=frozenset({"address"})).replace(state)
+
+    assert await bench.kept() == {"address": {"street": "High Street", "town": "Ash"}}
+
+
+async def test_a_value_that_is_whole_is_kept_as_one_side_has_it_when_the_id_is_renewed(
+    bench: Bench,
+) -> None:
+    state = await overtaken(bench)
+
+    await bench.another(whole=frozenset({"address"})).renew(state, renewed(state))
+
+    assert await bench.kept("new") == {"address": {"street": "High Street", "town": "Ash"}}
+
+
+async def test_a_value_that_is_whole_is_kept_as_one_side_has_it_on_top_of_atomic(
+    bench: Bench,
+) -> None:
+    state = await overtaken(bench)
+
+    await bench.another(whole=frozenset({"address"})).atomic(state, lambda _newest: None)
+
+    assert state.data == {"address": {"street": "High Street", "town": "Ash"}}
 
 
 async def test_a_refused_merge_is_refused_again_and_loses_nothing(bench: Bench) -> None:
