@@ -41,7 +41,7 @@ class Reason(enum.Enum):
     )
     CHANGE_LOST = (
         logging.INFO,
-        "two requests changed {path!r}, and the change that is called {side!r} was dropped",
+        "two requests changed session[{key!r}], and what is called {side!r} there was dropped",
     )
     CHANGED_TOO_LATE = (
         logging.WARNING,

@@ -29,7 +29,7 @@ _LONGEST_PAUSE: Final = 0.05
 
 
 class Rebase:
-    """Puts the changes of a request on top of a newer record, and tells which of them lost."""
+    """Puts the changes of a request on top of newer records, and tells which of them lost."""
 
     def __init__(self, merge: Merge, whole: frozenset[str], events: Events) -> None:
         self._merge: Merge = merge
@@ -40,8 +40,10 @@ class Rebase:
         self, state: SessionState, record: Record, version: Version, *, merge: Merge | None = None
     ) -> None:
         """Change *state*; raise MergeConflict where *merge*, or the options, say so."""
-        for lost in state.rebase(record, version, merge or self._merge, self._whole):
-            self._events.tell(Reason.CHANGE_LOST, path=".".join(lost.path), side=lost.side)
+        lost = state.rebase(record, version, merge or self._merge, self._whole)
+        # What is further down may be data of a person.
+        for key, side in sorted({(each.path[0], each.side) for each in lost}):
+            self._events.tell(Reason.CHANGE_LOST, key=key, side=side)
 
 
 class Conflicts:

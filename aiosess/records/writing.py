@@ -40,12 +40,7 @@ class Writing:
         """Keep *state* under its id; IdTaken when there is a record that is not ours."""
         payload, snapshot = self._encoded(state)
         try:
-            version = await self._storage.create(state.session_id, payload, self._ttl(state))
-        except IdTaken:
-            stored = await self._storage.load(state.session_id)
-            if stored is None or not _is_ours(state, stored, payload):
-                raise
-            version = await self._write_over(state, stored, payload)
+            version = await self._create(state, payload)
         except (StorageUnavailable, asyncio.CancelledError):
             self.doubt(state, payload)
             raise
@@ -72,7 +67,12 @@ class Writing:
         stored = conflict.current
         if stored is None or not _is_ours(state, stored, payload):
             raise conflict
-        return Written(await self._write_over(state, stored, payload), snapshot)
+        try:
+            version = await self._write_over(state, stored, payload)
+        except (StorageUnavailable, asyncio.CancelledError):
+            self.doubt(state, payload)
+            raise
+        return Written(version, snapshot)
 
     async def replace_bytes(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
@@ -94,6 +94,15 @@ class Writing:
     def doubt(self, state: SessionState, payload: bytes) -> None:
         """Take note that *payload* got no answer, and may have been written all the same."""
         state.unconfirmed = (*state.unconfirmed[1 - _MOST_DOUBTS :], payload)
+
+    async def _create(self, state: SessionState, payload: bytes) -> Version:
+        try:
+            return await self._storage.create(state.session_id, payload, self._ttl(state))
+        except IdTaken:
+            stored = await self._storage.load(state.session_id)
+            if stored is None or not _is_ours(state, stored, payload):
+                raise
+            return await self._write_over(state, stored, payload)
 
     async def _write_over(self, state: SessionState, stored: Stored, payload: bytes) -> Version:
         """Put *payload* in the place of a write of ours, unless that is this very one."""
