@@ -28,8 +28,16 @@ class Reason(enum.Enum):
         "a session ended while a request was using it: its changes were dropped",
     )
     OLD_ID_USED = (
-        logging.WARNING,
+        logging.INFO,
         "a session id was used after it had been renewed: it is refused",
+    )
+    FORMER_CHANGED = (
+        logging.INFO,
+        "a change through a session id from before a login was dropped",
+    )
+    NOW_SECURE = (
+        logging.INFO,
+        "a session that began without encryption came over TLS, and gets a new id",
     )
     LOGIN_IN_STREAM = (
         logging.WARNING,

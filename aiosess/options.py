@@ -34,7 +34,7 @@ _TOUCH_AFTER: Final = "5%"
 _NOT_BORROWED: Final = frozenset(
     {
         *("name", "cookie", "genid", "idle_timeout", "absolute_timeout"),
-        *("touch_after", "merge", "whole", "renew_grace"),
+        *("touch_after", "merge", "whole", "renew_grace", "renew_every"),
     }
 )
 
@@ -57,6 +57,7 @@ class Plan:
     records: RecordOptions
     rules: Rules
     renew_on: frozenset[str]
+    renew_every: float | None
     is_eager: bool
 
 
@@ -99,7 +100,9 @@ class SessionOptions:
       list, are all kept and no conflict; two equal changes are one.
     - ``whole``: the top-level keys whose dict or list is one value, such as an address: one side's
       is kept as it stands, and nothing inside is merged. Those in ``renew_on`` always are.
-    - ``renew_grace``: how long the old id leads to the session after ``renew_id()``.
+    - ``renew_grace``: how long an old id is of use. After ``rotate_id()`` it leads to the session.
+      After ``renew_id()`` it shows what was before; the time counts from the new id's first use.
+    - ``renew_every``: how often the id is rotated by itself; ``None``: never.
     - ``renew_on``: the keys that say who is logged in; the id is renewed when one of them is
       given another value. By default the key of aiohttp-security.
     - ``clock``: returns the Unix time; for tests, which can then move it.
@@ -128,6 +131,7 @@ class SessionOptions:
     merge: Merge = "mine"
     whole: Collection[str] = ()
     renew_grace: Duration = 10.0
+    renew_every: Duration | None = None
     renew_on: Collection[str] = ("AIOHTTP_SECURITY",)
     load: Literal["lazy", "eager"] | None = None
     clock: Callable[[], float] = field(default=time.time, repr=False)
@@ -155,11 +159,13 @@ class SessionOptions:
         renew_on = _checked_keys(self.renew_on, "renew_on")
         # Half of one login and half of another would be somebody else's rights.
         whole = _checked_keys(self.whole, "whole") | renew_on
+        every = self.renew_every
+        renew_every = None if every is None else seconds(every, name="renew_every")
         plan = Plan(
             signer=signer,
             routes=RouteSelector(self.for_routes, self.exclude, with_static=is_borrowed),
             retry_policy=self._built_retry_policy(),
-            records=self._built_record_options(whole),
+            records=self._built_record_options(whole, renew_on),
             rules=Rules(
                 resave=self.resave,
                 rolling=self.rolling,
@@ -167,6 +173,7 @@ class SessionOptions:
                 empty_is_none=is_borrowed,
             ),
             renew_on=renew_on,
+            renew_every=renew_every,
             is_eager=self.retries is not None if self.load is None else self.load == "eager",
         )
         object.__setattr__(self, "plan", plan)
@@ -201,7 +208,9 @@ class SessionOptions:
             )
         return policy
 
-    def _built_record_options(self, whole: frozenset[str]) -> RecordOptions:
+    def _built_record_options(
+        self, whole: frozenset[str], renew_on: frozenset[str]
+    ) -> RecordOptions:
         idle = self._idle_seconds()
         absolute = self.absolute_timeout
         return RecordOptions(
@@ -213,6 +222,8 @@ class SessionOptions:
             ),
             merge=self.merge,
             whole=whole,
+            principal_keys=renew_on,
+            is_renewed_now_and_then=self.renew_every is not None,
             is_idle_by_cookie=self.idle_timeout is None
             and not isinstance(self.cookie, CookieOptions),
             renew_grace=seconds(self.renew_grace, name="renew_grace", zero=True),

@@ -90,7 +90,7 @@ class Session(aiohttp_session.Session):
     @property
     def new(self) -> bool:
         """Whether nothing is kept for this browser yet."""
-        return self._state.is_new and self._state.intent is not Intent.RENEW
+        return self._state.is_new and self._state.intent not in {Intent.RENEW, Intent.ROTATE}
 
     @property
     def identity(self) -> str | None:
@@ -101,6 +101,15 @@ class Session(aiohttp_session.Session):
     def created(self) -> int:
         """When the session began, in whole seconds of Unix time."""
         return int(self._state.created_at)
+
+    @property
+    def authenticated_at(self) -> float | None:
+        """When somebody last logged in, as Unix time; ``None``: nobody is logged in.
+
+        A new value under one of the keys in ``SessionOptions.renew_on`` is a login. The absolute
+        timeout counts from here.
+        """
+        return self._state.authenticated_at
 
     @property
     def max_age(self) -> int | None:
@@ -191,12 +200,22 @@ class Session(aiohttp_session.Session):
     async def renew_id(self) -> None:
         """Take a new id and keep the data: call it at login and wherever rights change.
 
-        The old id leads to the session for a short grace period (``SessionOptions.renew_grace``)
-        so that requests that are under way are not logged out. Raise SessionNotSent when the new
-        cookie can no longer be sent.
+        Those who hold the old id see what was there just before, and change nothing any more. That
+        ends ``SessionOptions.renew_grace`` seconds after the new id was first used. Raise
+        SessionNotSent when the new cookie can no longer be sent.
         """
         self._check_alive()
         await self._io.change_id(Intent.RENEW)
+
+    async def rotate_id(self) -> None:
+        """Take a new id now and then, and keep the data: whose session it is has not changed.
+
+        The old id leads to the session for ``SessionOptions.renew_grace`` seconds, so that no
+        request that is under way loses a change. Raise SessionNotSent when the new cookie can no
+        longer be sent.
+        """
+        self._check_alive()
+        await self._io.change_id(Intent.ROTATE)
 
     async def atomic(self, change: Callable[[Session], T]) -> T:
         """Apply ``change(session)`` to the newest data, write it now, return what it returned.

@@ -9,8 +9,16 @@ from typing import Any, Final, TypeVar
 from aiosess.errors import SessionGone, SessionNotSent, StorageError
 from aiosess.events import Reason
 from aiosess.exchange.holding import Holding
-from aiosess.records.decide import Action, Reply, Rules, decide, decide_reply, is_login
-from aiosess.records.state import Intent, SessionState
+from aiosess.records.decide import (
+    Action,
+    Reply,
+    Rules,
+    authentication,
+    decide,
+    decide_reply,
+    is_login,
+)
+from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.session import Session
 
 __all__ = ["USE_SETUP", "Acting"]
@@ -38,7 +46,7 @@ class Acting(Holding):
             await self._act(state, self.manager.rules.at_once(), has_left=self.has_left)
             self.is_saved = True
         # What is still new was not kept, since its cookie is withheld.
-        return not state.is_gone and not state.is_new
+        return not state.is_gone and not state.is_new and state.standing is not Standing.FORMER
 
     async def reload(self) -> None:
         """Read the record again."""
@@ -60,8 +68,8 @@ class Acting(Holding):
         return await self.alone(self._touch, self._opened())
 
     async def _touch(self, state: SessionState) -> bool:
-        if state.is_new or state.is_gone:
-            return not state.is_gone
+        if state.is_new or state.is_gone or state.standing is Standing.FORMER:
+            return not state.is_gone and state.standing is not Standing.FORMER
         self._check_can_be_told(Action.TOUCH, state)
         is_kept = await self.repository.touch(state)
         if not is_kept:
@@ -89,16 +97,24 @@ class Acting(Holding):
                 f"the id cannot change any more, the headers have left: change it earlier, "
                 f"or {USE_SETUP}"
             )
-        if intent is Intent.RENEW and not self.repository.can_renew(state):
+        if intent is not Intent.REGENERATE and not self.repository.can_renew(state):
             return
-        if intent is Intent.RENEW and state.is_alias:
-            # Whoever comes with an old id may be a stranger to the one who has the new id.
-            state.fork_to(await self._new_id(), self.repository.now())
+        if state.standing is not Standing.LIVE:
+            await self._go_alone(state, intent)
             return
         await self.repository.move(state, self._new_id)
         if intent is Intent.REGENERATE:
             state.clear(self.repository.now())
         state.intent = intent
+
+    async def _go_alone(self, state: SessionState, intent: Intent) -> None:
+        """Part from a session to which the client came by an old id, perhaps as a stranger."""
+        if intent is Intent.ROTATE:
+            # The one who has the new id rotates it.
+            return
+        state.fork_to(await self._new_id(), self.repository.now())
+        if intent is Intent.REGENERATE:
+            state.clear(self.repository.now())
 
     async def atomic(self, change: Callable[[Session], T]) -> T:
         """Apply *change* to the newest data, and write it."""
@@ -126,8 +142,11 @@ class Acting(Holding):
 
     async def _act(self, state: SessionState, rules: Rules, *, has_left: bool) -> None:
         """Decide, do to the record what was decided, and take note of what the client must hear."""
-        if is_login(state, self.manager.options.plan.renew_on):
-            await self._renew_at_login(state, has_left=has_left)
+        await self._note_authentication(state, has_left=has_left)
+        if state.standing is Standing.FORMER:
+            self._drop_former(state)
+            return
+        await self._rotate_if_due(state, has_left=has_left)
         is_resigned = self.came is not None and not self.came.is_current
         end = self.repository.ending(state, is_resigned=is_resigned, is_saved=self.is_saved)
         action = decide(end, rules)
@@ -150,7 +169,7 @@ class Acting(Holding):
             rules,
             # Attributes that the handler set count only once the browser has them.
             is_persistent=is_cookie_changed or state.cookie.is_persistent,
-            is_alias=state.is_alias,
+            is_alias=state.standing is not Standing.LIVE,
         ).after(self.due)
 
     async def _do(self, action: Action, state: SessionState, *, is_cookie_due: bool) -> bool:
@@ -180,6 +199,8 @@ class Acting(Holding):
         is_kept = True
         if state.intent is Intent.RENEW and state.previous is not None:
             is_kept = await self.repository.renew(state, state.previous)
+        elif state.intent is Intent.ROTATE and state.previous is not None:
+            is_kept = await self.repository.rotate(state, state.previous)
         else:
             await self.repository.create(state)
         state.intent = Intent.KEEP
@@ -195,11 +216,32 @@ class Acting(Holding):
             state.session_id = await self._new_id()
             state.intent = Intent.KEEP
 
-    async def _renew_at_login(self, state: SessionState, *, has_left: bool) -> None:
-        if has_left:
-            self.manager.events.tell(Reason.LOGIN_IN_STREAM)
+    async def _note_authentication(self, state: SessionState, *, has_left: bool) -> None:
+        """Take note of a login or a logout; a login gets a new id while the client can be told."""
+        keys = self.manager.plan.renew_on
+        is_new_id_due = is_login(state, keys)
+        is_login_now = authentication(state, keys)
+        if is_login_now is None:
             return
-        await self._change_id(state, Intent.RENEW)
+        if is_new_id_due and has_left:
+            self.manager.events.tell(Reason.LOGIN_IN_STREAM)
+        elif is_new_id_due:
+            await self._change_id(state, Intent.RENEW)
+        state.authenticated_at = self.repository.now() if is_login_now else None
+
+    def _drop_former(self, state: SessionState) -> None:
+        """Drop what was done through the id from before a change of rights."""
+        if state.may_be_modified and (state.intent is not Intent.KEEP or state.is_modified):
+            self.manager.events.tell(Reason.FORMER_CHANGED)
+        state.rollback()
+
+    async def _rotate_if_due(self, state: SessionState, *, has_left: bool) -> None:
+        """Take a new id now and then, where the options say so and the client can be told."""
+        every = self.manager.plan.renew_every
+        if every is None or has_left or state.intent is not Intent.KEEP or state.is_new:
+            return
+        if self.repository.now() >= (state.renewed_at or state.created_at) + every:
+            await self._change_id(state, Intent.ROTATE)
 
     def _drop_changes(self) -> None:
         self.manager.events.tell(Reason.SESSION_ENDED)

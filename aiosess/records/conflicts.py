@@ -13,11 +13,11 @@ from aiosess.events import Events, Reason
 from aiosess.records.aliases import Aliases, Found
 from aiosess.records.format import Record
 from aiosess.records.merge import Merge
-from aiosess.records.state import Intent, SessionState
+from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.records.writing import Writing
 from aiosess.storages import Storage, Stored, Version
 
-__all__ = ["MOST_MERGES", "Conflicts", "Rebase", "gone", "too_often"]
+__all__ = ["MOST_MERGES", "Conflicts", "Rebase", "gone", "superseded", "too_often"]
 
 T = TypeVar("T")
 
@@ -56,12 +56,14 @@ class Conflicts:
         writing: Writing,
         *,
         rebase: Rebase,
+        events: Events,
         sleep: Callable[[float], Awaitable[object]],
     ) -> None:
         self._storage = storage
         self._aliases = aliases
         self._writing = writing
         self._rebase = rebase
+        self._events = events
         self._sleep = sleep
         self._queues = _Queues()
 
@@ -74,9 +76,12 @@ class Conflicts:
         async with self._queues.enter(state.session_id):
             for tries in range(MOST_MERGES):
                 found = await self._aliases.follow(state.session_id, current)
-                if found is None:
+                if not isinstance(found, Found):
                     state.is_gone = True
                     return False
+                if found.standing is Standing.FORMER:
+                    self.drop(state)
+                    return True
                 _go_on_under(state, found)
                 self._rebase(state, found.record, found.version)
                 try:
@@ -105,8 +110,11 @@ class Conflicts:
             stored = await self._storage.load(state.session_id)
             for tries in range(MOST_MERGES):
                 found = await self._aliases.follow(state.session_id, stored)
-                if found is None:
+                if not isinstance(found, Found):
                     raise gone(state)
+                if found.standing is Standing.FORMER:
+                    self.drop(state)
+                    raise superseded()
                 _go_on_under(state, found)
                 newest = as_state(found)
                 result = change(newest)
@@ -121,6 +129,13 @@ class Conflicts:
                     state.intent = newest.intent
                 return result
         raise too_often()
+
+    def drop(self, state: SessionState) -> None:
+        """Take note that rights have changed since *state* was read: its changes are dropped."""
+        if state.is_modified:
+            self._events.tell(Reason.FORMER_CHANGED)
+        state.rollback()
+        state.standing = Standing.FORMER
 
     async def _newest(self, state: SessionState, conflict: Conflict, tries: int) -> Stored | None:
         """Return what is kept now, after *tries* that others were quicker than."""
@@ -138,6 +153,14 @@ def gone(state: SessionState) -> SessionGone:
     return SessionGone("the record was destroyed or has expired meanwhile")
 
 
+def superseded() -> SessionGone:
+    """Return the error for what cannot be done through an id from before a change of rights."""
+    return SessionGone(
+        "somebody logged in since this request read its session, which goes on under another id: "
+        "nothing can be done to it from here"
+    )
+
+
 def too_often() -> MergeConflict:
     """Return the error for a session that others changed each time it was to be written."""
     return MergeConflict(f"others changed the session {MOST_MERGES} times: it was not saved")
@@ -146,7 +169,8 @@ def too_often() -> MergeConflict:
 def _go_on_under(state: SessionState, found: Found) -> None:
     """Take the id to which a renewed one led."""
     # The version stays until the data are of that version too: see SessionState.rebase.
-    state.is_alias = state.is_alias or state.session_id != found.session_id
+    if state.session_id != found.session_id:
+        state.standing = Standing.ALIAS
     state.session_id = found.session_id
 
 

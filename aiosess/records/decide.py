@@ -15,6 +15,7 @@ __all__ = [
     "Ending",
     "Reply",
     "Rules",
+    "authentication",
     "decide",
     "decide_reply",
     "ending",
@@ -33,7 +34,7 @@ class Action(enum.Enum):
     TOUCH = enum.auto()
     """Only let it live longer."""
     RENEW = enum.auto()
-    """Keep it under its new id, and let the old one lead there for a while."""
+    """Keep it under its new id, and leave something under the old one for a while."""
     DELETE = enum.auto()
     """Remove it."""
 
@@ -115,20 +116,29 @@ def ending(
     )
 
 
+def authentication(state: SessionState, keys: Collection[str]) -> bool | None:
+    """Return True where one of *keys* was given a new value, False where one was taken away.
+
+    The keys say whose session it is. ``None`` where neither happened. Raise UnserializableValue for
+    what cannot be written.
+    """
+    if state.originals.keys().isdisjoint(keys):
+        return None
+    values = [value for key, (_, value) in state.changes().items() if key in keys]
+    if not values:
+        return None
+    return any(value is not MISSING and value is not None for value in values)
+
+
 def is_login(state: SessionState, keys: Collection[str]) -> bool:
     """Ask whether one of *keys*, which say whose session it is, was given another value.
 
     The id that was known before must not lead to what is behind the login. False where it has
     changed already, and where there was none. Raise UnserializableValue for what cannot be written.
     """
-    if state.originals.keys().isdisjoint(keys) or state.version is None:
+    if state.version is None or state.intent not in {Intent.KEEP, Intent.EMPTY}:
         return False
-    if state.intent is not Intent.KEEP and state.intent is not Intent.EMPTY:
-        return False
-    return any(
-        key in keys and value is not MISSING and value is not None
-        for key, (_, value) in state.changes().items()
-    )
+    return authentication(state, keys) is True
 
 
 def decide(end: Ending, rules: Rules) -> Action:
@@ -148,11 +158,11 @@ def _decide(end: Ending, rules: Rules) -> Action:
             return Action.DELETE if end.is_stored else Action.NOTHING
         case Intent.EMPTY if end.is_empty:
             return Action.DELETE if end.is_stored else Action.NOTHING
-        case Intent.RENEW if end.is_stored:
+        case Intent.RENEW | Intent.ROTATE if end.is_stored:
             return Action.RENEW
         case Intent.REGENERATE if end.is_stored and not is_wanted:
             return Action.DELETE
-        case Intent.RENEW | Intent.REGENERATE:
+        case Intent.RENEW | Intent.ROTATE | Intent.REGENERATE:
             return Action.CREATE if is_wanted else Action.NOTHING
         case Intent.EMPTY if end.is_stored:
             return _keep(end, rules)

@@ -20,12 +20,15 @@ __all__ = [
     "RESERVED_KEY",
     "RESERVED_KEYS",
     "Alias",
+    "Former",
     "Record",
     "check_value",
     "decode",
     "decode_value",
     "encode",
     "encode_alias",
+    "encode_former",
+    "encode_usual",
     "encode_value",
     "usual",
 ]
@@ -41,6 +44,9 @@ _SHORT: Final = 2 * _DEEPEST
 _SCALARS: Final = frozenset({str, bool, type(None)})
 # Python reads and writes integers of up to 4300 digits.
 _MOST_BITS: Final = 14_000
+# What aiosess remembers of a session like most others, without a login and with one.
+_PLAIN_KEYS: Final = frozenset({"created", "rev"})
+_AUTHENTICATED_KEYS: Final = _PLAIN_KEYS | {"auth"}
 # The year 9999: beyond, an instant cannot be written as a date.
 _LATEST: Final = 253_370_764_800
 
@@ -57,6 +63,10 @@ _encode_anything: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"
 # Head, data, when the session began, and the revision.
 _USUAL: Final = b'%%b%%b,"%b":{"created":%%b,"rev":"%%x"}}' % RESERVED_KEY.encode()
 
+_AUTHENTICATED: Final = (
+    b'%%b%%b,"%b":{"created":%%b,"auth":%%b,"rev":"%%x"}}' % RESERVED_KEY.encode()
+)
+
 Meta: TypeAlias = dict[str, Any]
 
 
@@ -67,12 +77,18 @@ class Record(NamedTuple):
     - ``max_age``: seconds, as the cookie had it when the record was written.
     - ``own``: the cookie attributes that this session alone has.
     - ``created_at``: Unix time; ``None`` where Express created the record.
+    - ``authenticated_at``: Unix time of the last login; ``None`` where there was none.
+    - ``former_id``: the id from before a change of rights, until this one was first used.
+    - ``renewed_at``: Unix time at which the id was last changed, where that is written down.
     """
 
     data: dict[str, Any]
     max_age: float | None
     own: dict[str, Any]
     created_at: float | None
+    authenticated_at: float | None = None
+    former_id: str | None = None
+    renewed_at: float | None = None
 
     def own_attributes(self, options: CookieOptions) -> dict[str, Any]:
         """Return the cookie attributes in which the session differs from *options*.
@@ -95,22 +111,68 @@ class Alias:
     until: float
 
 
-def encode(data: dict[str, Any], cookie: SessionCookie, *, created_at: float, now: float) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Former:
+    """What is left under the id from before a change of rights: the session as it was then.
+
+    - ``record``: what it still shows.
+    - ``moved_to``: the id under which the session lives on.
+    - ``until``: Unix time; ``None`` while the new id was not used yet.
+    - ``is_same_principal``: whether it belongs to the same principal as before.
+    """
+
+    record: Record
+    moved_to: str
+    until: float | None
+    is_same_principal: bool
+
+
+def encode(
+    data: dict[str, Any],
+    cookie: SessionCookie,
+    *,
+    created_at: float,
+    now: float,
+    authenticated_at: float | None = None,
+    former_id: str | None = None,
+    renewed_at: float | None = None,
+) -> bytes:
     """Return the payload, which differs from every other that was ever written.
 
     The values must have passed check_value.
     """
+    is_usual = not cookie.own and former_id is None and renewed_at is None
+    if is_usual and data and cookie.base.head:
+        return encode_usual(data, cookie.base.head, created_at, authenticated_at)
     revision = _revisions.getrandbits(64)
-    if data and not cookie.own and cookie.base.head:
-        # Most sessions are like that. What follows would write the same, by way of more objects.
-        usual = (cookie.base.head, encode_value(data)[1:-1], _encode(created_at), revision)
-        return _USUAL % usual
     meta: Meta = {"created": created_at, "rev": f"{revision:x}"}
+    if authenticated_at is not None:
+        meta["auth"] = authenticated_at
+    if former_id is not None:
+        meta["former"] = former_id
+    if renewed_at is not None:
+        meta["renewed"] = renewed_at
     # The cookie itself says its max_age, where Express may change it.
     own = {name: value for name, value in cookie.own.items() if name != "max_age"}
     if own:
         meta["own"] = own
     return encode_value({COOKIE_KEY: cookie.as_express(now), **data, RESERVED_KEY: meta})
+
+
+def encode_usual(
+    data: dict[str, Any], head: bytes, created_at: float, authenticated_at: float | None
+) -> bytes:
+    """Return the payload of a record like most others; neither *data* nor *head* may be empty."""
+    if authenticated_at is None:
+        usual = (head, encode_value(data)[1:-1], _encode(created_at), _revisions.getrandbits(64))
+        return _USUAL % usual
+    return _AUTHENTICATED % (
+        head,
+        encode_value(data)[1:-1],
+        _encode(created_at),
+        _encode(authenticated_at),
+        _revisions.getrandbits(64),
+    )
 
 
 def encode_alias(alias: Alias) -> bytes:
@@ -126,8 +188,22 @@ def encode_alias(alias: Alias) -> bytes:
     )
 
 
-def usual(payload: bytes, head: bytes) -> tuple[dict[str, Any], float] | None:
-    """Return the data of a record like most others, and when its session began.
+def encode_former(former: Former, cookie: SessionCookie, *, now: float) -> bytes:
+    """Return the payload for what is left under the id from before a change of rights."""
+    meta: Meta = {
+        "created": former.record.created_at,
+        "moved_to": former.moved_to,
+        "until": former.until,
+        "same": former.is_same_principal,
+        "rev": f"{_revisions.getrandbits(64):x}",
+    }
+    return encode_value(
+        {COOKIE_KEY: cookie.as_express(now), **former.record.data, RESERVED_KEY: meta}
+    )
+
+
+def usual(payload: bytes, head: bytes) -> tuple[dict[str, Any], float, float | None] | None:
+    """Return the data of a record like most others, when its session began, and its last login.
 
     *head* is that of the cookie's options: what it says of the cookie need not be read. ``None``
     where it takes decode() to tell what *payload* is.
@@ -141,15 +217,20 @@ def usual(payload: bytes, head: bytes) -> tuple[dict[str, Any], float] | None:
         return None
     meta: Any = data.pop(RESERVED_KEY, None)
     # Of two cookies the last one counts.
-    if COOKIE_KEY in data or meta.__class__ is not dict or "own" in meta or "renewed_to" in meta:
+    if COOKIE_KEY in data or meta.__class__ is not dict:
         return None
-    created_at = meta.get("created")
+    authenticated_at = None
+    if meta.keys() != _PLAIN_KEYS:
+        authenticated_at = _instant(meta.get("auth"))
+        if authenticated_at is None or meta.keys() != _AUTHENTICATED_KEYS:
+            return None
+    created_at = meta["created"]
     if created_at.__class__ is not float or not 0 <= created_at < _LATEST:
         return None
-    return data, created_at
+    return data, created_at, authenticated_at
 
 
-def decode(payload: bytes) -> Record | Alias:
+def decode(payload: bytes) -> Record | Alias | Former:
     """Return what *payload* says; raise RecordError, with the reason, where it is not a record."""
     try:
         data: Any = _decode(payload)
@@ -173,9 +254,20 @@ def decode(payload: bytes) -> Record | Alias:
         alias = _alias(meta)
         if alias is not None:
             return alias
-    own = meta.get("own")
-    attributes = restored(own) if own.__class__ is dict else {}
-    return Record(data, max_age, attributes, _instant(meta.get("created")))
+    own, former_id = meta.get("own"), meta.get("former")
+    record = Record(
+        data,
+        max_age,
+        restored(own) if own.__class__ is dict else {},
+        _instant(meta.get("created")),
+        _instant(meta.get("auth")),
+        former_id if isinstance(former_id, str) else None,
+        _instant(meta.get("renewed")),
+    )
+    moved_to = meta.get("moved_to")
+    if not isinstance(moved_to, str):
+        return record
+    return Former(record, moved_to, _instant(meta.get("until")), meta.get("same") is True)
 
 
 def _is_deep(payload: bytes) -> bool:

@@ -51,11 +51,11 @@ class Lifetime:
         """Return how many seconds the record may live from now; zero or less: it is over."""
         cookie, timeouts = state.cookie, self._timeouts
         if not cookie.own and cookie.base.expires is None and not self.is_idle_by_cookie:
-            return timeouts.ttl(created_at=state.created_at, now=self.now())
+            return timeouts.ttl(created_at=_began_at(state), now=self.now())
         now = self.now()
         fixed = cookie.expires
         idle = self.own_idle(state) if fixed is None else fixed.timestamp() - now
-        return timeouts.ttl(created_at=state.created_at, now=now, idle=idle)
+        return timeouts.ttl(created_at=_began_at(state), now=now, idle=idle)
 
     def own_idle(self, state: SessionState) -> float | None:
         """Return this session's own idle timeout; ``None`` where the general one counts."""
@@ -70,7 +70,7 @@ class Lifetime:
     def is_over(self, state: SessionState) -> bool:
         """Ask whether the absolute timeout has passed."""
         absolute = self._timeouts.absolute
-        return absolute is not None and self.now() >= state.created_at + absolute
+        return absolute is not None and self.now() >= _began_at(state) + absolute
 
     def is_touch_due(self, state: SessionState) -> bool:
         """Ask whether this process last touched the record ``touch_after`` ago, or never."""
@@ -85,6 +85,11 @@ class Lifetime:
             # touch_after fits the general idle timeout; this session might end before it is due.
             return True
         return self.touched.is_due(state.session_id)
+
+
+def _began_at(state: SessionState) -> float:
+    """Return when the absolute timeout begins: NIST SP 800-63B-4, section 5.2."""
+    return state.created_at if state.authenticated_at is None else state.authenticated_at
 
 
 class Touched:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Final
 
+from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.errors import Conflict, MergeConflict, StorageUnavailable
 from aiosess.records.aliases import ENDED, Aliases
-from aiosess.records.conflicts import MOST_MERGES, Rebase, too_often
-from aiosess.records.format import Alias, encode_alias
+from aiosess.records.conflicts import MOST_MERGES, Conflicts, Rebase, superseded, too_often
+from aiosess.records.format import Alias, Former, Record, encode_alias, encode_former
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
 from aiosess.records.state import SessionState
 from aiosess.records.writing import Writing, Written
-from aiosess.storages import Storage, Version
+from aiosess.storages import Storage, Stored, Version
 
 __all__ = ["Renewal"]
 
@@ -30,38 +32,99 @@ class Renewal:
         writing: Writing,
         lifetime: Lifetime,
         *,
+        conflicts: Conflicts,
         grace: float,
         rebase: Rebase,
+        principal_keys: frozenset[str],
     ) -> None:
         self._storage = storage
         self._aliases = aliases
         self._writing = writing
         self._lifetime = lifetime
+        self._conflicts = conflicts
+        self._principal_keys = principal_keys
         self._grace = grace
         self._rebase = rebase
 
     async def renew(self, state: SessionState, previous: SessionState) -> bool:
-        """Keep *state* under its new id and let the old one lead there; False when it is gone.
+        """Keep *state* under its new id, because rights change; False when it is gone.
 
-        What others write under the old id meanwhile comes along.
+        Under the old id remains what was there just before. What others wrote there until then
+        comes along.
         """
+        state.former_id = previous.session_id
+        is_same = self._is_same_principal(previous, state)
+        shown = _as_kept(previous)
+        return await self._move(state, previous, shown, is_same_principal=is_same)
+
+    async def rotate(self, state: SessionState, previous: SessionState) -> bool:
+        """Keep *state* under its new id, and let the old one lead there; False when it is gone.
+
+        Where another request has rotated it at the same time, *state* goes on under that id.
+        """
+        return await self._move(state, previous, None, is_same_principal=True)
+
+    async def first_use(self, state: SessionState) -> None:
+        """Let the time of grace of the id before begin, now that a client came with the new one.
+
+        Where the storage does not answer, that is tried again by the next request.
+        """
+        former_id = state.former_id
+        if former_id is None:
+            return
+        try:
+            stored = await self._storage.load(former_id)
+            found = self._aliases.read(stored)
+            if stored is not None and isinstance(found, Former) and found.until is None:
+                await self._begin_grace(former_id, found, stored.version)
+        except StorageUnavailable:
+            return
+        state.former_id = None
+        state.must_be_written = True
+
+    async def _begin_grace(self, session_id: str, former: Former, version: Version) -> None:
+        now = self._lifetime.now()
+        cookie = SessionCookie(CookieOptions(secure=False))
+        payload = encode_former(replace(former, until=now + self._grace), cookie, now=now)
+        # Requests that are under way longer than the grace find it still: it tells them apart
+        # from those whose session has ended.
+        with contextlib.suppress(Conflict):
+            await self._writing.replace_bytes(
+                session_id, payload, self._lifetime.idle, expected=version
+            )
+
+    async def _move(
+        self,
+        state: SessionState,
+        previous: SessionState,
+        shown: Record | None,
+        *,
+        is_same_principal: bool,
+    ) -> bool:
         # An explicit save() may have got halfway before the storage went away.
         keep = self._writing.create if state.version is None else self._writing.replace
         written = await keep(state)
         state.version = written.version
         try:
-            kept = await self._lead_on(state, previous, written)
+            outcome = await self._leave_behind(
+                state, previous, written, shown, is_same_principal=is_same_principal
+            )
         except MergeConflict:
             await self._storage.delete(state.session_id)
             state.version = None
             raise
-        if kept is None:
-            await self._storage.delete(state.session_id)
+        if isinstance(outcome, Written):
+            self._writing.saved(state, outcome)
+            state.previous = None
+            return True
+        await self._storage.delete(state.session_id)
+        if outcome is None:
             state.is_gone = True
             return False
-        self._writing.saved(state, kept)
-        state.previous = None
-        return True
+        # Somebody else rotated it: go on as if this request had not.
+        state.session_id, state.version = previous.session_id, previous.version
+        state.previous, state.unconfirmed = None, ()
+        return await self._conflicts.put_on_top(state, outcome)
 
     async def end(self, session_id: str, version: Version) -> None:
         """Remove the record, also when it was renewed meanwhile and lives under another id."""
@@ -74,11 +137,7 @@ class Renewal:
                 break
             except Conflict as conflict:
                 current = conflict.current
-            found = self._aliases.read(current)
-            if isinstance(found, Alias) and found.renewed_to:
-                await self._storage.delete(session_id)
-                session_id = found.renewed_to
-                current = await self._storage.load(session_id)
+            session_id, current = await self._where_it_lives(session_id, current)
             if current is None:
                 return
             version = current.version
@@ -86,19 +145,57 @@ class Renewal:
         with contextlib.suppress(StorageUnavailable):
             await self._storage.delete(session_id)
 
-    async def _lead_on(
-        self, state: SessionState, previous: SessionState, written: Written
-    ) -> Written | None:
-        """Put an alias in the place of the old record, and return what is kept under the new id.
+    async def _where_it_lives(
+        self, session_id: str, current: Stored | None
+    ) -> tuple[str, Stored | None]:
+        """Return the id under which the session lives on, and its record; what led there is removed.
 
-        ``None`` where the session was destroyed meanwhile.
+        Raise SessionGone where rights have changed since.
         """
-        alias = encode_alias(Alias(state.session_id, self._lifetime.now() + self._grace))
+        for _ in range(MOST_MERGES):
+            found = self._aliases.read(current)
+            if isinstance(found, Former) and not found.is_same_principal:
+                raise superseded()
+            leads_to = _leads_to(found)
+            if not leads_to:
+                return session_id, current
+            await self._storage.delete(session_id)
+            session_id, current = leads_to, await self._storage.load(leads_to)
+        raise too_often()
+
+    async def end_live(self, former_id: str) -> None:
+        """End the session that lives on since rights changed, where the principal is the same.
+
+        Raise SessionGone where it is another, or where the session cannot be found from here.
+        """
+        found = self._aliases.read(await self._storage.load(former_id))
+        if not isinstance(found, Former) or not found.is_same_principal:
+            raise superseded()
+        live = await self._storage.load(found.moved_to)
+        if live is not None:
+            await self.end(found.moved_to, live.version)
+        await self._storage.delete(former_id)
+
+    async def _leave_behind(
+        self,
+        state: SessionState,
+        previous: SessionState,
+        written: Written,
+        shown: Record | None,
+        *,
+        is_same_principal: bool,
+    ) -> Written | Stored | None:
+        """Put what is left under the old id in the place of the record there.
+
+        Return what is kept under the new id; ``None`` where the session was destroyed meanwhile;
+        what stands there already where somebody else has rotated it.
+        """
         ttl = max(self._lifetime.ttl(state), self._grace, LEAST_TTL)
         seen = previous.version
         for _ in range(MOST_MERGES):
+            left = self._left(state, shown, is_same_principal=is_same_principal)
             try:
-                await self._writing.replace_bytes(previous.session_id, alias, ttl, expected=seen)
+                await self._writing.replace_bytes(previous.session_id, left, ttl, expected=seen)
             except Conflict as conflict:
                 current = conflict.current
             else:
@@ -106,11 +203,10 @@ class Renewal:
             theirs = self._aliases.read(current)
             if current is None or theirs is None:
                 return None
-            if isinstance(theirs, Alias):
-                # Somebody else renewed it at the same time, and each keeps a session of its own; or
-                # destroyed it, and it leads nowhere.
-                return written if theirs.renewed_to else None
+            if not isinstance(theirs, Record):
+                return _met(theirs, current, written, is_rotation=shown is None)
             self._rebase(state, theirs, state.version)
+            shown = None if shown is None else theirs
             try:
                 written = await self._writing.replace(state)
             except Conflict:
@@ -119,3 +215,44 @@ class Renewal:
             state.version = written.version
             seen = current.version
         raise too_often()
+
+    def _left(self, state: SessionState, shown: Record | None, *, is_same_principal: bool) -> bytes:
+        now = self._lifetime.now()
+        if shown is None:
+            return encode_alias(Alias(state.session_id, now + self._grace))
+        former = Former(shown, state.session_id, None, is_same_principal)
+        return encode_former(former, state.cookie, now=now)
+
+    def _is_same_principal(self, before: SessionState, after: SessionState) -> bool:
+        """Ask whether a principal is known, and the same as before."""
+        was = _as_kept(before).data
+        known = [key for key in self._principal_keys if was.get(key) is not None]
+        return bool(known) and all(was[key] == after.data.get(key) for key in known)
+
+
+def _leads_to(found: Record | Alias | Former | None) -> str:
+    """Return the id under which the session lives on; empty where that is the same."""
+    match found:
+        case Alias():
+            return found.renewed_to
+        case Former():
+            return found.moved_to
+        case _:
+            return ""
+
+
+def _met(
+    theirs: Alias | Former, current: Stored, written: Written, *, is_rotation: bool
+) -> Written | Stored | None:
+    """Return what it means that somebody else moved or ended the session at the same time."""
+    if isinstance(theirs, Alias) and not theirs.renewed_to:
+        return None
+    # After two changes of rights at once, each keeps a session of its own.
+    return current if is_rotation else written
+
+
+def _as_kept(previous: SessionState) -> Record:
+    """Return the record that *previous* was read from."""
+    before = previous.apart()
+    before.rollback()
+    return Record(before.data, None, {}, before.created_at)

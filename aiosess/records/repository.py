@@ -11,14 +11,14 @@ from typing import Protocol, TypeAlias, TypeVar
 from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.errors import Conflict, SessionGone, StorageUnavailable
 from aiosess.events import Events
-from aiosess.records.aliases import Aliases, Found
+from aiosess.records.aliases import Aliases, Found, Leftover
 from aiosess.records.changes import Snapshot
 from aiosess.records.conflicts import Conflicts, Rebase, gone
 from aiosess.records.decide import Ending, ending
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
 from aiosess.records.merge import Merge
 from aiosess.records.renewal import Renewal
-from aiosess.records.state import SessionState
+from aiosess.records.state import SessionState, Standing
 from aiosess.records.writing import Writing
 from aiosess.storages import Storage, Stored, TouchingStorage
 from aiosess.timeouts import Timeouts
@@ -41,8 +41,13 @@ class Repository(Protocol):
         """Return the Unix time."""
         ...
 
-    async def load(self, session_id: str, cookie: CookieOptions, /) -> SessionState | None:
-        """Return the session under *session_id*, or ``None`` when there is none to go on with."""
+    async def load(
+        self, session_id: str, cookie: CookieOptions, /
+    ) -> SessionState | Leftover | None:
+        """Return the session under *session_id*; ``None`` when there is none to go on with.
+
+        What is left under an id whose time of grace is over is to stay there.
+        """
         ...
 
     def fresh(self, session_id: str, cookie: CookieOptions, /) -> SessionState:
@@ -74,7 +79,11 @@ class Repository(Protocol):
         ...
 
     async def renew(self, state: SessionState, previous: SessionState, /) -> bool:
-        """Keep *state* under its new id; False when the record under the old one is gone."""
+        """Keep *state* under its new id, because rights change; False when it is gone."""
+        ...
+
+    async def rotate(self, state: SessionState, previous: SessionState, /) -> bool:
+        """Keep *state* under its new id, for now and then; False when it is gone."""
         ...
 
     async def delete(self, state: SessionState) -> None:
@@ -102,6 +111,8 @@ class RecordOptions:
     merge: Merge = "mine"
     whole: frozenset[str] = frozenset()
     renew_grace: float = 10.0
+    principal_keys: frozenset[str] = frozenset()
+    is_renewed_now_and_then: bool = False
 
 
 class SessionRepository:
@@ -122,28 +133,31 @@ class SessionRepository:
             options.timeouts, is_idle_by_cookie=options.is_idle_by_cookie, clock=clock
         )
         self.writing = Writing(storage, self.lifetime)
+        self._is_renewed_now_and_then = options.is_renewed_now_and_then
         self.touching = storage if isinstance(storage, TouchingStorage) else None
         events = events or Events()
         self._aliases = Aliases(storage, clock, events)
         rebase = Rebase(options.merge, options.whole, events)
         self._conflicts = Conflicts(
-            storage, self._aliases, self.writing, rebase=rebase, sleep=sleep
+            storage, self._aliases, self.writing, rebase=rebase, events=events, sleep=sleep
         )
         self._renewal = Renewal(
             storage,
             self._aliases,
             self.writing,
             self.lifetime,
+            conflicts=self._conflicts,
             grace=options.renew_grace,
             rebase=rebase,
+            principal_keys=options.principal_keys,
         )
 
     def fresh(self, session_id: str, cookie: CookieOptions) -> SessionState:
         """Return a session that is not kept yet."""
         return SessionState(session_id, SessionCookie(cookie), self.now())
 
-    async def load(self, session_id: str, cookie: CookieOptions) -> SessionState | None:
-        """Return the session under *session_id*, or ``None`` when there is none to go on with.
+    async def load(self, session_id: str, cookie: CookieOptions) -> SessionState | Leftover | None:
+        """Return the session under *session_id*; ``None`` when there is none to go on with.
 
         A record whose absolute timeout has passed is deleted. One that cannot be decoded counts
         as absent; the log says so, once for each reason. Where a touch is due, and the storage
@@ -156,27 +170,30 @@ class SessionRepository:
         else:
             stored = await self.storage.load(session_id)
         state = await self.read(session_id, stored, cookie)
-        if state is not None and is_touched and not state.is_alias:
+        is_live = isinstance(state, SessionState) and state.standing is Standing.LIVE
+        if isinstance(state, SessionState) and is_live and is_touched:
             await self._note_touch(state)
         return state
 
     async def read(
         self, session_id: str, stored: Stored | None, cookie: CookieOptions
-    ) -> SessionState | None:
+    ) -> SessionState | Leftover | None:
         """Return the session to which *stored* leads; ``None`` when there is none to go on with."""
-        found = await self._aliases.follow(session_id, stored)
-        if found is None:
-            return None
+        found = await self._aliases.follow(session_id, stored, is_by_client=True)
+        if not isinstance(found, Found):
+            return found
         state = self._state(found, cookie)
-        state.is_alias = found.session_id != session_id
         if self.lifetime.is_over(state):
             await self.storage.delete(state.session_id)
             return None
+        await self._renewal.first_use(state)
         return state
 
     async def move(self, state: SessionState, new_id: NewId) -> None:
         """Let *state* go on under an id from *new_id*; nothing is written yet."""
         state.move_to(await new_id())
+        if self._is_renewed_now_and_then:
+            state.renewed_at = self.now()
 
     def can_renew(self, state: SessionState) -> bool:
         """Ask whether anybody may know the id of *state*, so that it has to be renewed."""
@@ -229,8 +246,7 @@ class SessionRepository:
         """Let the record live its idle timeout from now; False when it is gone.
 
         With *is_renewal_told*, the record is read again, in the same call where the storage can.
-        Where its id was renewed meanwhile, ``is_alias`` says so, and the record under the new id
-        lives on.
+        Where its id was renewed or rotated meanwhile, ``standing`` says so.
         """
         ttl = self.lifetime.ttl(state)
         if ttl <= 0:
@@ -238,27 +254,39 @@ class SessionRepository:
         if is_renewal_told:
             stored = await self._load_and_touch(state.session_id, ttl)
             found = await self._aliases.follow(state.session_id, stored)
-            if found is not None and found.session_id != state.session_id:
-                state.is_alias = True
+            state.is_gone = not isinstance(found, Found)
+            if isinstance(found, Found) and found.standing is not Standing.LIVE:
+                state.standing = found.standing
+            if isinstance(found, Found) and found.session_id != state.session_id:
                 await self.storage.touch(found.session_id, ttl)
-            state.is_gone = found is None
         else:
             state.is_gone = not await self.storage.touch(state.session_id, ttl)
         self.lifetime.touched.add(state.session_id)
         return not state.is_gone
 
     async def renew(self, state: SessionState, previous: SessionState) -> bool:
-        """Keep *state* under its new id and let the old one lead there; False when it is gone.
+        """Keep *state* under its new id, because rights change; False when it is gone.
 
-        What others write under the old id meanwhile comes along.
+        Under the old id remains what was there just before, for those who come with it.
         """
         return await self._renewal.renew(state, previous)
 
+    async def rotate(self, state: SessionState, previous: SessionState) -> bool:
+        """Keep *state* under its new id, and let the old one lead there; False when it is gone."""
+        return await self._renewal.rotate(state, previous)
+
     async def delete(self, state: SessionState) -> None:
-        """Remove the record, and the one under the id before; neither need be there."""
-        for each in (state.previous, state):
-            if each is not None and each.version is not None:
-                await self._renewal.end(each.session_id, each.version)
+        """Remove the record, and the one under the id before; neither need be there.
+
+        Raise SessionGone where *state* is what is left from before a change of rights. Where the
+        principal is known to be the same, the session that lives on is ended instead.
+        """
+        if state.standing is Standing.FORMER:
+            await self._renewal.end_live(state.session_id)
+        else:
+            for each in (state.previous, state):
+                if each is not None and each.version is not None:
+                    await self._renewal.end(each.session_id, each.version)
         state.deleted()
 
     async def reload(self, state: SessionState) -> None:
@@ -270,7 +298,7 @@ class SessionRepository:
         if kept.is_new:
             raise SessionGone("the session is new: there is no record to read yet")
         newest = await self.load(kept.session_id, state.cookie.base)
-        if newest is None:
+        if not isinstance(newest, SessionState):
             raise gone(state)
         state.rollback()
         state.replaced_by(newest)
@@ -322,7 +350,7 @@ class SessionRepository:
         return False
 
     def _state(self, found: Found, cookie: CookieOptions) -> SessionState:
-        session_id, record, version = found
+        session_id, record, version, _ = found
         own = record.own_attributes(cookie)
         created_at = self.now() if record.created_at is None else record.created_at
         state = SessionState(
@@ -332,6 +360,10 @@ class SessionRepository:
             record.data,
             version,
             original_own=dict(own),
+            standing=found.standing,
+            authenticated_at=record.authenticated_at,
+            former_id=record.former_id,
+            renewed_at=record.renewed_at,
         )
         # Without a beginning of its own, a session of Express would never be too old.
         state.must_be_written = record.created_at is None and self.lifetime.ends_anyway

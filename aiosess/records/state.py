@@ -15,7 +15,7 @@ from aiosess.records.merge import MISSING, Changes, Lost, Merge, Original, merge
 from aiosess.records.refill import refill
 from aiosess.storages import Version
 
-__all__ = ["Intent", "Past", "SessionState"]
+__all__ = ["Intent", "Past", "SessionState", "Standing"]
 
 
 class Intent(enum.Enum):
@@ -24,13 +24,26 @@ class Intent(enum.Enum):
     KEEP = enum.auto()
     """Keep it under the id it has."""
     RENEW = enum.auto()
-    """A new id, the same data."""
+    """A new id, the same data: rights change, and the old id shows what was before."""
+    ROTATE = enum.auto()
+    """A new id, the same data: for now and then, and the old id leads to it for a while."""
     REGENERATE = enum.auto()
     """A new id, empty; the old record is deleted."""
     EMPTY = enum.auto()
     """Delete the record, unless there are data again at the end."""
     DESTROY = enum.auto()
     """Delete the record."""
+
+
+class Standing(enum.Enum):
+    """What the id that the request came with is to the session."""
+
+    LIVE = enum.auto()
+    """The id under which it is kept."""
+    ALIAS = enum.auto()
+    """An id that was rotated away: it leads to the session."""
+    FORMER = enum.auto()
+    """The id from before a change of rights: it shows what was before, and changes nothing."""
 
 
 class Past(enum.Enum):
@@ -54,7 +67,10 @@ class SessionState(Struct):
     - ``unconfirmed``: the payloads that got no answer and may have been written all the same.
     - ``must_be_written``: the session is written even where nothing seems to have changed.
     - ``touched_at``: when the record was touched as it was read; ``None``: it was only read.
-    - ``is_alias``: the request came with an id that was renewed a moment ago.
+    - ``standing``: what the id that the request came with is to the session.
+    - ``authenticated_at``: when the principal was last authenticated; ``None``: never.
+    - ``former_id``: the id from before a change of rights, until the new one was first used.
+    - ``renewed_at``: when the id was last changed; ``None``: never, or not written down.
     - ``is_gone``: the record was destroyed or has expired since it was read.
     - ``past``: what lies behind it; ``None`` while the handler is under way.
     - ``only_data``: the record lives as long as most, and nothing was done but to read data and to
@@ -74,7 +90,10 @@ class SessionState(Struct):
     unconfirmed: tuple[bytes, ...] = ()
     must_be_written: bool = False
     touched_at: float | None = None
-    is_alias: bool = False
+    standing: Standing = Standing.LIVE
+    authenticated_at: float | None = None
+    former_id: str | None = None
+    renewed_at: float | None = None
     is_gone: bool = False
     only_data: bool = False
     values: Values = JSON
@@ -192,7 +211,11 @@ class SessionState(Struct):
         self.original_own = newest.original_own
         self.session_id, self.version = newest.session_id, newest.version
         self.created_at = newest.created_at
-        self.is_alias = self.is_alias or newest.is_alias
+        self.authenticated_at = newest.authenticated_at
+        self.former_id = newest.former_id
+        self.renewed_at = newest.renewed_at
+        if newest.standing is not Standing.LIVE:
+            self.standing = newest.standing
         self.must_be_written = False
         self.intent = Intent.KEEP
 
@@ -238,11 +261,19 @@ class SessionState(Struct):
         self.cookie.own.clear()
         self.original_own = {}
         self.created_at = now
-        self.is_alias = self.must_be_written = self.is_gone = False
+        self.standing = Standing.LIVE
+        self.authenticated_at = self.former_id = None
+        self.must_be_written = self.is_gone = False
 
     def fork_to(self, session_id: str, now: float) -> None:
-        """Go on alone under another id, with nothing but what this request has changed."""
+        """Go on alone under another id.
+
+        From an id that was rotated away, nothing comes along but what this request has changed.
+        From one before a change of rights, what that still shows comes along.
+        """
         values = {key: value for key, (_, value) in self.changes().items() if value is not MISSING}
+        if self.standing is Standing.FORMER:
+            values = dict(self.data)
         self.session_id = session_id
         self.version = None
         self.clear(now)
@@ -255,7 +286,8 @@ class SessionState(Struct):
         before = self.previous
         if before is not None:
             self.session_id, self.version = before.session_id, before.version
-            self.created_at, self.is_alias = before.created_at, before.is_alias
+            self.created_at, self.standing = before.created_at, before.standing
+            self.authenticated_at, self.former_id = before.authenticated_at, before.former_id
             self.data.clear()
             self.data.update(before.data)
             self.originals = before.originals

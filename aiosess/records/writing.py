@@ -115,7 +115,15 @@ class Writing:
     def _encoded(self, state: SessionState) -> tuple[bytes, Snapshot]:
         snapshot = state.snapshot()
         now = self._lifetime.now()
-        payload = encode(state.data, state.cookie, created_at=state.created_at, now=now)
+        payload = encode(
+            state.data,
+            state.cookie,
+            created_at=state.created_at,
+            now=now,
+            authenticated_at=state.authenticated_at,
+            former_id=state.former_id,
+            renewed_at=state.renewed_at,
+        )
         return payload, snapshot
 
     def _ttl(self, state: SessionState) -> float:

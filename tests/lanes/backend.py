@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from aiosess import CookieOptions, MemoryStorage
 from aiosess.attributes import SessionCookie
 from aiosess.errors import RecordError
-from aiosess.records.format import Alias, Record, decode, encode, encode_alias
+from aiosess.records.format import Alias, Former, Record, decode, encode, encode_alias
 from aiosess.storages import Stored, Version
 from aiosess.testing import FakeClock, FaultyStorage
 
@@ -178,7 +178,7 @@ class Records:
         found = self._decoded(stored)
         return repr(stored.payload) if found is None else repr(found)
 
-    def _decoded(self, stored: Stored | None) -> Record | Alias | None:
+    def _decoded(self, stored: Stored | None) -> Record | Alias | Former | None:
         if stored is None:
             return None
         try:

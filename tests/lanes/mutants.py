@@ -75,13 +75,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "that a new session has to be created",
-        "state.is_new or state.is_alias or state.must_be_written or state.cookie.own",
-        "state.is_alias or state.must_be_written or state.cookie.own",
+        "            state.is_new or state.standing",
+        "            state.standing",
     ),
     Mutant(
         "that a session may have attributes of its own",
-        "state.is_new or state.is_alias or state.must_be_written or state.cookie.own",
-        "state.is_new or state.is_alias or state.must_be_written",
+        " or state.must_be_written or state.cookie.own\n",
+        " or state.must_be_written\n",
     ),
     Mutant(
         "that the storage may not answer a read",
@@ -126,12 +126,12 @@ MUTANTS: Final = (
     ),
     Mutant(
         "that a cookie with an end is sent again",
-        "self.due = _LEAVE if state.is_alias else _SEND",
+        "self.due = _SEND if state.standing is _LIVE else _LEAVE",
         "self.due = _LEAVE",
     ),
     Mutant(
         "that an old id never gets the new one",
-        "self.due = _LEAVE if state.is_alias else _SEND",
+        "self.due = _SEND if state.standing is _LIVE else _LEAVE",
         "self.due = _SEND",
         first=725,
     ),

@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 )
 
 from aiosess import CookieOptions, MemoryStorage, Session, SessionGone, Storage, Stored, Version
+from aiosess.records.aliases import Leftover
 from aiosess.records.repository import RecordOptions, SessionRepository
 from aiosess.records.state import Intent, SessionState
 from aiosess.session import SessionIO
@@ -300,8 +301,8 @@ class SessionMachine(RuleBasedStateMachine):
         is_in_grace = self.clock() < self.renewed_at + GRACE
         session_id = self.current_id if cookie == "newest" or not is_in_grace else self.ids[-2:][0]
 
-        def then(state: SessionState | None) -> None:
-            if state is None:
+        def then(state: SessionState | Leftover | None) -> None:
+            if not isinstance(state, SessionState):
                 self.was_told_that_it_is_over(client)
                 return
             client.held = Held(state, Session(state, NO_IO))
@@ -402,14 +403,15 @@ class SessionMachine(RuleBasedStateMachine):
         client, held = chosen_held(self.may_renew(), number)
         new_id = str(uuid.uuid4())
         held.state.move_to(new_id)
-        held.state.intent = Intent.RENEW
+        held.state.intent = Intent.ROTATE
         assert held.state.previous is not None
         self.dead_ids.append(new_id)
         saved = self.saved(client, held)
 
         def then(is_kept: object) -> None:
-            if is_kept:
-                held.state.intent = Intent.KEEP
+            held.state.intent = Intent.KEEP
+            # Else somebody has rotated it since, and this one goes on under that id.
+            if is_kept and held.state.session_id == new_id:
                 self.dead_ids.remove(new_id)
                 self.ids.append(new_id)
                 self.renewed_at = self.clock()
@@ -418,7 +420,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.start(
             client,
             "renew",
-            client.repository.renew(held.state, held.state.previous),
+            client.repository.rotate(held.state, held.state.previous),
             then,
             is_in_haste=haste,
         )
@@ -507,9 +509,9 @@ class SessionMachine(RuleBasedStateMachine):
             return
         state = self.run(self.observer.load(self.current_id, COOKIE))
         if self.is_dead:
-            assert state is None, "the session was revived"
+            assert not isinstance(state, SessionState), "the session was revived"
             return
-        assert state is not None, "the session was lost"
+        assert isinstance(state, SessionState), "the session was lost"
         assert state.data == self.data
 
     @invariant()
@@ -519,7 +521,7 @@ class SessionMachine(RuleBasedStateMachine):
         ended = self.dead_ids + (self.ids if self.is_dead else [])
         for session_id in ended[-6:]:
             state = self.run(self.observer.load(session_id, COOKIE))
-            assert state is None, "a session that had ended was revived"
+            assert not isinstance(state, SessionState), "a session that had ended was revived"
 
     def teardown(self) -> None:
         if self.clients:

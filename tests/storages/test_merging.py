@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aiosess import CookieOptions, Session, Storage
 from aiosess.records.repository import RecordOptions, SessionRepository
+from aiosess.records.state import SessionState
 from aiosess.session import SessionIO
 from aiosess.timeouts import Timeouts
 from tests.edits import OWN_EDITS, OwnEdit, own_edit
@@ -38,7 +39,7 @@ class Request:
 
     async def open(self) -> Session:
         state = await self.repository.load(self._session_id, COOKIE)
-        assert state is not None
+        assert isinstance(state, SessionState)
         self._state = state
         return Session(state, NO_IO)
 

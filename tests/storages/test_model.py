@@ -10,6 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from aiosess import MemoryStorage
 from aiosess.records.repository import SessionRepository
+from aiosess.records.state import SessionState
 from aiosess.testing import FakeClock
 from tests.servers import MemcachedServer, RedisServer
 from tests.storages.model import COOKIE, DAY, OPTIONS, Gate, OnMemcached, OnMemory, OnRedis
@@ -52,10 +53,10 @@ async def test_a_session_that_expires_while_it_is_renewed_is_gone(clock: FakeClo
     state.move_to("new")
     assert state.previous is not None
     theirs = await other.load("old", COOKIE)
-    assert theirs is not None
+    assert isinstance(theirs, SessionState)
     theirs.must_be_written = True
 
-    renewal = asyncio.create_task(renewing.renew(state, state.previous))
+    renewal = asyncio.create_task(renewing.rotate(state, state.previous))
     await gate.arrived()
     gate.let_through()
     await gate.arrived()

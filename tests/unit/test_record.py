@@ -507,7 +507,7 @@ def test_what_such_a_record_says_is_the_same_whether_its_head_is_known_or_not() 
 
     known = usual(payload, options().head)
 
-    assert known == ({"n": 1, "cart": ["tea"]}, NOW - 60)
+    assert known == ({"n": 1, "cart": ["tea"]}, NOW - 60, None)
     assert decode(payload) == Record({"n": 1, "cart": ["tea"]}, None, {}, NOW - 60)
 
 
@@ -551,7 +551,11 @@ ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
     lambda inner: (
         st.lists(inner, max_size=2)
-        | st.dictionaries(st.sampled_from(["created", "own", "renewed_to", "a"]), inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["created", "auth", "rev", "own", "renewed_to", "moved_to", "a"]),
+            inner,
+            max_size=3,
+        )
     ),
     max_leaves=5,
 )
@@ -565,4 +569,4 @@ def test_whatever_follows_a_known_head_is_read_as_if_it_were_not_known(
 
     known = usual(payload, options().head)
 
-    assert known is None or decode(payload) == Record(known[0], None, {}, known[1])
+    assert known is None or decode(payload) == Record(known[0], None, {}, known[1], known[2])

@@ -19,12 +19,13 @@ from aiosess import (
     StorageUnavailable,
     Version,
 )
+from aiosess.records.aliases import Leftover
 from aiosess.records.conflicts import _Queues
 from aiosess.records.format import Alias, decode, encode_alias
 from aiosess.records.lifetime import Touched
 from aiosess.records.merge import freeze
 from aiosess.records.repository import RecordOptions, SessionRepository
-from aiosess.records.state import Intent, SessionState
+from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.storages import Storage, Stored
 from aiosess.storages.guard import RetryingStorage, RetryPolicy
 from aiosess.testing import FakeClock, FaultyStorage
@@ -68,13 +69,13 @@ class Bench:
 
     async def load(self, session_id: str = "id") -> SessionState:
         state = await self.repository.load(session_id, COOKIE)
-        assert state is not None
+        assert isinstance(state, SessionState)
         return state
 
     async def kept(self, session_id: str = "id") -> dict[str, Any]:
         """Return the data that are kept."""
         state = await self.another().load(session_id, COOKIE)
-        assert state is not None
+        assert isinstance(state, SessionState)
         return state.data
 
 
@@ -145,7 +146,7 @@ async def test_a_session_that_was_kept_is_loaded(bench: Bench) -> None:
     assert (state.session_id, state.data) == ("id", {"count": 1})
     assert state.created_at == created.created_at
     assert not state.is_new
-    assert not state.is_alias
+    assert state.standing is Standing.LIVE
     assert not state.is_modified
 
 
@@ -215,7 +216,7 @@ async def test_a_session_of_express_gets_a_beginning_where_there_is_an_absolute_
 
     state = await repository.load("id", COOKIE)
 
-    assert state is not None
+    assert isinstance(state, SessionState)
     assert state.is_modified
 
 
@@ -224,7 +225,7 @@ async def test_a_session_that_is_written_ends_with_its_cookie(bench: Bench) -> N
     cookie = CookieOptions(secure=False, expires=end)
     await bench.keep(cookie, count=1)
     state = await bench.repository.load("id", cookie)
-    assert state is not None
+    assert isinstance(state, SessionState)
     change(state, count=2)
 
     await bench.repository.replace(state)
@@ -649,7 +650,7 @@ class Overtaken(FaultyStorage):
         if self._times and session_id == "id":
             self._times -= 1
             theirs = await self._keeper.load(session_id, COOKIE)
-            assert theirs is not None
+            assert isinstance(theirs, SessionState)
             change(theirs, theirs=self._times)
             await self._keeper.replace(theirs)
         return await super().replace(session_id, payload, ttl, expected=expected)
@@ -814,7 +815,7 @@ def touching_repository(bench: Bench, touching: Touching) -> SessionRepository:
 
 async def loaded(repository: SessionRepository, session_id: str = "id") -> SessionState:
     state = await repository.load(session_id, COOKIE)
-    assert state is not None
+    assert isinstance(state, SessionState)
     return state
 
 
@@ -924,18 +925,18 @@ async def test_reading_does_not_extend_a_life_beyond_the_absolute_timeout(
     assert await bench.memory.load("id") is None
 
 
-async def test_a_renewal_is_told_in_the_call_that_touches(
+async def test_a_rotation_is_told_in_the_call_that_touches(
     bench: Bench, touching: Touching, touching_repository: SessionRepository
 ) -> None:
     await bench.keep(count=1)
     state = await loaded(touching_repository)
     other = await bench.load()
-    await bench.repository.renew(other, renewed(other))
+    await bench.repository.rotate(other, renewed(other))
     touching.calls.clear()
 
     is_kept = await touching_repository.touch(state)
 
-    assert (is_kept, state.is_alias) == (True, True)
+    assert (is_kept, state.standing) == (True, Standing.ALIAS)
     assert touching.calls[0] == "load_and_touch"
 
 
@@ -970,18 +971,19 @@ async def test_a_record_that_would_outlive_its_idle_timeout_ends_in_time_once_it
 # Renew
 
 
-async def test_renewing_moves_the_data_and_the_old_id_leads_there(bench: Bench) -> None:
+async def test_rotating_moves_the_data_and_the_old_id_leads_there(bench: Bench) -> None:
     await bench.keep(count=1)
     state = await bench.load()
     previous = renewed(state)
     change(state, user="Ann")
 
-    is_kept = await bench.repository.renew(state, previous)
+    is_kept = await bench.repository.rotate(state, previous)
 
     assert is_kept
     assert await bench.kept("new") == {"count": 1, "user": "Ann"}
     led = await bench.load("id")
-    assert (led.session_id, led.is_alias, led.data) == ("new", True, {"count": 1, "user": "Ann"})
+    assert (led.session_id, led.standing) == ("new", Standing.ALIAS)
+    assert led.data == {"count": 1, "user": "Ann"}
     assert not state.is_modified
     assert state.previous is None
 
@@ -989,16 +991,17 @@ async def test_renewing_moves_the_data_and_the_old_id_leads_there(bench: Bench) 
 async def test_the_old_id_leads_nowhere_after_the_grace_period(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "aiosess")
     await bench.keep()
     state = await bench.load()
-    await bench.repository.renew(state, renewed(state))
+    await bench.repository.rotate(state, renewed(state))
     bench.clock.advance(9.9)
-    is_led = await bench.repository.load("id", COOKIE) is not None
+    led = await bench.repository.load("id", COOKIE)
 
     bench.clock.advance(0.1)
 
-    assert is_led
-    assert await bench.repository.load("id", COOKIE) is None
+    assert isinstance(led, SessionState)
+    assert await bench.repository.load("id", COOKIE) is Leftover.REFUSED
     assert "used after it had been renewed: it is refused" in caplog.text
 
 
@@ -1007,24 +1010,24 @@ async def test_without_a_grace_period_the_old_id_is_refused_at_once(bench: Bench
     await bench.keep()
     state = await bench.load()
 
-    await repository.renew(state, renewed(state))
+    await repository.rotate(state, renewed(state))
 
-    assert await repository.load("id", COOKIE) is None
-    assert await repository.load("new", COOKIE) is not None
+    assert await repository.load("id", COOKIE) is Leftover.REFUSED
+    assert isinstance(await repository.load("new", COOKIE), SessionState)
 
 
 async def test_a_request_under_way_under_the_old_id_keeps_its_change(bench: Bench) -> None:
     await bench.keep(count=1)
     under_way = await bench.load()
     state = await bench.load()
-    await bench.repository.renew(state, renewed(state))
+    await bench.repository.rotate(state, renewed(state))
     change(under_way, count=2)
 
     is_kept = await bench.repository.replace(under_way)
 
     assert is_kept
     assert await bench.kept("new") == {"count": 2}
-    assert (under_way.session_id, under_way.is_alias) == ("new", True)
+    assert (under_way.session_id, under_way.standing) == ("new", Standing.ALIAS)
 
 
 async def test_what_was_written_under_the_old_id_meanwhile_comes_along(bench: Bench) -> None:
@@ -1094,41 +1097,41 @@ async def test_renewing_while_others_never_stop_writing_is_given_up(bench: Bench
     assert await bench.memory.load("new") is None
 
 
-async def test_renewing_can_be_tried_again_after_it_got_halfway(bench: Bench) -> None:
+async def test_rotating_can_be_tried_again_after_it_got_halfway(bench: Bench) -> None:
     await bench.keep(count=1)
     state = await bench.load()
     previous = renewed(state)
     bench.faulty.fail(verbs=("replace",))
     with pytest.raises(StorageUnavailable):
-        await bench.repository.renew(state, previous)
+        await bench.repository.rotate(state, previous)
     bench.faulty.recover()
     change(state, count=2)
 
-    is_kept = await bench.repository.renew(state, previous)
+    is_kept = await bench.repository.rotate(state, previous)
 
     assert is_kept
     assert await bench.kept("id") == await bench.kept("new") == {"count": 2}
 
 
-async def test_a_renewal_whose_answers_were_lost_is_one(
+async def test_a_rotation_whose_answers_were_lost_is_one(
     bench: Bench, losing: SessionRepository
 ) -> None:
     await bench.keep(count=1)
     state = await bench.load()
 
-    is_kept = await losing.renew(state, renewed(state))
+    is_kept = await losing.rotate(state, renewed(state))
 
     assert is_kept
     assert await bench.kept("id") == await bench.kept("new") == {"count": 1}
 
 
-async def test_an_id_that_was_renewed_twice_leads_to_the_session(bench: Bench) -> None:
+async def test_an_id_that_was_rotated_twice_leads_to_the_session(bench: Bench) -> None:
     await bench.keep(count=1)
     state = await bench.load()
-    await bench.repository.renew(state, renewed(state))
+    await bench.repository.rotate(state, renewed(state))
     state.move_to("newest")
     assert state.previous is not None
-    await bench.repository.renew(state, state.previous)
+    await bench.repository.rotate(state, state.previous)
 
     led = await bench.load("id")
 
@@ -1297,11 +1300,11 @@ async def test_atomic_that_is_always_overtaken_gives_up(bench: Bench) -> None:
         await repository.atomic(await bench.load(), increment)
 
 
-async def test_atomic_follows_an_id_that_was_renewed_meanwhile(bench: Bench) -> None:
+async def test_atomic_follows_an_id_that_was_rotated_meanwhile(bench: Bench) -> None:
     await bench.keep(count=1)
     under_way = await bench.load()
     state = await bench.load()
-    await bench.repository.renew(state, renewed(state))
+    await bench.repository.rotate(state, renewed(state))
 
     await bench.repository.atomic(under_way, increment)
 
@@ -1397,7 +1400,7 @@ async def test_after_a_pause_the_save_goes_on_from_what_is_kept_by_then(bench: B
         sleep=somebody_writes_in_each_pause,
     )
     state = await repository.load("id", COOKIE)
-    assert state is not None
+    assert isinstance(state, SessionState)
     change(state, mine=2)
 
     assert await repository.replace(state) is True

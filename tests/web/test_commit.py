@@ -367,13 +367,13 @@ async def test_touch_after_zero_touches_each_time(
 async def test_a_session_that_is_read_by_its_old_id_lives_on(
     connect: Connect, storage: Storage, faulty: FaultyStorage
 ) -> None:
-    async def renew(request: web.Request) -> web.Response:
-        await (await session_of(request)).renew_id()
+    async def rotate(request: web.Request) -> web.Response:
+        await (await session_of(request)).rotate_id()
         return web.Response()
 
     await keep(storage, "apple")
-    client = await connect(renew, show, storage=faulty, touch_after=0, forgets=True)
-    await client.get("/renew", headers=signed("apple"))
+    client = await connect(rotate, show, storage=faulty, touch_after=0, forgets=True)
+    await client.get("/rotate", headers=signed("apple"))
     faulty.calls.clear()
 
     await client.get("/show", headers=signed("apple"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -121,6 +122,11 @@ async def destroy_here(request: web.Request) -> web.Response:
     return web.Response()
 
 
+async def rotate_here(request: web.Request) -> web.Response:
+    await (await session_of(request)).rotate_id()
+    return web.Response()
+
+
 async def use_it(request: web.Request) -> web.Response:
     session = await session_of(request)
     session["used"] = session.get("used", 0) + 1
@@ -132,9 +138,10 @@ async def use_it(request: web.Request) -> web.Response:
 async def test_an_old_id_cannot_be_kept_alive_by_using_it(
     connect: Connect, storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "aiosess")
     await keep(storage, "apple", n=1)
-    client = await connect(renew_here, use_it, show, forgets=True, rolling=True, renew_grace=0.3)
-    await client.get("/renew_here", headers=signed("apple"))
+    client = await connect(rotate_here, use_it, show, forgets=True, rolling=True, renew_grace=0.3)
+    await client.get("/rotate_here", headers=signed("apple"))
     before = await storage.load("apple")
     used = [await client.get("/use_it", headers=signed("apple")) for _ in range(3)]
     after = await storage.load("apple")
@@ -149,7 +156,7 @@ async def test_an_old_id_cannot_be_kept_alive_by_using_it(
     assert "a session id was used after it had been renewed" in caplog.text
 
 
-async def test_a_change_under_an_id_that_was_renewed_meanwhile_sends_no_cookie_with_the_new_one(
+async def test_a_change_under_an_id_that_was_rotated_meanwhile_sends_no_cookie_with_the_new_one(
     connect: Connect, storage: Storage
 ) -> None:
     is_loaded, is_renewed = asyncio.Event(), asyncio.Event()
@@ -165,7 +172,7 @@ async def test_a_change_under_an_id_that_was_renewed_meanwhile_sends_no_cookie_w
     client = await connect(
         put,
         change_later,
-        renew_here,
+        rotate_here,
         forgets=True,
         genid=lambda _request: next(ids),
         cookie=CookieOptions(max_age=600),
@@ -173,7 +180,7 @@ async def test_a_change_under_an_id_that_was_renewed_meanwhile_sends_no_cookie_w
     await client.get("/put", params={"n": "1"})
     changing = asyncio.create_task(client.get("/change_later", headers=signed("apple")))
     await is_loaded.wait()
-    await client.get("/renew_here", headers=signed("apple"))
+    await client.get("/rotate_here", headers=signed("apple"))
     is_renewed.set()
 
     changed = await changing
@@ -188,9 +195,9 @@ async def test_after_destroy_neither_the_old_nor_the_new_id_leads_anywhere(
 ) -> None:
     await keep(storage, "old", n=1)
     client = await connect(
-        renew_here, destroy_here, show, forgets=True, genid=lambda _request: "new"
+        rotate_here, destroy_here, show, forgets=True, genid=lambda _request: "new"
     )
-    await client.get("/renew_here", headers=signed("old"))
+    await client.get("/rotate_here", headers=signed("old"))
 
     await client.get("/destroy_here", headers=signed(by))
     found = [

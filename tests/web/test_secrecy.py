@@ -153,7 +153,7 @@ SCENARIOS: dict[str, tuple[Scenario, str]] = {
     "a crash": (with_a_handler_that_crashes, "a crash"),
     "an object": (with_what_cannot_be_kept, "session['n']['a'][1] is of type object"),
     "a taken id": (with_an_id_that_is_taken, "IdTaken"),
-    "a renewed id": (with_an_id_that_was_renewed, "used after it had been renewed"),
+    "an id from before": (with_an_id_that_was_renewed, "from before a login was dropped"),
     "a deleted record": (with_a_record_that_went, "ended while a request was using it"),
     "a deleted record, atomic": (with_a_record_that_went_before_atomic, "SessionGone"),
     "a conflict": (with_two_who_changed_it, "MergeConflict"),

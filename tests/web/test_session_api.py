@@ -444,21 +444,29 @@ async def test_renew_id_keeps_the_data_under_a_new_id(connect: Connect, storage:
     assert len(cookies_set(response)) == 1
 
 
-async def test_the_old_id_leads_to_the_session_for_the_grace_period_without_the_new_cookie(
+async def rotate(request: web.Request) -> web.Response:
+    session = await session_of(request)
+    old = session.id
+    await session.rotate_id()
+    session["rotated"] = True
+    return web.json_response({"old": old, "new": session.id})
+
+
+async def test_an_id_that_was_rotated_leads_to_the_session_without_the_new_cookie(
     connect: Connect, storage: Storage
 ) -> None:
     await keep(storage, "apple", n=1)
-    client = await connect(login, show, rolling=True, forgets=True)
-    new_id = (await (await client.get("/login", headers=signed("apple"))).json())["new"]
+    client = await connect(rotate, show, rolling=True, forgets=True)
+    new_id = (await (await client.get("/rotate", headers=signed("apple"))).json())["new"]
 
     response = await client.get("/show", headers=signed("apple"))
 
-    assert (await response.json())["data"] == {"n": 1, "user": "Bob"}
+    assert (await response.json())["data"] == {"n": 1, "rotated": True}
     assert (await response.json())["id"] == new_id
     assert cookies_set(response) == []
 
 
-async def test_who_logs_in_with_an_old_id_gets_a_session_of_their_own_and_none_of_its_data(
+async def test_who_logs_in_with_an_id_from_before_a_login_gets_a_session_of_their_own(
     connect: Connect, storage: Storage
 ) -> None:
     await keep(storage, "apple", n=1)
@@ -470,7 +478,8 @@ async def test_who_logs_in_with_an_old_id_gets_a_session_of_their_own_and_none_o
     own_id = (await response.json())["new"]
     assert own_id not in {renewed_id, "apple"}
     assert len(cookies_set(response)) == 1
-    assert await kept(storage, own_id) == {"user": "Bob"}
+    # What was there before the login, as everybody could see it who had the old id.
+    assert await kept(storage, own_id) == {"n": 1, "user": "Bob"}
     assert await kept(storage, renewed_id) == {"n": 1, "user": "Bob"}
 
 
@@ -513,7 +522,7 @@ async def test_a_rolling_cookie_does_not_put_an_id_back_that_was_renewed_meanwhi
     assert cookies_set(await pending) == []
 
 
-async def test_a_logout_that_began_before_a_renewal_ends_the_renewed_session(
+async def test_a_logout_that_began_before_a_rotation_ends_the_session(
     connect: Connect, storage: Storage
 ) -> None:
     has_begun, may_end = asyncio.Event(), asyncio.Event()
@@ -526,11 +535,11 @@ async def test_a_logout_that_began_before_a_renewal_ends_the_renewed_session(
         return web.Response()
 
     await keep(storage, "apple", n=1)
-    client = await connect(logout, login, forgets=True)
+    client = await connect(logout, rotate, forgets=True)
 
     pending = asyncio.ensure_future(client.get("/logout", headers=signed("apple")))
     await has_begun.wait()
-    new_id = (await (await client.get("/login", headers=signed("apple"))).json())["new"]
+    new_id = (await (await client.get("/rotate", headers=signed("apple"))).json())["new"]
     may_end.set()
     await pending
 
@@ -541,8 +550,8 @@ async def test_after_the_grace_period_the_old_id_is_refused(
     connect: Connect, storage: Storage
 ) -> None:
     await keep(storage, "apple", n=1)
-    client = await connect(login, show, renew_grace=0.05, forgets=True)
-    await client.get("/login", headers=signed("apple"))
+    client = await connect(rotate, show, renew_grace=0.05, forgets=True)
+    await client.get("/rotate", headers=signed("apple"))
     await asyncio.sleep(0.1)
 
     response = await client.get("/show", headers=signed("apple"))
@@ -550,7 +559,7 @@ async def test_after_the_grace_period_the_old_id_is_refused(
     assert (await response.json())["data"] == {}
 
 
-async def test_a_change_that_was_under_way_during_the_renewal_is_kept(
+async def test_a_change_that_was_under_way_during_a_rotation_is_kept(
     connect: Connect, storage: Storage
 ) -> None:
     inside, go_on = asyncio.Event(), asyncio.Event()
@@ -563,15 +572,15 @@ async def test_a_change_that_was_under_way_during_the_renewal_is_kept(
         return web.Response()
 
     await keep(storage, "apple", n=1)
-    client = await connect(slow, login, forgets=True)
+    client = await connect(slow, rotate, forgets=True)
     task = asyncio.create_task(client.get("/slow", headers=signed("apple")))
     await inside.wait()
 
-    new_id = (await (await client.get("/login", headers=signed("apple"))).json())["new"]
+    new_id = (await (await client.get("/rotate", headers=signed("apple"))).json())["new"]
     go_on.set()
     await task
 
-    assert await kept(storage, new_id) == {"n": 1, "user": "Bob", "slow": True}
+    assert await kept(storage, new_id) == {"n": 1, "rotated": True, "slow": True}
 
 
 async def test_renewing_the_id_of_a_new_session_is_harmless(
