@@ -208,10 +208,11 @@ class FastExchange(Exchange):
             changed = JSON.changed(state.originals, state.data)
             if changed:
                 data, head = state.data, state.cookie.base.head
-                if data and head:
-                    payload = encode_usual(data, head, state.created_at, state.authenticated_at)
-                else:
-                    payload = self._encoded(state)
+                payload = (
+                    encode_usual(data, head, state.created_at, state.authenticated_at)
+                    if data and head
+                    else self._encoded(state)
+                )
                 version = await short.replace(
                     state.session_id, payload, short.idle, expected=state.version
                 )

@@ -34,7 +34,7 @@ class Leftover(enum.Enum):
     """What is found under an id whose time of grace is over."""
 
     REFUSED = enum.auto()
-    """Nothing for the client; requests that are under way still know by it what became of theirs."""
+    """Nothing for the client. Requests under way still know by it what became of theirs."""
 
 
 class Aliases:

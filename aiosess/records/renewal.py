@@ -148,7 +148,7 @@ class Renewal:
     async def _where_it_lives(
         self, session_id: str, current: Stored | None
     ) -> tuple[str, Stored | None]:
-        """Return the id under which the session lives on, and its record; what led there is removed.
+        """Return the id under which the session lives on, and its record; remove what led there.
 
         Raise SessionGone where rights have changed since.
         """
