@@ -140,7 +140,8 @@ class Exchange(Acting):
 
     async def _finish(self, response: web.StreamResponse, *, has_left: bool) -> None:
         """Do again, in a task of its own, what was interrupted."""
-        self.stage = moved(self.stage, Commit.PENDING)
+        if self.stage is Commit.BEGUN:
+            self.stage = moved(self.stage, Commit.PENDING)
         try:
             await self._commit(response, has_left=has_left)
         except (AiosessError, web.HTTPException) as error:

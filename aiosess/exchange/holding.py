@@ -11,12 +11,13 @@ from aiohttp import web
 
 from aiosess.attributes import CookieOptions
 from aiosess.errors import SessionError, SessionNotSent, StorageUnavailable
+from aiosess.events import Reason
 from aiosess.exchange.keys import hand_out
 from aiosess.exchange.stages import Opening, moved
 from aiosess.exchange.turns import Turns
 from aiosess.records.aliases import Leftover
 from aiosess.records.repository import Repository
-from aiosess.records.state import SessionState
+from aiosess.records.state import Intent, SessionState
 from aiosess.session import SESSION, Session, is_of
 from aiosess.transports.base import SignedId, Transport
 
@@ -104,6 +105,11 @@ class Holding(Turns):
     ) -> SessionState:
         """Return what was *found*, else a new session in the place of what came."""
         if isinstance(found, SessionState):
+            if found.is_renewal_due and not self.has_left:
+                # An id that went over the wire in the clear leads to nothing that goes over TLS.
+                self.manager.events.tell(Reason.NOW_SECURE)
+                await self.repository.move(found, self._new_id)
+                found.intent = Intent.RENEW
             return found
         state = self.repository.fresh(await self._new_id(), cookie)
         if found is None and self.came is not None:

@@ -27,6 +27,7 @@ class Found(NamedTuple):
     session_id: str
     record: Record
     version: Version
+    payload: bytes
     standing: Standing = Standing.LIVE
 
 
@@ -58,12 +59,14 @@ class Aliases:
             found = self.read(stored)
             match found:
                 case Record() if stored is not None:
-                    return Found(session_id, found, stored.version, standing)
+                    return Found(session_id, found, stored.version, stored.payload, standing)
                 case Former() if stored is not None:
                     if is_by_client and self._is_over(found.until):
                         self._events.tell(Reason.OLD_ID_USED)
                         return Leftover.REFUSED
-                    return Found(session_id, found.record, stored.version, Standing.FORMER)
+                    return Found(
+                        session_id, found.record, stored.version, stored.payload, Standing.FORMER
+                    )
                 case Alias() if found.renewed_to:
                     if is_by_client and self._is_over(found.until):
                         self._events.tell(Reason.OLD_ID_USED)

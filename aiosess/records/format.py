@@ -22,6 +22,7 @@ __all__ = [
     "Alias",
     "Former",
     "Record",
+    "began_without_tls",
     "check_value",
     "decode",
     "decode_value",
@@ -268,6 +269,14 @@ def decode(payload: bytes) -> Record | Alias | Former:
     if not isinstance(moved_to, str):
         return record
     return Former(record, moved_to, _instant(meta.get("until")), meta.get("same") is True)
+
+
+def began_without_tls(payload: bytes) -> bool:
+    """Ask whether the record in *payload* says that its cookie went over the wire in the clear."""
+    if b'"secure"' not in payload:
+        return False
+    data = decode_value(payload)
+    return data[COOKIE_KEY].get("secure") is False
 
 
 def _is_deep(payload: bytes) -> bool:

@@ -15,6 +15,7 @@ from aiosess.records.aliases import Aliases, Found, Leftover
 from aiosess.records.changes import Snapshot
 from aiosess.records.conflicts import Conflicts, Rebase, gone
 from aiosess.records.decide import Ending, ending
+from aiosess.records.format import began_without_tls
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
 from aiosess.records.merge import Merge
 from aiosess.records.renewal import Renewal
@@ -134,6 +135,7 @@ class SessionRepository:
         )
         self.writing = Writing(storage, self.lifetime)
         self._is_renewed_now_and_then = options.is_renewed_now_and_then
+        self._whole = options.whole
         self.touching = storage if isinstance(storage, TouchingStorage) else None
         events = events or Events()
         self._aliases = Aliases(storage, clock, events)
@@ -292,16 +294,20 @@ class SessionRepository:
     async def reload(self, state: SessionState) -> None:
         """Read the record again into *state*, whose changes are forgotten.
 
-        Raise SessionGone, and forget nothing, when there is no record.
+        What another task changes while the record is read is kept. Raise SessionGone, and forget
+        nothing, when there is no record.
         """
         kept = state.previous or state
         if kept.is_new:
             raise SessionGone("the session is new: there is no record to read yet")
+        seen = state.seen()
         newest = await self.load(kept.session_id, state.cookie.base)
         if not isinstance(newest, SessionState):
             raise gone(state)
+        meanwhile = state.changed_since(seen)
         state.rollback()
         state.replaced_by(newest)
+        state.put_back(meanwhile, "mine", self._whole)
 
     async def atomic(self, state: SessionState, change: Callable[[SessionState], T]) -> T:
         """Apply *change* to the newest data and write that alone; return what it returned.
@@ -350,7 +356,7 @@ class SessionRepository:
         return False
 
     def _state(self, found: Found, cookie: CookieOptions) -> SessionState:
-        session_id, record, version, _ = found
+        session_id, record, version, payload, standing = found
         own = record.own_attributes(cookie)
         created_at = self.now() if record.created_at is None else record.created_at
         state = SessionState(
@@ -360,11 +366,13 @@ class SessionRepository:
             record.data,
             version,
             original_own=dict(own),
-            standing=found.standing,
+            standing=standing,
             authenticated_at=record.authenticated_at,
             former_id=record.former_id,
             renewed_at=record.renewed_at,
         )
+        if cookie.secure and "secure" not in own and standing is Standing.LIVE:
+            state.is_renewal_due = began_without_tls(payload)
         # Without a beginning of its own, a session of Express would never be too old.
         state.must_be_written = record.created_at is None and self.lifetime.ends_anyway
         return state

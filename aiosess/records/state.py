@@ -65,6 +65,7 @@ class SessionState(Struct):
     - ``previous``: the session as it was under the old id, after the id was changed.
     - ``stale_id``: the id that the browser came with, where it had no record that can be used.
     - ``unconfirmed``: the payloads that got no answer and may have been written all the same.
+    - ``is_renewal_due``: the id went over a connection without TLS, and this one has it.
     - ``must_be_written``: the session is written even where nothing seems to have changed.
     - ``touched_at``: when the record was touched as it was read; ``None``: it was only read.
     - ``standing``: what the id that the request came with is to the session.
@@ -94,6 +95,7 @@ class SessionState(Struct):
     authenticated_at: float | None = None
     former_id: str | None = None
     renewed_at: float | None = None
+    is_renewal_due: bool = False
     is_gone: bool = False
     only_data: bool = False
     values: Values = JSON
@@ -200,6 +202,22 @@ class SessionState(Struct):
             put(self.cookie.own, name, value)
         self.version = version
         return lost + [Lost((COOKIE_KEY, *path), side) for path, side in own_lost]
+
+    def seen(self) -> dict[str, Original]:
+        """Return all data as they are now, frozen."""
+        return {key: self.values.freeze(value) for key, value in self.data.items()}
+
+    def changed_since(self, seen: dict[str, Original]) -> Changes:
+        """Return what was changed since seen() told how the data were."""
+        before = {key: seen.get(key, MISSING) for key in seen.keys() | self.data.keys()}
+        changed = self.values.changed(before, self.data)
+        return {key: (before[key], self.data.get(key, MISSING)) for key in changed}
+
+    def put_back(self, changes: Changes, merge: Merge, whole: frozenset[str]) -> None:
+        """Put *changes*, which were made while the record was read, on top of what was read."""
+        for key, value in merged(changes, self.data, merge, whole).values.items():
+            self.originals[key] = self.values.freeze(self.data.get(key, MISSING))
+            put(self.data, key, value)
 
     def replaced_by(self, newest: SessionState) -> None:
         """Forget what this request did, and be what *newest* says of the record."""

@@ -369,3 +369,36 @@ async def test_requests_that_rotate_an_id_at_once_share_one_session(
     new = {id_in(response) for response in responses if cookies_set(response)}
     assert len(new) == 1
     assert await kept(storage, new.pop()) == {"n": "1", **{f"k{n}": True for n in range(8)}}
+
+
+# Over TLS for the first time.
+
+
+@pytest.mark.parametrize("secure", ["auto", True])
+async def test_a_session_that_began_without_tls_gets_a_new_id_and_a_secure_cookie_over_tls(
+    connect: Connect, storage: Storage, caplog: pytest.LogCaptureFixture, secure: Any
+) -> None:
+    caplog.set_level(logging.INFO, "aiosess")
+    plain = '{"cookie":{"originalMaxAge":null,"expires":null,"secure":false,"path":"/"},"n":1}'
+    await storage.create("old", plain.encode(), 60)
+    client = await connect(show, proxy=True, cookie=CookieOptions(secure=secure), forgets=True)
+
+    response = await client.get("/show", headers={**OLD, "X-Forwarded-Proto": "https"})
+
+    (cookie,) = cookies_set(response)
+    assert "Secure" in cookie
+    assert id_in(response) != "old"
+    assert await kept(storage, id_in(response)) == {"n": 1}
+    assert "came over TLS, and gets a new id" in caplog.text
+
+
+async def test_a_record_that_says_nothing_of_tls_keeps_its_id(
+    connect: Connect, storage: Storage
+) -> None:
+    await keep(storage, "old", n=1)
+    client = await connect(show, proxy=True, forgets=True)
+
+    response = await client.get("/show", headers={**OLD, "X-Forwarded-Proto": "https"})
+
+    assert cookies_set(response) == []
+    assert (await response.json())["id"] == "old"

@@ -842,3 +842,52 @@ async def test_a_value_that_cannot_be_kept_is_told_though_it_comes_late(
     await client.get("/hold", headers=signed("apple"))
 
     assert "a change to a session came too late and is lost: session['late']" in caplog.text
+
+
+async def test_a_late_change_of_a_socket_is_kept_though_its_client_is_gone_while_it_waits(
+    make_options: MakeOptions, storage: Storage
+) -> None:
+    is_over, holding = asyncio.Event(), asyncio.Event()
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def chat(request: web.Request) -> web.WebSocketResponse:
+        session = await session_of(request)
+        session["early"] = True
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        slow.is_asked.clear()
+        slow.may_go_on.clear()
+        session["saved"] = True
+        tasks.append(asyncio.create_task(session.save()))
+        await slow.is_asked.wait()
+        session["late"] = True
+        holding.set()
+        await is_over.wait()
+        return socket
+
+    await keep(storage, "apple")
+    slow = Slow(storage)
+    slow.may_go_on.set()
+    app = web.Application()
+    setup(app, make_options(storage=slow, timeout=30))
+    app.router.add_get("/chat", chat)
+    runner = web.AppRunner(app, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    headers = ["GET /chat HTTP/1.1", "Host: localhost"]
+    headers += [f"{name}: {value}" for name, value in signed("apple").items()]
+    headers += ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
+    headers += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    _, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
+    writer.write(("\r\n".join(headers) + "\r\n\r\n").encode())
+    await holding.wait()
+    is_over.set()
+    await asyncio.sleep(0.02)
+    writer.close()
+    await asyncio.sleep(0.05)
+
+    slow.may_go_on.set()
+    await asyncio.wait(tasks)
+    await runner.cleanup()
+
+    assert await kept(storage, "apple") == {"early": True, "saved": True, "late": True}

@@ -277,3 +277,32 @@ async def test_a_task_that_is_cancelled_in_the_queue_holds_up_nobody(
 
     assert await response.json() == [False, True, True, False]
     assert await kept(storage, "apple") == {"fruit": "pear"}
+
+
+async def test_what_is_changed_while_the_record_is_read_again_survives(
+    connect: Connect, storage: Storage
+) -> None:
+    async def watch(session: Session, is_over: asyncio.Event) -> None:
+        while not is_over.is_set():
+            await session.reload()
+            await asyncio.sleep(0)
+
+    async def count(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        is_over = asyncio.Event()
+        watching = asyncio.create_task(watch(session, is_over))
+        for _ in range(30):
+            session["n"] = session.get("n", 0) + 1
+            session.setdefault("list", []).append("x")
+            await session.save()
+            await asyncio.sleep(0)
+        is_over.set()
+        await watching
+        return web.Response()
+
+    await keep(storage, "apple")
+    client = await connect(count, forgets=True)
+
+    await client.get("/count", headers=signed("apple"))
+
+    assert await kept(storage, "apple") == {"n": 30, "list": ["x"] * 30}
