@@ -26,7 +26,15 @@ from aiosess.errors import (
     StorageUnavailable,
     UnserializableValue,
 )
-from aiosess.middleware import SESSION, get_session, session_middleware, setup, setup_async
+from aiosess.events import Reason, SessionEvent
+from aiosess.middleware import (
+    SESSION,
+    explain,
+    get_session,
+    session_middleware,
+    setup,
+    setup_async,
+)
 from aiosess.options import SessionOptions
 from aiosess.records.merge import MISSING
 from aiosess.routes import Route
@@ -43,11 +51,13 @@ __all__ = [
     "MemoryStorage",
     "MergeConflict",
     "OptionsError",
+    "Reason",
     "RecordError",
     "Route",
     "Session",
     "SessionCookie",
     "SessionError",
+    "SessionEvent",
     "SessionGone",
     "SessionNotSent",
     "SessionOptions",
@@ -57,6 +67,7 @@ __all__ = [
     "Stored",
     "UnserializableValue",
     "Version",
+    "explain",
     "get_session",
     "session_middleware",
     "setup",

@@ -1,62 +1,72 @@
 """What happened and why: the one place where a log line begins.
 
 Each reason has its level and its words here. Whoever notices something tells it to an ``Events``,
-which writes the line to the logger ``aiosess`` and hands an ``Event`` to a listener, where there
-is one. No event holds a session id or data of a session.
+which writes the line to the logger ``aiosess`` and hands a ``SessionEvent`` to a listener, where
+there is one. No event holds a session id or data of a session.
 """
 
 from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
 
-__all__ = ["Event", "Events", "Listener", "Reason"]
+__all__ = ["Events", "Listener", "Reason", "SessionEvent"]
 
 _log: Final = logging.getLogger("aiosess")
 
 
 class Reason(enum.Enum):
-    """Why something happened: the level of its log line, and its words."""
+    """Why something happened: what it concerns, the level of its log line, and its words."""
 
     # Sessions.
     SESSION_ENDED = (
+        "session",
         logging.WARNING,
         "a session ended while a request was using it: its changes were dropped",
     )
     OLD_ID_USED = (
+        "session",
         logging.INFO,
         "a session id was used after it had been renewed: it is refused",
     )
     FORMER_CHANGED = (
+        "session",
         logging.INFO,
         "a change through a session id from before a login was dropped",
     )
     NOW_SECURE = (
+        "session",
         logging.INFO,
         "a session that began without encryption came over TLS, and gets a new id",
     )
     LOGIN_IN_STREAM = (
+        "session",
         logging.WARNING,
         "a login in a streamed response keeps the session id: the headers left",
     )
     RECORD_UNREADABLE = (
+        "session",
         logging.WARNING,
         "a record cannot be read ({error}): it counts as absent",
     )
     CHANGE_LOST = (
+        "session",
         logging.INFO,
         "two requests changed session[{key!r}], and what is called {side!r} there was dropped",
     )
     CHANGED_TOO_LATE = (
+        "session",
         logging.WARNING,
         "a change to a session came too late and is lost: {error}",
     )
     # Cookies.
     SECURE_NAME_WITHHELD = (
+        "cookie",
         logging.WARNING,
         (
             "the cookie {name!r} is withheld and no session kept: its name needs a secure "
@@ -64,6 +74,7 @@ class Reason(enum.Enum):
         ),
     )
     SECURE_COOKIE_WITHHELD = (
+        "cookie",
         logging.WARNING,
         (
             "the cookie {name!r} is withheld and no session kept: it is secure, and the "
@@ -72,6 +83,7 @@ class Reason(enum.Enum):
         ),
     )
     WEAK_SECRET = (
+        "cookie",
         logging.WARNING,
         (
             "a secret has fewer than {least} bytes and could be guessed: make one with python "
@@ -79,17 +91,24 @@ class Reason(enum.Enum):
         ),
     )
     # Storages.
-    WITHOUT_SESSION = (logging.WARNING, "the request goes on without its session: {error}")
-    REFUSED = (logging.ERROR, "the request is refused without its session: {error}")
+    WITHOUT_SESSION = (
+        "storage",
+        logging.WARNING,
+        "the request goes on without its session: {error}",
+    )
+    REFUSED = ("storage", logging.ERROR, "the request is refused without its session: {error}")
     NOT_TOUCHED = (
+        "storage",
         logging.WARNING,
         "a record could not be touched, and may end too early: {error}",
     )
     NOT_FINISHED = (
+        "storage",
         logging.ERROR,
         "what a cancelled request had changed could not be kept: {error}",
     )
     ONE_PROCESS = (
+        "storage",
         logging.WARNING,
         (
             "MemoryStorage keeps sessions in this process only: they end with it, and another "
@@ -97,64 +116,122 @@ class Reason(enum.Enum):
         ),
     )
     # Storages that were made for aiohttp-session.
-    BORROWED_LIMITS = (logging.WARNING, "{storage} is a storage of aiohttp-session: {limits}")
+    BORROWED_LIMITS = (
+        "storage",
+        logging.WARNING,
+        "{storage} is a storage of aiohttp-session: {limits}",
+    )
     BORROWED_UNREADABLE = (
+        "storage",
         logging.WARNING,
         "a cookie or record cannot be read ({storage}: {error}): there is no session then",
     )
     COOKIE_UNDECIPHERED = (
+        "storage",
         logging.WARNING,
         "a session cookie cannot be decrypted: there is no session then",
     )
     COOKIE_NOT_JSON = (
+        "storage",
         logging.WARNING,
         "a session cookie is not JSON: there is no session then",
     )
     COOKIE_TOO_LARGE = (
+        "storage",
         logging.ERROR,
         (
             "the session is lost: its cookie has {size} bytes, of which browsers keep {most} "
             "at the most; use a storage that keeps the data on the server"
         ),
     )
+    # How a session was opened: one of these for each request that asks, at DEBUG.
+    NOT_SELECTED = ("session", logging.DEBUG, "the route gets no session")
+    NOT_ASKED = ("session", logging.DEBUG, "nobody asked for the session")
+    OPENED = ("session", logging.DEBUG, "the session was opened")
+    NO_COOKIE = ("cookie", logging.DEBUG, "a new session: no cookie came")
+    BAD_SIGNATURE = ("cookie", logging.DEBUG, "a new session: no signature of a cookie held")
+    NO_RECORD = ("session", logging.DEBUG, "a new session: no record under the id that came")
+    ID_REFUSED = ("session", logging.DEBUG, "a new session: the id that came is an old one")
+    OUTSIDE_PATH = ("cookie", logging.DEBUG, "no session: the path is not under the cookie's")
+    UNAVAILABLE = ("storage", logging.DEBUG, "no session: the storage did not answer")
+    # What became of it: one of these for each session that was opened, at DEBUG.
+    UNCHANGED = ("session", logging.DEBUG, "not saved, because nothing was changed")
+    CREATED = ("session", logging.DEBUG, "kept for the first time")
+    REPLACED = ("session", logging.DEBUG, "saved")
+    TOUCHED = ("session", logging.DEBUG, "not saved, because nothing was changed, but touched")
+    RENEWED = ("session", logging.DEBUG, "saved under a new id")
+    DELETED = ("session", logging.DEBUG, "ended")
+    WITHHELD = ("cookie", logging.DEBUG, "not saved, because its cookie is withheld")
+    DROPPED = ("session", logging.DEBUG, "its changes were dropped")
+    FAILED = ("session", logging.DEBUG, "not saved, because something failed")
 
-    def __init__(self, level: int, words: str) -> None:
+    def __init__(self, kind: str, level: int, words: str) -> None:
+        self.kind = kind
         self.level = level
         self.words = words
 
 
-class Event(Struct, frozen=True):
-    """Something that happened: its reason, and the details that its words name."""
+class SessionEvent(Struct, frozen=True):
+    """Something that happened to a session.
 
+    - ``kind``: what it concerns: ``"session"``, ``"cookie"`` or ``"storage"``.
+    - ``reason``: why.
+    - ``handle``: names the session to people without being its id; ``None`` where it has none.
+    - ``request``: the request in which it happened; ``None`` where that is not known.
+    - ``at``: Unix time.
+    """
+
+    kind: str
     reason: Reason
-    details: dict[str, Any]
-
-    @property
-    def text(self) -> str:
-        """The log line."""
-        return self.reason.words.format(**self.details)
+    handle: str | None
+    request: Any
+    at: float
 
 
-Listener: TypeAlias = Callable[[Event], None]
+Listener: TypeAlias = Callable[[SessionEvent], None]
+"""What ``SessionOptions.on_event`` takes."""
 
 
 class Events:
-    """Tells what happens to the log and to *listener*."""
+    """Tells what happens to the log and to *listener*; *clock* gives Unix time."""
 
-    def __init__(self, listener: Listener | None = None) -> None:
+    def __init__(
+        self, listener: Listener | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         self._listener = listener
+        self._clock = clock
         self._told_once: set[str] = set()
 
-    def tell(self, reason: Reason, **details: Any) -> None:
-        """Tell that something happened for *reason*; its words name the *details*."""
-        event = Event(reason, details)
-        _log.log(reason.level, "%s", event.text)
-        if self._listener is not None:
-            self._listener(event)
+    @property
+    def wants_decisions(self) -> bool:
+        """Whether anybody hears the decisions of each request: a listener, or the log at DEBUG."""
+        return self._listener is not None or _log.isEnabledFor(logging.DEBUG)
 
-    def tell_once(self, reason: Reason, **details: Any) -> None:
+    def tell(self, reason: Reason, *, request: Any = None, **details: Any) -> None:
+        """Tell that something happened for *reason*; its words name the *details*."""
+        _log.log(reason.level, "%s", reason.words.format(**details))
+        self._hand_on(reason, request)
+
+    def tell_once(self, reason: Reason, *, request: Any = None, **details: Any) -> None:
         """Tell it the first time; the same reason with other details is told again."""
-        said = Event(reason, details).text
+        said = reason.words.format(**details)
         if said not in self._told_once:
             self._told_once.add(said)
-            self.tell(reason, **details)
+            self.tell(reason, request=request, **details)
+
+    def tell_decisions(self, reasons: Iterable[Reason], *, request: Any) -> None:
+        """Tell what was decided in one request, in one line."""
+        decided = tuple(reasons)
+        _log.debug("%s", "; ".join(each.words for each in decided))
+        for each in decided:
+            self._hand_on(each, request)
+
+    def _hand_on(self, reason: Reason, request: Any) -> None:
+        if self._listener is None:
+            return
+        event = SessionEvent(reason.kind, reason, None, request, self._clock())
+        try:
+            self._listener(event)
+        except Exception:  # noqa: BLE001 - whatever it was, the request goes on
+            # A listener that fails is no reason for a request to fail.
+            _log.exception("on_event failed")

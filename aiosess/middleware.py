@@ -22,6 +22,7 @@ from aiohttp.typedefs import Handler, Middleware
 from aiohttp_session import STORAGE_KEY
 
 from aiosess.errors import OptionsError
+from aiosess.events import Reason
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.keys import NO_SESSION, NoSession
 from aiosess.exchange.manager import EXCHANGE, SessionManager
@@ -29,7 +30,7 @@ from aiosess.exchange.stages import Opening
 from aiosess.options import SessionOptions
 from aiosess.session import SESSION, Session
 
-__all__ = ["SESSION", "get_session", "session_middleware", "setup", "setup_async"]
+__all__ = ["SESSION", "explain", "get_session", "session_middleware", "setup", "setup_async"]
 
 OptionsFactory: TypeAlias = Callable[..., SessionOptions | Awaitable[SessionOptions]]
 CleanupProvider: TypeAlias = Callable[[web.Application], AsyncIterator[None]]
@@ -103,6 +104,16 @@ def get_session(request: web.Request) -> Coroutine[Any, Any, Session | None]:
     return exchange.open(request)
 
 
+def explain(request: web.Request) -> str:
+    """Return what was decided about the session of *request*, and why, for people to read."""
+    exchange = request.get(EXCHANGE) or _of_clone(request)
+    if exchange is None:
+        return "no session middleware was at this request"
+    if isinstance(exchange, NoSession):
+        return Reason.NOT_SELECTED.words
+    return "; ".join(each.words for each in exchange.decisions())
+
+
 # The first spares most responses that their parents are looked at.
 _RESPONSES: Final = (web.Response, web.StreamResponse)
 
@@ -151,6 +162,8 @@ def _middleware(slot: _Slot) -> Middleware:
             is_selected = manager.selects(request)
         if not is_selected:
             request[EXCHANGE] = request[STORAGE_KEY] = NO_SESSION
+            if manager.is_heard:
+                manager.events.tell_decisions((Reason.NOT_SELECTED,), request=request)
             return handler(request)
         request[EXCHANGE] = request[STORAGE_KEY] = exchange = manager.exchange(request)
         return _serve(manager, exchange, request, handler)

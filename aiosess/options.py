@@ -14,6 +14,7 @@ from aiohttp_session import AbstractStorage
 
 from aiosess.attributes import CookieOptions, check_name
 from aiosess.errors import OptionsError
+from aiosess.events import Listener
 from aiosess.records.decide import Rules
 from aiosess.records.merge import Merge
 from aiosess.records.repository import RecordOptions
@@ -105,6 +106,8 @@ class SessionOptions:
     - ``renew_every``: how often the id is rotated by itself; ``None``: never.
     - ``renew_on``: the keys that say who is logged in; the id is renewed when one of them is
       given another value. By default the key of aiohttp-security.
+    - ``on_event``: a function that is told what happened and why, as a SessionEvent. The requests
+      of an application that has one do without the fast lane.
     - ``clock``: returns the Unix time; for tests, which can then move it.
     - ``load``: ``"lazy"`` when the handler asks, ``"eager"`` before it runs; ``None``: eager
       when ``retries`` is set.
@@ -134,6 +137,7 @@ class SessionOptions:
     renew_every: Duration | None = None
     renew_on: Collection[str] = ("AIOHTTP_SECURITY",)
     load: Literal["lazy", "eager"] | None = None
+    on_event: Listener | None = None
     clock: Callable[[], float] = field(default=time.time, repr=False)
 
     plan: Plan = field(init=False, repr=False, compare=False)
@@ -148,6 +152,8 @@ class SessionOptions:
         _check_cookie(self.cookie)
         check_name(self.name, self.cookie if isinstance(self.cookie, CookieOptions) else None)
         _check_callable(self.genid, "genid", "takes the request and returns a str")
+        if self.on_event is not None:
+            _check_callable(self.on_event, "on_event", "takes a SessionEvent")
         _check_callable(self.clock, "clock", "returns the Unix time")
         for option in ("resave", "rolling", "save_uninitialized"):
             _check_one_of(getattr(self, option), option, (True, False))

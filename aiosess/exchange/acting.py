@@ -25,6 +25,14 @@ __all__ = ["USE_SETUP", "Acting"]
 
 T = TypeVar("T")
 
+_OUTCOMES: Final = {
+    Action.CREATE: Reason.CREATED,
+    Action.REPLACE: Reason.REPLACED,
+    Action.TOUCH: Reason.TOUCHED,
+    Action.RENEW: Reason.RENEWED,
+    Action.DELETE: Reason.DELETED,
+}
+
 USE_SETUP: Final = "install sessions with aiosess.setup(app, options)"
 """The way out where it was too late for a cookie."""
 
@@ -36,6 +44,8 @@ class Acting(Holding):
     """What the client is to be told."""
     is_saved: bool = False
     """Whether the handler saved the session itself."""
+    outcome: Reason = Reason.UNCHANGED
+    """What became of the session."""
 
     async def save(self) -> bool:
         """Write what was changed; False when the record is gone."""
@@ -84,6 +94,7 @@ class Acting(Holding):
         self._check_can_be_told(Action.DELETE, state)
         await self.repository.delete(state)
         state.intent = Intent.DESTROY
+        self.outcome = Reason.DELETED
         if self.came is not None or self.due is not Reply.LEAVE:
             self.due = Reply.CLEAR
 
@@ -153,6 +164,7 @@ class Acting(Holding):
         is_cookie_changed = state.cookie.own != state.original_own
         if action in {Action.CREATE, Action.RENEW} and self._is_withheld(state):
             self._say_why_withheld(state)
+            self.outcome = Reason.WITHHELD
             return
         if has_left and self.transport.is_told_of(action, state):
             raise SessionNotSent(
@@ -163,6 +175,8 @@ class Acting(Holding):
         if not await self._do(action, state, is_cookie_due=rules.rolling or is_resigned):
             self._drop_changes()
             return
+        if action is not Action.NOTHING:
+            self.outcome = _OUTCOMES[action]
         self.due = decide_reply(
             action,
             end,
@@ -192,7 +206,7 @@ class Acting(Holding):
         try:
             return await self.repository.touch(state, is_renewal_told=is_cookie_due)
         except StorageError as error:
-            self.manager.events.tell(Reason.NOT_TOUCHED, error=error)
+            self.manager.events.tell(Reason.NOT_TOUCHED, error=error, request=self._request())
             return True
 
     async def _keep_under_new_id(self, state: SessionState) -> bool:
@@ -232,7 +246,8 @@ class Acting(Holding):
     def _drop_former(self, state: SessionState) -> None:
         """Drop what was done through the id from before a change of rights."""
         if state.may_be_modified and (state.intent is not Intent.KEEP or state.is_modified):
-            self.manager.events.tell(Reason.FORMER_CHANGED)
+            self.manager.events.tell(Reason.FORMER_CHANGED, request=self._request())
+        self.outcome = Reason.DROPPED
         state.rollback()
 
     async def _rotate_if_due(self, state: SessionState, *, has_left: bool) -> None:
@@ -244,7 +259,8 @@ class Acting(Holding):
             await self._change_id(state, Intent.ROTATE)
 
     def _drop_changes(self) -> None:
-        self.manager.events.tell(Reason.SESSION_ENDED)
+        self.manager.events.tell(Reason.SESSION_ENDED, request=self._request())
+        self.outcome = Reason.DROPPED
         self.due = Reply.CLEAR
 
     def _is_withheld(self, state: SessionState) -> bool:

@@ -113,6 +113,8 @@ class Exchange(Acting):
         """Let *response* leave as it is, where nothing is to be done; False: it takes prepare()."""
         if self.opening is Opening.UNASKED:
             self.has_left = True
+            if self.manager.is_heard:
+                self.manager.events.tell_decisions(self.decisions(), request=self._request())
         return self.has_left
 
     def abandon(self) -> None:
@@ -129,6 +131,15 @@ class Exchange(Acting):
         self.session, self.kept_alive = None, ()
         if not self.manager.is_told_of_headers:
             self.has_left = True
+        if self.manager.is_heard:
+            self.manager.events.tell_decisions(self.decisions(), request=self._request())
+
+    def decisions(self) -> tuple[Reason, ...]:
+        """Return how the session was opened, and what became of it."""
+        if self.state is None:
+            return (self.arrival,)
+        failed = self.stage is Commit.BEGUN or self.stage is Commit.NEVER
+        return self.arrival, Reason.FAILED if failed else self.outcome
 
     async def _to_its_end(self, response: web.StreamResponse, *, has_left: bool) -> None:
         try:

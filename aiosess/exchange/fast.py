@@ -16,6 +16,7 @@ from aiohttp_session import SESSION_KEY
 
 from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.errors import Conflict, StorageUnavailable
+from aiosess.events import Reason
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.stages import Commit, Opening
 from aiosess.options import SessionOptions
@@ -42,6 +43,7 @@ _LEAVE: Final = Reply.LEAVE
 _SEND: Final = Reply.SEND
 _CONCLUDED: Final = Past.CONCLUDED
 _LIVE: Final = Standing.LIVE
+_REPLACED: Final = Reason.REPLACED
 _COOKIE: Final = hdrs.COOKIE
 _NOTHING: Final[dict[str, Original]] = {}
 
@@ -153,11 +155,19 @@ class FastExchange(Exchange):
     ) -> SessionState:
         """Return the session to which *stored* leads, or a new one."""
         found = await self.manager.shortcuts.repository.read(session_id, stored, cookie)
+        self.arrival = self._arrival(self.request, found)
         state = await self._or_fresh(found, cookie)
         state.only_data = not (
             state.is_new or state.standing is not _LIVE or state.must_be_written or state.cookie.own
         )
         return state
+
+    def decisions(self) -> tuple[Reason, ...]:
+        """Return how the session was opened, and what became of it."""
+        if self.arrival is Reason.NOT_ASKED and self.state is not None:
+            # What the shortest way does not write down.
+            self.arrival = Reason.OPENED
+        return super().decisions()
 
     def end(self, response: web.StreamResponse) -> Coroutine[Any, Any, None] | None:
         """Begin to commit, and return what is still to be awaited, where anything is."""
@@ -216,8 +226,9 @@ class FastExchange(Exchange):
                 version = await short.replace(
                     state.session_id, payload, short.idle, expected=state.version
                 )
-                state.saved(version, Snapshot(changed, {}))
+                state.kept(version, changed)
                 short.touched(state.session_id)
+                self.outcome = _REPLACED
             elif short.is_touch_due(state.session_id):
                 is_kept = await self._touch_if_possible(state, is_cookie_due=False)
             self.stage = _DONE
@@ -263,6 +274,7 @@ class FastExchange(Exchange):
             if isinstance(error, Conflict):
                 repository = self.manager.shortcuts.repository
                 is_kept = await repository.resolve(state, error, payload, snapshot)
+                self.outcome = _REPLACED
                 self.stage = _DONE
                 return is_kept
             if payload:

@@ -47,6 +47,8 @@ class Holding(Turns):
     """What was handed out, for as long as the handler is under way."""
     handed: tuple[ref[web.Request], ...] = ()
     """The requests in which the session was put; where there are several, they are clones."""
+    arrival: Reason = Reason.NOT_ASKED
+    """How the session was opened."""
     kept_alive: tuple[web.Request, ...] = ()
     """Those of them that the handler may not hold to the end, but may take the session out of."""
 
@@ -81,6 +83,7 @@ class Holding(Turns):
         try:
             self.state = await self._loaded(request)
         except StorageUnavailable as error:
+            self.arrival = Reason.UNAVAILABLE
             self.manager.outage.meet(error)
         # Where that raised, the next one who asks tries again.
         self.opening = moved(self.opening, Opening.OPEN)
@@ -91,14 +94,24 @@ class Holding(Turns):
         self.is_secure = transport.is_secure(request)
         cookie = await transport.attributes(request, is_secure=self.is_secure)
         if cookie is None:
+            self.arrival = Reason.OUTSIDE_PATH
             return None
         self.came = came = transport.read(request)
         found = None if came is None else await repository.load(came.session_id, cookie)
+        self.arrival = self._arrival(request, found)
         state = await self._or_fresh(found, cookie)
         self.session = self.session_of(state)
         if self.has_left:
             state.conclude()
         return state
+
+    def _arrival(self, request: web.Request, found: SessionState | Leftover | None) -> Reason:
+        """Return how the session is opened, where *found* is what the id that came leads to."""
+        if isinstance(found, SessionState):
+            return Reason.OPENED
+        if self.came is not None:
+            return Reason.NO_RECORD if found is None else Reason.ID_REFUSED
+        return Reason.BAD_SIGNATURE if self.transport.has_any(request) else Reason.NO_COOKIE
 
     async def _or_fresh(
         self, found: SessionState | Leftover | None, cookie: CookieOptions

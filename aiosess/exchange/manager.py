@@ -68,7 +68,9 @@ class SessionManager:
         outage: OutagePolicy | None = None,
     ) -> None:
         self.options = options
-        self.events = Events()
+        self.events = Events(options.on_event, options.clock)
+        self.is_heard = self.events.wants_decisions
+        """Whether anybody hears the decisions of each request, as it was at the start."""
         self.outage = outage or _outage(options, self.events)
         self.plan = options.plan
         self.rules: Rules = options.plan.rules
@@ -107,7 +109,7 @@ class SessionManager:
         )
         if cookie.resolved is not None:
             self.shortcuts = Shortcuts(options, repository, cookie, cookie.resolved)
-        self.exchange = partial(lane_of(options), self)
+        self.exchange = partial(Exchange if self.is_heard else lane_of(options), self)
 
     def _borrow(self, storage: AbstractStorage) -> None:
         borrowed = BorrowedStorage(storage, self.options.plan.retry_policy, self.events)

@@ -44,6 +44,10 @@ class BorrowedTransport:
         """Return a name for whatever came: the storage reads its cookie itself."""
         return _BY_REQUEST
 
+    def has_any(self, _request: web.Request, /) -> bool:
+        """Return True: the storage alone knows."""
+        return True
+
     def withheld_because(self, _state: SessionState, /, *, is_secure: bool) -> Reason | None:  # noqa: ARG002
         """Return ``None``: the storage sends its cookie whatever becomes of it."""
         return None

@@ -149,17 +149,21 @@ class SessionState(Struct):
 
     def saved(self, version: Version, snapshot: Snapshot) -> None:
         """Take note that *snapshot* was written: what changed since then is still to be saved."""
-        self.version = version
         self.must_be_written = False
         self.original_own = snapshot.own
+        self.unconfirmed = ()
+        self.kept(version, snapshot.values)
+
+    def kept(self, version: Version, values: dict[str, Original]) -> None:
+        """Take note that of the data *values* were written."""
+        self.version = version
         data, originals = self.data, self.originals
-        for key, original in snapshot.values.items():
+        for key, original in values.items():
             if data.get(key, MISSING) is original:
                 originals.pop(key, None)
             else:
                 # Or a container, which the handler may still hold and change.
                 originals[key] = original
-        self.unconfirmed = ()
 
     def deleted(self) -> None:
         """Take note that nothing is kept any more, under this id or the one before."""

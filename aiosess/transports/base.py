@@ -44,6 +44,10 @@ class Transport(Protocol):
         """Return the id that came with *request*; ``None`` where there is none that can be used."""
         ...
 
+    def has_any(self, request: web.Request, /) -> bool:
+        """Ask whether anything came with *request* that may have been an id."""
+        ...
+
     def withheld_because(self, state: SessionState, /, *, is_secure: bool) -> Reason | None:
         """Return why the client would refuse the id of *state*; ``None`` where it would not."""
         ...

@@ -83,6 +83,10 @@ class CookieTransport:
         """Return the id in the first cookie of our name whose signature holds."""
         return self.signer.first_that_holds(cookie_values(request, self.name))
 
+    def has_any(self, request: web.Request, /) -> bool:
+        """Ask whether a cookie of our name came with *request*."""
+        return bool(cookie_values(request, self.name))
+
     def withheld_because(self, state: SessionState, /, *, is_secure: bool) -> Reason | None:
         """Return why a browser would refuse the cookie; ``None`` where it would not."""
         if not state.cookie.secure:

@@ -384,7 +384,7 @@ def _logged(note: Callable[[str], None]) -> Iterator[None]:
             logger = logging.getLogger(name)
             before = logger.level, logger.propagate
             logger.addHandler(handler)
-            logger.setLevel(logging.DEBUG)
+            logger.setLevel(logging.INFO)
             logger.propagate = False
             stack.callback(logger.removeHandler, handler)
             stack.callback(logger.setLevel, before[0])
