@@ -26,7 +26,14 @@ from aiosess.errors import (
     StorageUnavailable,
     UnserializableValue,
 )
-from aiosess.middleware import SESSION, get_session, session_middleware, setup, setup_async
+from aiosess.middleware import (
+    SESSION,
+    find_session,
+    get_session,
+    session_middleware,
+    setup,
+    setup_async,
+)
 from aiosess.options import SessionOptions
 from aiosess.records.merge import MISSING
 from aiosess.routes import Route
@@ -57,6 +64,7 @@ __all__ = [
     "Stored",
     "UnserializableValue",
     "Version",
+    "find_session",
     "get_session",
     "session_middleware",
     "setup",

@@ -63,6 +63,13 @@ class Reason(enum.Enum):
             "CookieOptions(secure='auto')"
         ),
     )
+    OUTSIDE_PATH = (
+        logging.WARNING,
+        (
+            "a session was asked for at {path!r}, and there can be none: the path of its cookie is "
+            "{cookie_path!r}, so that no browser sends it there; widen CookieOptions(path=...)"
+        ),
+    )
     WEAK_SECRET = (
         logging.WARNING,
         (
@@ -143,6 +150,12 @@ class Events:
         _log.log(reason.level, "%s", event.text)
         if self._listener is not None:
             self._listener(event)
+
+    def tell_first(self, reason: Reason, **details: Any) -> None:
+        """Tell it the first time, and no more, whatever the details."""
+        if reason.name not in self._told_once:
+            self._told_once.add(reason.name)
+            self.tell(reason, **details)
 
     def tell_once(self, reason: Reason, **details: Any) -> None:
         """Tell it the first time; the same reason with other details is told again."""

@@ -29,7 +29,14 @@ from aiosess.exchange.stages import Opening
 from aiosess.options import SessionOptions
 from aiosess.session import SESSION, Session
 
-__all__ = ["SESSION", "get_session", "session_middleware", "setup", "setup_async"]
+__all__ = [
+    "SESSION",
+    "find_session",
+    "get_session",
+    "session_middleware",
+    "setup",
+    "setup_async",
+]
 
 OptionsFactory: TypeAlias = Callable[..., SessionOptions | Awaitable[SessionOptions]]
 CleanupProvider: TypeAlias = Callable[[web.Application], AsyncIterator[None]]
@@ -89,18 +96,34 @@ def setup_async(
     _install(app, slot, run)
 
 
-def get_session(request: web.Request) -> Coroutine[Any, Any, Session | None]:
+def get_session(request: web.Request) -> Coroutine[Any, Any, Session]:
     """Return, once awaited, the session of *request*, a new one where the browser has none.
 
-    Return ``None`` where the route gets no session, or the storage does not answer and
-    ``retries`` is not set. Raise RuntimeError where no session middleware is installed, and
-    HTTPInternalServerError where the storage does not answer after all ``retries``.
+    Raise HTTPInternalServerError where the storage does not answer, SessionError where the path
+    is not under the cookie's. Raise RuntimeError where the route gets no session, or no session
+    middleware is installed in front of who asks. ``find_session`` is for handlers that can do
+    without.
     """
     try:
         exchange = request[EXCHANGE]
     except KeyError:
-        return _exchange_elsewhere(request).open(request)
+        exchange = _exchange_elsewhere(request)
     return exchange.open(request)
+
+
+def find_session(request: web.Request) -> Coroutine[Any, Any, Session | None]:
+    """Return, once awaited, the session of *request*, or ``None`` where it gets none.
+
+    There is none where the route is not selected, where the path is not under the cookie's, and
+    where the storage does not answer and ``retries`` is not set. Raise HTTPInternalServerError
+    where it does not answer after all ``retries``. Raise RuntimeError where no session middleware
+    is installed in front of who asks.
+    """
+    try:
+        exchange = request[EXCHANGE]
+    except KeyError:
+        exchange = _exchange_elsewhere(request)
+    return exchange.open(request, required=False)
 
 
 # The first spares most responses that their parents are looked at.
@@ -163,7 +186,7 @@ async def _serve(
 ) -> web.StreamResponse:
     try:
         if manager.plan.is_eager:
-            await exchange.open(request)
+            await exchange.open(request, required=False)
         response = await handler(request)
         if not isinstance(response, _RESPONSES):
             raise RuntimeError(  # noqa: TRY004 - it is what aiohttp_session raises
@@ -237,8 +260,9 @@ def _exchange_elsewhere(request: web.Request) -> Exchange | NoSession:
     exchange = _of_clone(request) or _begun_ahead(request)
     if exchange is None:
         raise RuntimeError(
-            "no session middleware is installed: "
-            "app.middlewares.append(aiosess.session_middleware(options))"
+            "no session middleware is installed, or it stands behind the middleware that asks: "
+            "aiosess.setup(app, options) serves all of them, and "
+            "app.middlewares.append(aiosess.session_middleware(options)) those that come after it"
         )
     return exchange
 

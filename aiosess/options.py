@@ -88,7 +88,7 @@ class SessionOptions:
     - ``absolute_timeout``: the end of a session however busy it is.
     - ``for_routes``, ``exclude``: which routes get a session; see RouteSelector.
     - ``retries``: how many more tries when the storage does not answer, then 500. ``None``: one
-      try, and the handler gets no session.
+      try; find_session() returns ``None`` then, while get_session() and saving answer 500.
     - ``retries_strategy``: the seconds before each retry; called with 1, 2, ...; needs ``retries``.
     - ``timeout``: for one call of the storage.
     - ``touch_after``: a record that was touched more recently is not touched again; a duration,

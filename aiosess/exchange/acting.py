@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from aiosess.errors import SessionGone, SessionNotSent, StorageError
+from aiosess.errors import SessionGone, SessionNotSent, StorageError, StorageUnavailable
 from aiosess.events import Reason
 from aiosess.exchange.holding import Holding
 from aiosess.records.decide import Action, Reply, Rules, decide, decide_reply, is_login
@@ -28,10 +28,18 @@ class Acting(Holding):
     """What the client is to be told."""
     is_saved: bool = False
     """Whether the handler saved the session itself."""
+    handler_knows: bool = False
+    """Whether save() told the handler that the storage does not answer, and so lets it answer."""
 
     async def save(self) -> bool:
         """Write what was changed; False when the record is gone."""
-        return await self.alone(self._save, self._opened())
+        try:
+            is_kept = await self.alone(self._save, self._opened())
+        except StorageUnavailable:
+            self.handler_knows = True
+            raise
+        self.handler_knows = False
+        return is_kept
 
     async def _save(self, state: SessionState) -> bool:
         if not state.is_gone:

@@ -44,12 +44,12 @@ class Exchange(Acting):
     """Whose middleware is still to come: one in front of it asked for the session already."""
     _is_watched: bool = False
 
-    def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
-        """Return, once awaited, the session, loaded the first time; ``None``: there can be none."""
+    def open(self, request: web.Request, *, required: bool = True) -> Coroutine[Any, Any, Any]:
+        """Return, once awaited, the session; see ``Holding``."""
         if self.stage is Commit.NEVER:
             # The handler failed; what a middleware outside of ours does from here on counts.
             self.stage = moved(self.stage, Commit.PENDING)
-        return super().open(request)
+        return super().open(request, required=required)
 
     def session_of(self, state: SessionState) -> Session:
         """Return what is handed out of *state*."""
@@ -153,7 +153,9 @@ class Exchange(Acting):
                 rules = rules.again() if self.stage is Commit.DONE else rules
                 await self.alone(self._settle, rules, has_left=has_left)
         except StorageUnavailable as error:
-            self.manager.outage.meet(error, has_left=has_left)
+            if not self.handler_knows:
+                self.manager.outage.refuse(error, has_left=has_left)
+            self.manager.events.tell(Reason.WITHOUT_SESSION, error=error)
         if has_left:
             self._check_told()
         else:

@@ -86,8 +86,8 @@ class Shortcuts:
 class FastExchange(Exchange):
     """An exchange that knows the shortest way for a session of which only data are used."""
 
-    def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
-        """Return, once awaited, the session, loaded the first time; ``None``: there can be none."""
+    def open(self, request: web.Request, *, required: bool = True) -> Coroutine[Any, Any, Any]:
+        """Return, once awaited, the session; see ``Holding``."""
         if (
             self.opening is _UNASKED
             and self.stage is _PENDING
@@ -95,19 +95,19 @@ class FastExchange(Exchange):
             and self._request() is request
         ):
             self.opening = _ASKED
-            return self._open_fast(request)
-        return super().open(request)
+            return self._open_fast(request, required=required)
+        return super().open(request, required=required)
 
-    async def _open_fast(self, request: web.Request) -> Session | None:
+    async def _open_fast(self, request: web.Request, *, required: bool) -> Session | None:
         short = self.manager.shortcuts
         # Most requests bring one such cookie, not for the first time.
         before, _, after = request.headers.get(_COOKIE, "").partition(short.cookie_starts)
         signed = short.verified.get(after.partition(";")[0])
         if signed is None or (before and not before.endswith("; ")):
-            return await self._open(request)
+            return await self._open(request, required=required)
         session_id = signed.session_id
         if short.is_touching and short.is_touch_due(session_id):
-            return await self._open(request)
+            return await self._open(request, required=required)
         proxy = short.proxy
         # In the first case, what request.secure asks.
         self.is_secure = is_tls = (
@@ -128,7 +128,7 @@ class FastExchange(Exchange):
             self.state = state
             self.opening = _OPEN
         except StorageUnavailable as error:
-            self.manager.outage.meet(error)
+            self.do_without(error, required=required)
             self.opening = _OPEN
             return None
         finally:
@@ -221,7 +221,7 @@ class FastExchange(Exchange):
             state.past = _CONCLUDED
         if not is_kept:
             self._drop_changes()
-        elif changed and self.stage is _DONE and state.cookie.base.max_age is not None:
+        elif changed and state.cookie.base.max_age is not None:
             self.due = _LEAVE if state.is_alias else _SEND
         if self.due is not _LEAVE:
             self._tell(response)
@@ -249,8 +249,7 @@ class FastExchange(Exchange):
                 self.manager.shortcuts.repository.writing.doubt(state, payload)
             raise error
         except StorageUnavailable as outage:
-            self.manager.outage.meet(outage)
-            return True
+            self.manager.outage.refuse(outage)
         except asyncio.CancelledError:
             self.manager.finish(self._finish(response, has_left=False))
             raise

@@ -36,9 +36,13 @@ class BorrowedTransport:
         request: web.Request,  # noqa: ARG002
         *,
         is_secure: bool,  # noqa: ARG002
-    ) -> CookieOptions | None:
+    ) -> CookieOptions:
         """Return the attributes of the storage's cookie, the same for each request."""
         return self._storage.cookie
+
+    def is_sent(self, request: web.Request, cookie: CookieOptions) -> bool:  # noqa: ARG002
+        """Return True: the storage looks for its cookie in each request."""
+        return True
 
     def read(self, _request: web.Request, /) -> SignedId | None:
         """Return a name for whatever came: the storage reads its cookie itself."""

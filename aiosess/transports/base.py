@@ -33,11 +33,12 @@ class Transport(Protocol):
         """Ask whether the client's connection is encrypted."""
         ...
 
-    async def attributes(self, request: web.Request, *, is_secure: bool) -> CookieOptions | None:
-        """Return the cookie's attributes for this connection, each ``"auto"`` settled.
+    async def attributes(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
+        """Return the cookie's attributes for this connection, each ``"auto"`` settled."""
+        ...
 
-        ``None`` where the client does not send the id along with requests to this path.
-        """
+    def is_sent(self, request: web.Request, cookie: CookieOptions) -> bool:
+        """Ask whether clients send the id along with requests to the path of *request*."""
         ...
 
     def read(self, request: web.Request, /) -> SignedId | None:

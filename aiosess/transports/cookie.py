@@ -64,20 +64,18 @@ class CookieTransport:
         """Ask whether the browser's connection is encrypted."""
         return is_secure(request, proxy=self.proxy)
 
-    async def attributes(self, request: web.Request, *, is_secure: bool) -> CookieOptions | None:
+    async def attributes(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
         """Return the cookie's attributes for this connection, each ``"auto"`` settled.
 
-        ``None`` where the path of *request* is not under the cookie's. Raise OptionsError where
-        the application's function returns what cannot be this cookie.
+        Raise OptionsError where the application's function returns what cannot be this cookie.
         """
-        cookie = await self.settled(request, is_secure=is_secure)
-        return cookie if is_under(request.rel_url.raw_path, cookie.path) else None
-
-    async def settled(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
-        """Return the cookie's attributes for this connection, whatever the path of *request*."""
         if self.resolved is not None:
             return self.resolved[is_secure]
         return await self._asked(request, is_secure=is_secure)
+
+    def is_sent(self, request: web.Request, cookie: CookieOptions) -> bool:
+        """Ask whether the path of *request* is under the cookie's."""
+        return is_under(request.rel_url.raw_path, cookie.path)
 
     def read(self, request: web.Request, /) -> SignedId | None:
         """Return the id in the first cookie of our name whose signature holds."""

@@ -85,8 +85,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "that the storage may not answer a read",
-        "            self.manager.outage.meet(error)\n            self.opening = _OPEN",
-        "            self.opening = _OPEN",
+        "            self.do_without(error, required=required)\n",
+        "            self.absent = error\n",
     ),
     # End.
     Mutant(
@@ -121,8 +121,8 @@ MUTANTS: Final = (
     # Keep the data.
     Mutant(
         "that most cookies are not sent again",
-        "elif changed and self.stage is _DONE and state.cookie.base.max_age is not None:",
-        "elif changed and self.stage is _DONE:",
+        "elif changed and state.cookie.base.max_age is not None:",
+        "elif changed:",
     ),
     Mutant(
         "that a cookie with an end is sent again",
@@ -159,8 +159,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "to answer an outage as the options say",
-        "            self.manager.outage.meet(outage)\n",
-        "            _ = outage\n",
+        "            self.manager.outage.refuse(outage)\n",
+        "            return outage is not None\n",
     ),
     Mutant(
         "to let go of the session",

@@ -482,5 +482,5 @@ async def test_the_id_is_never_in_the_log(
 
     said = [record.getMessage() for record in caplog.records if record.name == "aiosess"]
 
-    assert any("goes on without its session" in message for message in said)
+    assert any("refused without its session" in message for message in said)
     assert not any("secret-id" in message for message in said)

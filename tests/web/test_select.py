@@ -13,10 +13,13 @@ from pytest_aiohttp import AiohttpClient
 
 from aiosess import (
     SESSION,
+    CookieOptions,
     MemoryStorage,
     OptionsError,
     Route,
+    SessionError,
     SessionOptions,
+    find_session,
     get_session,
     session_middleware,
     setup,
@@ -24,7 +27,7 @@ from aiosess import (
 from aiosess.testing import FaultyStorage
 from tests.conftest import SECRET, MakeOptions
 from tests.web.conftest import Connect
-from tests.web.handlers import cookies_set, kind, session_of, signed, start, views
+from tests.web.handlers import cookies_set, kind, leave_alone, session_of, signed, start, views
 
 
 async def count(request: web.Request) -> web.Response:
@@ -43,7 +46,7 @@ class CountView(web.View):
 @web.middleware
 async def note_kind(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Tell in a header what a middleware inside sessions gets."""
-    session = await get_session(request)
+    session = await find_session(request)
     try:
         response = await handler(request)
     except web.HTTPException as error:
@@ -103,6 +106,58 @@ async def test_get_session_without_a_middleware_says_how_to_install_one(
     response = await client.get("/")
 
     assert "session_middleware(options)" in await response.text()
+
+
+@pytest.mark.parametrize("ask", [get_session, find_session])
+@pytest.mark.parametrize("stands", ["nowhere", "behind"])
+async def test_without_our_middleware_in_front_both_ways_to_ask_are_an_error_with_the_way_out(
+    make_options: MakeOptions, aiohttp_client: AiohttpClient, ask: Any, stands: str
+) -> None:
+    said: list[str] = []
+
+    @web.middleware
+    async def asks(request: web.Request, handler: Handler) -> web.StreamResponse:
+        with pytest.raises(RuntimeError) as error:
+            await ask(request)
+        said.append(str(error.value))
+        return await handler(request)
+
+    ours = [session_middleware(make_options())] if stands == "behind" else []
+    app = web.Application(middlewares=[asks, *ours])
+    app.router.add_get("/", leave_alone)
+    client = await aiohttp_client(app)
+
+    await client.get("/")
+
+    assert "installed, or it stands behind the middleware that asks" in said[0]
+    assert "setup(app, options)" in said[0]
+
+
+async def test_get_session_on_a_route_that_is_not_selected_names_the_ways_out(
+    connect: Connect,
+) -> None:
+    client = await connect(refusal, exclude=["refusal"])
+
+    text = await (await client.get("/refusal")).text()
+
+    assert "this route gets no session: see for_routes and exclude" in text
+    assert "find_session()" in text
+
+
+async def test_get_session_outside_the_cookies_path_names_the_path_and_the_ways_out(
+    connect: Connect,
+) -> None:
+    async def outside(request: web.Request) -> web.Response:
+        with pytest.raises(SessionError) as error:
+            await get_session(request)
+        return web.Response(text=str(error.value))
+
+    client = await connect(outside, cookie=CookieOptions(path="/shop"))
+
+    text = await (await client.get("/outside")).text()
+
+    assert "'/outside', which is not under '/shop', the path of the cookie" in text
+    assert "find_session()" in text
 
 
 @pytest.mark.parametrize(
