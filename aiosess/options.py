@@ -74,8 +74,8 @@ class SessionOptions:
       aiohttp-session (an ``AbstractStorage``), which does less.
     - ``name``: of the cookie.
     - ``cookie``: its attributes, or a function of the request, sync or async, that returns them.
-    - ``genid``: a function of the request, sync or async, that returns a new session id. An id
-      that is taken is refused.
+    - ``genid``: a function of the request, sync or async, that returns a new session id: 1,000
+      bytes at the most, without control characters. An id that is taken is refused.
     - ``proxy``: ``True`` believes ``X-Forwarded-Proto``, ``False`` only a TLS transport, ``None``
       asks ``request.secure``.
     - ``resave``: write the record though nothing changed.

@@ -124,7 +124,7 @@ class FastExchange(Exchange):
                     session_id, SessionCookie(cookie), found[1], found[0], stored[1], only_data=True
                 )
             else:
-                state = await self._unusual(session_id, stored, cookie)
+                state = await self._unusual(request, session_id, stored, cookie)
             self.state = state
             self.opening = _OPEN
         except StorageUnavailable as error:
@@ -141,10 +141,14 @@ class FastExchange(Exchange):
         return session
 
     async def _unusual(
-        self, session_id: str, stored: Stored | None, cookie: CookieOptions
+        self, request: web.Request, session_id: str, stored: Stored | None, cookie: CookieOptions
     ) -> SessionState:
-        """Return the session to which *stored* leads, or a new one."""
+        """Return the session to which *stored* leads, else that of another cookie, or a new one."""
         found = await self.manager.shortcuts.repository.read(session_id, stored, cookie)
+        if found is None:
+            found = await self._first_kept(request, cookie, but=self.came)
+            if found is not None:
+                return found
         state = await self._or_fresh(found, cookie)
         state.only_data = not (
             state.is_new or state.is_alias or state.must_be_written or state.cookie.own

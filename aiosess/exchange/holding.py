@@ -107,19 +107,39 @@ class Holding(Turns):
 
     async def _loaded(self, request: web.Request) -> SessionState | None:
         """Return the session that came, or a new one; ``None`` where there can be none."""
-        transport, repository = self.transport, self.repository
+        transport = self.transport
         self.is_secure = transport.is_secure(request)
         cookie = await transport.attributes(request, is_secure=self.is_secure)
         if not transport.is_sent(request, cookie):
             self._note_path(request.rel_url.raw_path, cookie.path)
             return None
-        self.came = came = transport.read(request)
-        found = None if came is None else await repository.load(came.session_id, cookie)
+        found = await self._first_kept(request, cookie)
         state = await self._or_fresh(found, cookie)
         self.session = self.session_of(state)
         if self.has_left:
             state.conclude()
         return state
+
+    async def _first_kept(
+        self, request: web.Request, cookie: CookieOptions, *, but: SignedId | None = None
+    ) -> SessionState | None:
+        """Return the session of the first id in *request* that has a record, and note what came.
+
+        An id without a record may have been planted, or be left from before. The id *but* is known
+        to have none.
+        """
+        self.came = but
+        passed = set[str]() if but is None else {but.session_id}
+        for each in self.transport.read(request):
+            if each.session_id in passed:
+                continue
+            passed.add(each.session_id)
+            self.came = self.came or each
+            found = await self.repository.load(each.session_id, cookie)
+            if found is not None:
+                self.came = each
+                return found
+        return None
 
     def _note_path(self, path: str, cookie_path: str) -> None:
         """Take note that there can be no session, since no browser sends its cookie along."""

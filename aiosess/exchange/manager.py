@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
@@ -33,6 +34,10 @@ from aiosess.storages.guard import guarded
 from aiosess.transports.base import Transport
 from aiosess.transports.cookie import CookieTransport
 from aiosess.transports.signing import Signer
+
+# In a cookie, a byte may take three; browsers keep 4,096 for name, value and attributes.
+_LONGEST_ID: Final = 1000
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 __all__ = ["EXCHANGE", "SessionManager", "lane_of"]
 
@@ -148,6 +153,10 @@ class SessionManager:
             session_id = await session_id
         if not isinstance(session_id, str) or not session_id:
             raise OptionsError(f"genid returned {session_id!r}: it must return a str, not empty")
+        complaint = _complaint(session_id)
+        if complaint is not None:
+            # Not the id itself, which is secret.
+            raise OptionsError(f"genid returned a str {complaint}")
         return session_id
 
     def finish(self, act: Coroutine[Any, Any, None]) -> None:
@@ -163,6 +172,21 @@ class SessionManager:
         storage = self.options.storage
         if isinstance(storage, Closeable) and not isinstance(storage, AbstractStorage):
             await storage.close()
+
+
+def _complaint(session_id: str) -> str | None:
+    """Return why *session_id* cannot be one; ``None`` where it can."""
+    try:
+        size = len(session_id.encode())
+    except UnicodeEncodeError:
+        return "with a lone surrogate, which UTF-8 does not have: leave it out"
+    if size > _LONGEST_ID:
+        return f"of {size} bytes: {_LONGEST_ID} at the most, so that its cookie is sent and kept"
+    if _CONTROLS.search(session_id):
+        return (
+            "with a control character, which logs and back-ends may take for theirs: leave it out"
+        )
+    return None
 
 
 def _outage(options: SessionOptions, events: Events) -> OutagePolicy:

@@ -44,9 +44,9 @@ class BorrowedTransport:
         """Return True: the storage looks for its cookie in each request."""
         return True
 
-    def read(self, _request: web.Request, /) -> SignedId | None:
-        """Return a name for whatever came: the storage reads its cookie itself."""
-        return _BY_REQUEST
+    def read(self, _request: web.Request, /) -> tuple[SignedId]:
+        """Give one name for whatever came: the storage reads its cookie itself."""
+        return (_BY_REQUEST,)
 
     def withheld_because(self, _state: SessionState, /, *, is_secure: bool) -> Reason | None:  # noqa: ARG002
         """Return ``None``: the storage sends its cookie whatever becomes of it."""

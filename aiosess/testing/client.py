@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from http.cookies import SimpleCookie
 from typing import Any, Final, NoReturn
@@ -91,10 +91,10 @@ class _Jar(CookieTransport):
         """Return True: to the jar the path of the cookie is of no importance."""
         return True
 
-    def read(self, _request: web.Request, /) -> SignedId | None:
-        """Return the id in the jar's session cookie, if there is one and its signature holds."""
+    def read(self, _request: web.Request, /) -> Iterator[SignedId]:
+        """Give the ids in the jar's session cookies whose signatures hold."""
         values = [morsel.value for morsel in self._jar if morsel.key == self.name]
-        return self.signer.first_that_holds(values)
+        return self.signer.held(values)
 
     def withheld_because(self, _state: SessionState, /, *, is_secure: bool) -> None:
         """Return ``None``: the jar takes a cookie without Secure."""

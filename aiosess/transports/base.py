@@ -41,8 +41,8 @@ class Transport(Protocol):
         """Ask whether clients send the id along with requests to the path of *request*."""
         ...
 
-    def read(self, request: web.Request, /) -> SignedId | None:
-        """Return the id that came with *request*; ``None`` where there is none that can be used."""
+    def read(self, request: web.Request, /) -> Iterable[SignedId]:
+        """Give the ids that came with *request* and can be used, one after another."""
         ...
 
     def withheld_because(self, state: SessionState, /, *, is_secure: bool) -> Reason | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import lru_cache
 from typing import Final, TypeAlias
 
 from aiohttp import hdrs, web
 
-from aiosess.attributes import CookieOptions, SessionCookie, check_name
+from aiosess.attributes import SECURE_PREFIXES, CookieOptions, SessionCookie, check_name
 from aiosess.errors import OptionsError
 from aiosess.events import Reason
 from aiosess.records.decide import Action, Reply
@@ -30,6 +30,9 @@ __all__ = [
     "keep_out_of_caches",
     "vary_by_cookie",
 ]
+
+# Browsers send less; each cookie header is read up to here, and all of them together.
+_MOST_COOKIES: Final = 65_536
 
 CookieFactory: TypeAlias = Callable[[web.Request], CookieOptions | Awaitable[CookieOptions]]
 
@@ -54,7 +57,7 @@ class CookieTransport:
         self.proxy = proxy
         self._given = given
         self._clock = clock
-        self._has_secure_name = name.lower().startswith(("__host-", "__secure-"))
+        self._has_secure_name = name.lower().startswith(SECURE_PREFIXES)
         self.resolved: tuple[CookieOptions, CookieOptions] | None = None
         """The attributes without TLS and with, where they are the same for all requests."""
         if isinstance(given, CookieOptions):
@@ -77,9 +80,9 @@ class CookieTransport:
         """Ask whether the path of *request* is under the cookie's."""
         return is_under(request.rel_url.raw_path, cookie.path)
 
-    def read(self, request: web.Request, /) -> SignedId | None:
-        """Return the id in the first cookie of our name whose signature holds."""
-        return self.signer.first_that_holds(cookie_values(request, self.name))
+    def read(self, request: web.Request, /) -> Iterator[SignedId]:
+        """Give the id in each cookie of our name whose signature holds."""
+        return self.signer.held(cookie_values(request, self.name))
 
     def withheld_because(self, state: SessionState, /, *, is_secure: bool) -> Reason | None:
         """Return why a browser would refuse the cookie; ``None`` where it would not."""
@@ -128,24 +131,31 @@ class CookieTransport:
         return cookie.resolve(is_secure=is_secure)
 
 
-def cookie_values(request: web.Request, name: str) -> list[str]:
-    """Return the values of all cookies called *name*, in the order in which they were sent.
+def cookie_values(request: web.Request, name: str) -> Iterator[str]:
+    """Give the values of all cookies called *name*, in the order in which they were sent.
 
-    Not by way of ``request.cookies``, which keeps the last of a name only: a cookie that was
-    planted from a sibling domain would push ours aside. It would parse all others as well.
+    Only the first 64 kB of cookie headers are looked at, each character of them a fixed number of
+    times, so that nobody holds the loop by planting cookies. Not by way of ``request.cookies``,
+    which keeps the last of a name only: a cookie from a sibling domain would push ours aside.
     """
-    values: list[str] = []
-    start = name + "="
+    room = _MOST_COOKIES
     for header in request.headers.getall(hdrs.COOKIE, ()):
-        before, found, after = header.partition(start)
-        while found:
-            value, _, after = after.partition(";")
-            # Not the end of a longer name, nor a part of another cookie's value.
-            before = before.rstrip()
-            if not before or before[-1] == ";":
-                values.append(value.strip(' \t"'))
-            before, found, after = after.partition(start)
-    return values
+        yield from _values_in(header[:room], name + "=")
+        room -= len(header)
+        if room <= 0:
+            return
+
+
+def _values_in(header: str, start: str) -> Iterator[str]:
+    done = 0
+    while (at := header.find(start, done)) >= 0:
+        end = header.find(";", at)
+        end = len(header) if end < 0 else end
+        # Not the end of a longer name, nor a part of another cookie's value.
+        first = max(header.rfind(";", done, at) + 1, done)
+        if not header[first:at].strip():
+            yield header[at + len(start) : end].strip(' \t"')
+        done = end + 1
 
 
 def is_secure(request: web.Request, *, proxy: bool | None) -> bool:
@@ -161,7 +171,8 @@ def is_secure(request: web.Request, *, proxy: bool | None) -> bool:
     if not proxy:
         return False
     first = request.headers.get(hdrs.X_FORWARDED_PROTO, "").partition(",")[0]
-    return first.strip().lower() == "https"
+    # A proxy may tell of a WebSocket by its own scheme, as Traefik does.
+    return first.strip().lower() in {"https", "wss"}
 
 
 def is_under(path: str, cookie_path: str) -> bool:
@@ -187,11 +198,12 @@ def clearing_line(name: str, cookie: SessionCookie) -> str:
 
 
 def keep_out_of_caches(response: web.StreamResponse) -> None:
-    """Let no cache keep the ``Set-Cookie`` header, unless the handler has told caches what to do.
+    """Keep ``Set-Cookie`` out of caches, unless the handler has told them what to do.
 
-    RFC 9111, section 5.2.2.4: a cache may keep the response, but not this header.
+    RFC 9111, section 5.2.2.4: a cache that does not know the form with a field name may take it
+    for ``no-cache`` alone, or pass it by. ``private`` keeps it out of those that are shared.
     """
-    response.headers.setdefault(hdrs.CACHE_CONTROL, 'no-cache="Set-Cookie"')
+    response.headers.setdefault(hdrs.CACHE_CONTROL, 'private, no-cache="Set-Cookie"')
 
 
 def vary_by_cookie(response: web.StreamResponse) -> None:

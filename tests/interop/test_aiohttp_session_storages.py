@@ -134,7 +134,7 @@ async def test_a_response_that_sets_the_cookie_tells_caches(
 
     response = await client.get("/put?a=1")
 
-    assert response.headers[hdrs.CACHE_CONTROL] == 'no-cache="Set-Cookie"'
+    assert response.headers[hdrs.CACHE_CONTROL] == 'private, no-cache="Set-Cookie"'
     assert response.headers[hdrs.VARY] == "Cookie"
 
 

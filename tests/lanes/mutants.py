@@ -88,6 +88,11 @@ MUTANTS: Final = (
         "            self.do_without(error, required=required)\n",
         "            self.absent = error\n",
     ),
+    Mutant(
+        "that another cookie may lead to a record where the first does not",
+        "            found = await self._first_kept(request, cookie, but=self.came)\n",
+        "",
+    ),
     # End.
     Mutant(
         "that more may have been done than to change data",

@@ -40,8 +40,8 @@ from tests.parity.marks import parity
 
 @parity(
     "S5",
-    differs="all are looked at, and the first whose signature holds is used, so that a cookie "
-    "planted from a sibling domain locks nobody out",
+    differs="all are looked at, and the first whose signature holds and whose record is there is "
+    "used, so that a cookie planted from a sibling domain locks nobody out",
 )
 async def test_a_planted_cookie_does_not_push_ours_aside(serve: Serve) -> None:
     client = await serve(count)

@@ -382,9 +382,7 @@ async def test_the_cookie_is_that_of_express(
     assert await second.json() == 2
 
 
-@pytest.mark.parametrize(
-    "session_id", ["with space", "line\nbreak", "nul\x00", "sn\u2603w", "a.b.c", ";,="]
-)
+@pytest.mark.parametrize("session_id", ["with space", "sn\u2603w", "a.b.c", ";,="])
 async def test_whatever_genid_returns_travels_there_and_back(
     connect: Connect, session_id: str
 ) -> None:

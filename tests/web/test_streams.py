@@ -101,7 +101,7 @@ async def test_a_stream_carries_the_cookie_and_its_session_is_kept(connect: Conn
     assert body == "one two"
     assert len(cookies_set(response)) == 1
     assert response.headers["Vary"] == "Cookie"
-    assert response.headers["Cache-Control"] == 'no-cache="Set-Cookie"'
+    assert response.headers["Cache-Control"] == 'private, no-cache="Set-Cookie"'
     assert found["data"] == {"streamed": True}
 
 
