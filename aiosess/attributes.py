@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeVar, cast,
 import msgspec
 
 from aiosess.errors import OptionsError
+from aiosess.spelling import with_hints
 from aiosess.timeouts import Duration, seconds
 
 __all__ = [
@@ -97,6 +98,7 @@ def _check_priority(priority: object) -> None:
 
 
 # Without slots, for the sake of ``head``.
+@with_hints({"maxAge": "max_age=..., in seconds"})
 @dataclass(frozen=True, kw_only=True)
 class CookieOptions:
     """The attributes of the session cookie; checked when built, OptionsError where they clash.

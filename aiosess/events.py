@@ -70,6 +70,25 @@ class Reason(enum.Enum):
             "{cookie_path!r}, so that no browser sends it there; widen CookieOptions(path=...)"
         ),
     )
+    OUTSIDE_DOMAIN = (
+        logging.WARNING,
+        (
+            "the domain of the cookie {name!r} is {domain!r}, and the request was for {host!r}: a "
+            "browser refuses such a cookie, so that each request begins a new session; mend "
+            "CookieOptions(domain=...), or let the proxy pass Host on"
+        ),
+    )
+    NO_ROUTES = (
+        logging.WARNING,
+        "for_routes=[] gives no route a session: leave it out for all of them",
+    )
+    LONG_MAX_AGE = (
+        logging.WARNING,
+        (
+            "cookie max_age={max_age!r} is {days} days, and browsers keep a cookie for 400: "
+            "max_age is in seconds; are these milliseconds?"
+        ),
+    )
     WEAK_SECRET = (
         logging.WARNING,
         (

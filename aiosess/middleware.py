@@ -166,6 +166,7 @@ def _middleware(slot: _Slot) -> Middleware:
         if len(request) and isinstance(found := request.get(EXCHANGE), Exchange):
             if found.ahead_of is not manager:
                 # Installed twice: the inner one does nothing.
+                manager.check_alone(found.manager, request)
                 return handler(request)
             found.ahead_of = None
             return _serve(manager, found, request, handler)
@@ -209,6 +210,8 @@ async def _serve(
 
 
 def _install(app: web.Application, slot: _Slot, run: CleanupProvider) -> None:
+    if app.frozen:
+        raise RuntimeError("the application has started: call setup() before it is run")
     app.middlewares.append(slot.middleware)
     app.on_response_prepare.append(_on_response_prepare)
     app.setdefault(_SLOTS, []).append(slot)
@@ -222,6 +225,7 @@ async def _serving(app: web.Application, slot: _Slot) -> AsyncGenerator[None]:
     manager.is_told_of_headers = True
     try:
         manager.check_routes(app)
+        manager.claim_routes(app)
         _hear_last(app)
         # Somebody in front of ours may clone requests; a sub-application is frozen already.
         if app.middlewares.frozen or app.middlewares[0] is not slot.middleware:

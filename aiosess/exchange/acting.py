@@ -143,6 +143,13 @@ class Acting(Holding):
         if action in {Action.CREATE, Action.RENEW} and self._is_withheld(state):
             self._say_why_withheld(state)
             return
+        if action is Action.CREATE and not self.transport.is_for_host(self.request, state):
+            self.manager.events.tell_first(
+                Reason.OUTSIDE_DOMAIN,
+                name=self.manager.options.name,
+                domain=state.cookie.domain,
+                host=self.request.url.host,
+            )
         if has_left and self.transport.is_told_of(action, state):
             raise SessionNotSent(
                 "the session changed when the headers had left, so that its cookie cannot be sent: "

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from aiosess.errors import AiosessError, SessionNotSent, StorageUnavailable, UnserializableValue
+from aiosess.errors import (
+    AiosessError,
+    SessionError,
+    SessionNotSent,
+    StorageUnavailable,
+    UnserializableValue,
+)
 from aiosess.events import Reason
 from aiosess.exchange.acting import USE_SETUP, Acting
 from aiosess.exchange.keys import hand_out
@@ -188,6 +194,11 @@ class Exchange(Acting):
         requests = [request for each in self.handed if (request := each()) is not None]
         return all(is_of(request.get(SESSION), state) for request in requests)
 
+    def _stranger(self) -> object:
+        """Return what somebody put into a request in the place of its session; ``None``: none."""
+        held = [request.get(SESSION) for each in self.handed if (request := each()) is not None]
+        return next((each for each in held if not isinstance(each, Session | None)), None)
+
     async def _settle(self, rules: Rules, *, has_left: bool) -> None:
         """Decide and act, while no other task of the request has its turn."""
         self.stage = moved(self.stage, Commit.BEGUN)
@@ -196,6 +207,13 @@ class Exchange(Acting):
             state.beyond_data()
             if self._is_held(state):
                 await self._act(state, rules, has_left=has_left)
+            elif self._stranger() is not None:
+                state.rollback()
+                raise SessionError(
+                    f"request[SESSION] was set to a {type(self._stranger()).__name__}, which is "
+                    "not kept: to put other data in, take session = await get_session(request), "
+                    "then session.clear() and session.update(...)"
+                )
             elif self.manager.options.unset == "destroy":
                 state.intent = Intent.DESTROY
                 await self._act(state, rules, has_left=has_left)

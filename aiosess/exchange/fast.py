@@ -166,18 +166,15 @@ class FastExchange(Exchange):
             or response.prepared
         ):
             return self.commit(response)
+        try:
+            # TypeError where the request is gone.
+            if self._request()[SESSION] is not session:  # type: ignore[index] # pyright: ignore[reportOptionalSubscript]
+                return self.commit(response)
+        except (KeyError, TypeError):
+            return self.commit(response)
         short = self.manager.shortcuts
         if state.originals:
-            request = self._request()
-            try:
-                is_held = request is not None and request[SESSION] is session
-            except KeyError:
-                is_held = False
-            if (
-                is_held
-                and len(self.handed) == 1
-                and state.originals.keys().isdisjoint(short.renew_on)
-            ):
+            if len(self.handed) == 1 and state.originals.keys().isdisjoint(short.renew_on):
                 return self._keep_data(state, response)
             return self.commit(response)
         if short.is_touch_due(state.session_id):

@@ -52,6 +52,10 @@ class BorrowedTransport:
         """Return ``None``: the storage sends its cookie whatever becomes of it."""
         return None
 
+    def is_for_host(self, request: web.Request, state: SessionState) -> bool:  # noqa: ARG002
+        """Return True: the storage writes its cookie itself."""
+        return True
+
     def is_told_of(self, action: Action, state: SessionState, /) -> bool:
         """Ask whether *action* writes another cookie than the browser has."""
         if action is Action.NOTHING:

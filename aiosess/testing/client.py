@@ -96,6 +96,10 @@ class _Jar(CookieTransport):
         values = [morsel.value for morsel in self._jar if morsel.key == self.name]
         return self.signer.held(values)
 
+    def is_for_host(self, request: web.Request, state: SessionState) -> bool:  # noqa: ARG002
+        """Return True: the jar gets its cookie without a domain."""
+        return True
+
     def withheld_because(self, _state: SessionState, /, *, is_secure: bool) -> None:
         """Return ``None``: the jar takes a cookie without Secure."""
 

@@ -49,6 +49,10 @@ class Transport(Protocol):
         """Return why the client would refuse the id of *state*; ``None`` where it would not."""
         ...
 
+    def is_for_host(self, request: web.Request, state: SessionState) -> bool:
+        """Ask whether clients take the id of *state* from the host of *request*."""
+        ...
+
     def is_told_of(self, action: Action, state: SessionState, /) -> bool:
         """Ask whether *action* is of use only where the client can still be told of it."""
         ...

@@ -90,6 +90,12 @@ class CookieTransport:
             return Reason.SECURE_NAME_WITHHELD if self._has_secure_name else None
         return None if is_secure else Reason.SECURE_COOKIE_WITHHELD
 
+    def is_for_host(self, request: web.Request, state: SessionState) -> bool:
+        """Ask whether the host of *request* is the domain of the cookie, or below it."""
+        domain = (state.cookie.domain or "").lower().lstrip(".")
+        host = (request.url.host or "").lower()
+        return not domain or host == domain or host.endswith(f".{domain}")
+
     def is_told_of(self, action: Action, _state: SessionState, /) -> bool:
         """Ask whether *action* gives the session an id that the browser does not have."""
         return action in {Action.CREATE, Action.RENEW}

@@ -101,8 +101,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "that somebody may have taken the session out of the request",
-        "                is_held = request is not None and request[SESSION] is session",
-        "                is_held = True",
+        "if self._request()[SESSION] is not session:",
+        "if self._request() is None:",
         first=860,
     ),
     Mutant(

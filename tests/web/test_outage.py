@@ -57,6 +57,11 @@ class Strategy:
         self.was_asked.set()
         return self.seconds
 
+    def forget(self) -> None:
+        """Forget that it was asked, as once when the options are built."""
+        self.asked.clear()
+        self.was_asked.clear()
+
 
 # Loading.
 
@@ -193,6 +198,7 @@ async def test_the_strategy_is_asked_from_1_to_retries_and_never_before_the_firs
 ) -> None:
     strategy = Strategy()
     client = await connect(kind, storage=faulty, retries=3, retries_strategy=strategy, forgets=True)
+    strategy.forget()
     faulty.fail()
 
     await client.get("/kind", headers=signed("apple"))
@@ -206,6 +212,7 @@ async def test_the_strategy_is_not_asked_where_the_storage_answers(
     strategy = Strategy()
     await keep(storage, "apple")
     client = await connect(views, retries=3, retries_strategy=strategy, forgets=True)
+    strategy.forget()
 
     await client.get("/views", headers=signed("apple"))
 
@@ -215,6 +222,7 @@ async def test_the_strategy_is_not_asked_where_the_storage_answers(
 async def test_the_strategys_seconds_are_waited(connect: Connect, faulty: FaultyStorage) -> None:
     strategy = Strategy(0.1)
     client = await connect(kind, storage=faulty, retries=2, retries_strategy=strategy, forgets=True)
+    strategy.forget()
     faulty.fail()
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -224,18 +232,18 @@ async def test_the_strategys_seconds_are_waited(connect: Connect, faulty: Faulty
     assert 0.2 <= loop.time() - started < 5
 
 
-async def test_a_strategy_that_returns_no_seconds_is_a_clear_error(
+async def test_a_strategy_that_later_returns_no_seconds_is_a_clear_error(
     connect: Connect, faulty: FaultyStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = await connect(
-        kind, storage=faulty, retries=1, retries_strategy=lambda _retry: -1, forgets=True
+        kind, storage=faulty, retries=2, retries_strategy=lambda retry: 1 - retry, forgets=True
     )
     faulty.fail()
 
     response = await client.get("/kind", headers=signed("apple"))
 
     assert response.status == 500
-    assert f"{OptionsError.__name__}: retries_strategy(1)=-1" in caplog.text
+    assert f"{OptionsError.__name__}: retries_strategy(2)=-1" in caplog.text
 
 
 @pytest.mark.parametrize("retries", [None, 0, 2])
@@ -468,6 +476,7 @@ async def waiting(
     setup(app, make_options(storage=faulty, retries=5, retries_strategy=strategy))
     app.router.add_get("/kind", kind)
     client = await aiohttp_client(app)
+    strategy.forget()
     faulty.fail()
     task = asyncio.create_task(client.get("/kind", headers=signed("apple")))
     await strategy.was_asked.wait()

@@ -372,21 +372,41 @@ async def test_parent_and_sub_application_may_each_have_a_session(
     assert list(inner.cookies) == ["admin_sid"]
 
 
-async def test_the_parents_session_wins_where_both_would_attach(
-    make_options: MakeOptions, aiohttp_client: AiohttpClient
+@pytest.mark.parametrize("place", ["beside", "below"])
+async def test_a_second_setup_with_other_options_for_the_same_route_stops_the_start(
+    make_options: MakeOptions, place: str
 ) -> None:
     app, admin = web.Application(), web.Application()
-    inner_storage = FaultyStorage()
     setup(app, make_options())
-    setup(admin, make_options(name="admin_sid", storage=inner_storage))
+    setup(app if place == "beside" else admin, make_options(name="admin_sid"))
+    app.router.add_get("/views", views)
     admin.router.add_get("/views", views)
     app.add_subapp("/admin", admin)
-    client = await aiohttp_client(app)
 
-    response = await client.get("/admin/views")
+    with pytest.raises(OptionsError, match=r"views' would get two sessions, .* exclude=\["):
+        await start(app)
 
-    assert list(response.cookies) == ["sid"]
-    assert inner_storage.calls == []
+
+async def test_a_start_that_was_stopped_leaves_the_routes_to_the_next(
+    make_options: MakeOptions,
+) -> None:
+    app, admin = web.Application(), web.Application()
+    options = make_options()
+    setup(app, options)
+    setup(admin, options)
+    admin.router.add_get("/views", views)
+    app.add_subapp("/admin", admin)
+
+    await start(app)
+
+
+async def test_two_setups_may_share_a_route_by_its_methods(make_options: MakeOptions) -> None:
+    app = web.Application()
+    app.router.add_route("*", "/views", views)
+    setup(app, make_options(for_routes=[Route("/views", method="GET")]))
+    setup(app, make_options(for_routes=[Route("/views", method="POST")], name="other"))
+
+    await start(app)
 
 
 async def test_a_route_of_a_sub_application_can_be_named_on_the_parent(
@@ -409,11 +429,8 @@ async def test_a_route_of_a_sub_application_can_be_named_on_the_parent(
 async def test_of_a_middleware_that_is_installed_twice_the_inner_one_does_nothing(
     make_options: MakeOptions, aiohttp_client: AiohttpClient
 ) -> None:
-    inner_storage = FaultyStorage()
-    inner = make_options(storage=inner_storage)
-    app = web.Application(
-        middlewares=[session_middleware(make_options()), session_middleware(inner)]
-    )
+    options = make_options()
+    app = web.Application(middlewares=[session_middleware(options), session_middleware(options)])
     app.router.add_get("/views", views)
     client = await aiohttp_client(app)
 
@@ -422,7 +439,41 @@ async def test_of_a_middleware_that_is_installed_twice_the_inner_one_does_nothin
 
     assert [await first.json(), await second.json()] == [1, 2]
     assert len(cookies_set(first)) == 1
-    assert inner_storage.calls == []
+
+
+async def test_two_middlewares_with_other_options_for_one_route_are_an_error_in_each_request(
+    make_options: MakeOptions, aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = [session_middleware(make_options(name=name)) for name in ("one", "two")]
+    app = web.Application(middlewares=both)
+    app.router.add_get("/views", views)
+    client = await aiohttp_client(app)
+
+    response = await client.get("/views")
+    nowhere = await client.get("/nowhere")
+
+    assert (response.status, nowhere.status) == (500, 404)
+    assert "'/views' would get two sessions" in caplog.text
+
+
+async def test_for_routes_with_nothing_in_it_is_told_once(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await connect(kind, for_routes=[])
+
+    await client.get("/kind")
+
+    assert caplog.text.count("for_routes=[] gives no route a session") == 1
+
+
+async def test_setup_after_the_start_is_an_error_with_the_way_out(
+    make_options: MakeOptions, aiohttp_client: AiohttpClient
+) -> None:
+    app = web.Application()
+    await aiohttp_client(app)
+
+    with pytest.raises(RuntimeError, match=r"call setup\(\) before it is run"):
+        setup(app, make_options())
 
 
 async def test_setup_twice_sets_one_cookie(
