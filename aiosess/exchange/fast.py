@@ -78,7 +78,6 @@ class Shortcuts:
             and cookie.path == "/"
             and cookie.expires is None
             and options.absolute_timeout is None
-            and options.unset == "keep"
             and not options.plan.rules.acts_on_reads
         )
 

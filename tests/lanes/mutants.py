@@ -107,7 +107,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "to renew the id at a login",
-        "                and state.originals.keys().isdisjoint(short.renew_on)\n",
+        " and state.originals.keys().isdisjoint(short.renew_on)",
         "",
     ),
     Mutant(
@@ -214,12 +214,6 @@ MUTANTS: Final = (
         "            and options.absolute_timeout is None\n",
         "",
         first=2283,
-    ),
-    Mutant(
-        "that unset may mean to destroy",
-        '            and options.unset == "keep"\n',
-        "",
-        first=845,
     ),
     Mutant(
         "that options may ask for more where a session was only read",
