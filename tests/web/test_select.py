@@ -387,7 +387,7 @@ async def test_a_second_setup_with_other_options_for_the_same_route_stops_the_st
         await start(app)
 
 
-async def test_a_start_that_was_stopped_leaves_the_routes_to_the_next(
+async def test_the_same_options_for_an_application_and_one_below_it_are_harmless(
     make_options: MakeOptions,
 ) -> None:
     app, admin = web.Application(), web.Application()
