@@ -40,6 +40,8 @@ types: $(VENV)/.check ## Mypy and pyright, both strict; every public symbol has 
 	PATH="$(abspath $(BIN)):$$PATH" pyright --ignoreexternal --verifytypes aiosess \
 		> $(VENV)/types.txt || { cat $(VENV)/types.txt; exit 1; }
 	@grep "completeness" $(VENV)/types.txt
+	@# The code in README and docs, without a check that is switched off.
+	$(BIN)/python -m pytest --quiet tests/test_prose_types.py
 
 architecture: $(VENV)/.check ## Import-linter: the ladder of ARCHITECTURE.md
 	$(BIN)/lint-imports

@@ -30,6 +30,7 @@ from aiosess.events import Reason, SessionEvent
 from aiosess.middleware import (
     SESSION,
     explain,
+    find_session,
     get_session,
     session_middleware,
     setup,
@@ -68,6 +69,7 @@ __all__ = [
     "UnserializableValue",
     "Version",
     "explain",
+    "find_session",
     "get_session",
     "session_middleware",
     "setup",

@@ -13,9 +13,18 @@ from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeVar, cast,
 import msgspec
 
 from aiosess.errors import OptionsError
+from aiosess.spelling import with_hints
 from aiosess.timeouts import Duration, seconds
 
-__all__ = ["CookieOptions", "Priority", "SameSite", "SessionCookie", "check_name", "restored"]
+__all__ = [
+    "SECURE_PREFIXES",
+    "CookieOptions",
+    "Priority",
+    "SameSite",
+    "SessionCookie",
+    "check_name",
+    "restored",
+]
 
 SameSite: TypeAlias = Literal["lax", "strict", "none", "auto"] | bool
 Priority: TypeAlias = Literal["low", "medium", "high"]
@@ -24,7 +33,9 @@ Priority: TypeAlias = Literal["low", "medium", "high"]
 _VALUE: Final = re.compile(r"[ -:<-~]*")
 # RFC 9110, section 5.6.2: a cookie's name is a token.
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-
+# Browsers take a cookie with such a name only if it is secure.
+SECURE_PREFIXES: Final = ("__host-", "__secure-", "__http-")
+_HTTP_PREFIXES: Final = ("__http-", "__host-http-")
 
 _FIRST_YEAR: Final = 1970
 _LAST_YEAR: Final = 9998
@@ -87,6 +98,7 @@ def _check_priority(priority: object) -> None:
 
 
 # Without slots, for the sake of ``head``.
+@with_hints({"maxAge": "max_age=..., in seconds"})
 @dataclass(frozen=True, kw_only=True)
 class CookieOptions:
     """The attributes of the session cookie; checked when built, OptionsError where they clash.
@@ -349,17 +361,20 @@ def restored(own: dict[str, Any]) -> dict[str, Any]:
 def check_name(name: object, cookie: CookieOptions | None) -> None:
     """Raise OptionsError unless *name* can be a cookie's name, and this cookie's.
 
-    The prefixes are those of RFC 6265bis, section 4.1.3; *cookie* is ``None`` when unknown yet.
+    The prefixes are those of RFC 6265bis, section 4.1.3, and of its successor, which adds the
+    two with ``Http-``; *cookie* is ``None`` when unknown yet.
     """
     if not isinstance(name, str) or not _TOKEN.fullmatch(name):
         raise OptionsError(
             f"name={name!r} cannot be a cookie's name: use letters, digits, '-', '_' and '.'"
         )
     lowered = name.lower()
-    if cookie is None or not lowered.startswith(("__host-", "__secure-")):
+    if cookie is None or not lowered.startswith(SECURE_PREFIXES):
         return
     if cookie.secure is False:
         raise OptionsError(f"name={name!r} needs a secure cookie: CookieOptions(secure=True)")
+    if lowered.startswith(_HTTP_PREFIXES) and not cookie.httponly:
+        raise OptionsError(f"name={name!r} needs CookieOptions(httponly=True), the default")
     if lowered.startswith("__host-") and cookie.domain is not None:
         raise OptionsError(f"name={name!r} cannot have domain={cookie.domain!r}: leave it out")
     if lowered.startswith("__host-") and cookie.path != "/":

@@ -82,6 +82,36 @@ class Reason(enum.Enum):
             "CookieOptions(secure='auto')"
         ),
     )
+    OUTSIDE_PATH = (
+        "cookie",
+        logging.WARNING,
+        (
+            "a session was asked for at {path!r}, and there can be none: the path of its cookie is "
+            "{cookie_path!r}, so that no browser sends it there; widen CookieOptions(path=...)"
+        ),
+    )
+    OUTSIDE_DOMAIN = (
+        "cookie",
+        logging.WARNING,
+        (
+            "the domain of the cookie {name!r} is {domain!r}, and the request was for {host!r}: a "
+            "browser refuses such a cookie, so that each request begins a new session; mend "
+            "CookieOptions(domain=...), or let the proxy pass Host on"
+        ),
+    )
+    NO_ROUTES = (
+        "session",
+        logging.WARNING,
+        "for_routes=[] gives no route a session: leave it out for all of them",
+    )
+    LONG_MAX_AGE = (
+        "cookie",
+        logging.WARNING,
+        (
+            "cookie max_age={max_age!r} is {days} days, and browsers keep a cookie for 400: "
+            "max_age is in seconds; are these milliseconds?"
+        ),
+    )
     WEAK_SECRET = (
         "cookie",
         logging.WARNING,
@@ -152,7 +182,7 @@ class Reason(enum.Enum):
     BAD_SIGNATURE = ("cookie", logging.DEBUG, "a new session: no signature of a cookie held")
     NO_RECORD = ("session", logging.DEBUG, "a new session: no record under the id that came")
     ID_REFUSED = ("session", logging.DEBUG, "a new session: the id that came is an old one")
-    OUTSIDE_PATH = ("cookie", logging.DEBUG, "no session: the path is not under the cookie's")
+    PATH_DIFFERS = ("cookie", logging.DEBUG, "no session: the path is not under the cookie's")
     UNAVAILABLE = ("storage", logging.DEBUG, "no session: the storage did not answer")
     # What became of it: one of these for each session that was opened, at DEBUG.
     UNCHANGED = ("session", logging.DEBUG, "not saved, because nothing was changed")
@@ -211,6 +241,12 @@ class Events:
         """Tell that something happened for *reason*; its words name the *details*."""
         _log.log(reason.level, "%s", reason.words.format(**details))
         self._hand_on(reason, request)
+
+    def tell_first(self, reason: Reason, *, request: Any = None, **details: Any) -> None:
+        """Tell it the first time, and no more, whatever the details."""
+        if reason.name not in self._told_once:
+            self._told_once.add(reason.name)
+            self.tell(reason, request=request, **details)
 
     def tell_once(self, reason: Reason, *, request: Any = None, **details: Any) -> None:
         """Tell it the first time; the same reason with other details is told again."""

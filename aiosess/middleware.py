@@ -30,7 +30,15 @@ from aiosess.exchange.stages import Opening
 from aiosess.options import SessionOptions
 from aiosess.session import SESSION, Session
 
-__all__ = ["SESSION", "explain", "get_session", "session_middleware", "setup", "setup_async"]
+__all__ = [
+    "SESSION",
+    "explain",
+    "find_session",
+    "get_session",
+    "session_middleware",
+    "setup",
+    "setup_async",
+]
 
 OptionsFactory: TypeAlias = Callable[..., SessionOptions | Awaitable[SessionOptions]]
 CleanupProvider: TypeAlias = Callable[[web.Application], AsyncIterator[None]]
@@ -90,18 +98,34 @@ def setup_async(
     _install(app, slot, run)
 
 
-def get_session(request: web.Request) -> Coroutine[Any, Any, Session | None]:
+def get_session(request: web.Request) -> Coroutine[Any, Any, Session]:
     """Return, once awaited, the session of *request*, a new one where the browser has none.
 
-    Return ``None`` where the route gets no session, or the storage does not answer and
-    ``retries`` is not set. Raise RuntimeError where no session middleware is installed, and
-    HTTPInternalServerError where the storage does not answer after all ``retries``.
+    Raise HTTPInternalServerError where the storage does not answer, SessionError where the path
+    is not under the cookie's. Raise RuntimeError where the route gets no session, or no session
+    middleware is installed in front of who asks. ``find_session`` is for handlers that can do
+    without.
     """
     try:
         exchange = request[EXCHANGE]
     except KeyError:
-        return _exchange_elsewhere(request).open(request)
+        exchange = _exchange_elsewhere(request)
     return exchange.open(request)
+
+
+def find_session(request: web.Request) -> Coroutine[Any, Any, Session | None]:
+    """Return, once awaited, the session of *request*, or ``None`` where it gets none.
+
+    There is none where the route is not selected, where the path is not under the cookie's, and
+    where the storage does not answer and ``retries`` is not set. Raise HTTPInternalServerError
+    where it does not answer after all ``retries``. Raise RuntimeError where no session middleware
+    is installed in front of who asks.
+    """
+    try:
+        exchange = request[EXCHANGE]
+    except KeyError:
+        exchange = _exchange_elsewhere(request)
+    return exchange.open(request, required=False)
 
 
 def explain(request: web.Request) -> str:
@@ -154,6 +178,7 @@ def _middleware(slot: _Slot) -> Middleware:
         if len(request) and isinstance(found := request.get(EXCHANGE), Exchange):
             if found.ahead_of is not manager:
                 # Installed twice: the inner one does nothing.
+                manager.check_alone(found.manager, request)
                 return handler(request)
             found.ahead_of = None
             return _serve(manager, found, request, handler)
@@ -176,7 +201,7 @@ async def _serve(
 ) -> web.StreamResponse:
     try:
         if manager.plan.is_eager:
-            await exchange.open(request)
+            await exchange.open(request, required=False)
         response = await handler(request)
         if not isinstance(response, _RESPONSES):
             raise RuntimeError(  # noqa: TRY004 - it is what aiohttp_session raises
@@ -199,6 +224,8 @@ async def _serve(
 
 
 def _install(app: web.Application, slot: _Slot, run: CleanupProvider) -> None:
+    if app.frozen:
+        raise RuntimeError("the application has started: call setup() before it is run")
     app.middlewares.append(slot.middleware)
     app.on_response_prepare.append(_on_response_prepare)
     app.setdefault(_SLOTS, []).append(slot)
@@ -212,6 +239,7 @@ async def _serving(app: web.Application, slot: _Slot) -> AsyncGenerator[None]:
     manager.is_told_of_headers = True
     try:
         manager.check_routes(app)
+        manager.claim_routes(app)
         _hear_last(app)
         # Somebody in front of ours may clone requests; a sub-application is frozen already.
         if app.middlewares.frozen or app.middlewares[0] is not slot.middleware:
@@ -250,8 +278,9 @@ def _exchange_elsewhere(request: web.Request) -> Exchange | NoSession:
     exchange = _of_clone(request) or _begun_ahead(request)
     if exchange is None:
         raise RuntimeError(
-            "no session middleware is installed: "
-            "app.middlewares.append(aiosess.session_middleware(options))"
+            "no session middleware is installed, or it stands behind the middleware that asks: "
+            "aiosess.setup(app, options) serves all of them, and "
+            "app.middlewares.append(aiosess.session_middleware(options)) those that come after it"
         )
     return exchange
 

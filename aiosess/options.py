@@ -14,11 +14,12 @@ from aiohttp_session import AbstractStorage
 
 from aiosess.attributes import CookieOptions, check_name
 from aiosess.errors import OptionsError
-from aiosess.events import Listener
+from aiosess.events import Events, Listener, Reason
 from aiosess.records.decide import Rules
 from aiosess.records.merge import Merge
 from aiosess.records.repository import RecordOptions
 from aiosess.routes import RouteEntry, RouteSelector
+from aiosess.spelling import with_hints
 from aiosess.storages import MemoryStorage, Storage
 from aiosess.storages.guard import RetryPolicy, no_wait
 from aiosess.timeouts import DAY, Duration, Timeouts, seconds
@@ -31,6 +32,8 @@ IdFactory: TypeAlias = Callable[[web.Request], str | Awaitable[str]]
 
 # A touch this early costs the busiest session nothing and the idle one a twentieth of its time.
 _TOUCH_AFTER: Final = "5%"
+# So many days browsers keep a cookie (RFC 6265bis, section 5.5).
+_LONGEST: Final = 400
 # What a storage of aiohttp-session decides for itself, or cannot do.
 _NOT_BORROWED: Final = frozenset(
     {
@@ -38,6 +41,21 @@ _NOT_BORROWED: Final = frozenset(
         *("touch_after", "merge", "whole", "renew_grace", "renew_every"),
     }
 )
+
+
+# What others call an option.
+_ELSEWHERE: Final = {
+    "store": "storage=...",
+    "ttl": "idle_timeout=...",
+    "key": "name=...",
+    "maxAge": "cookie=CookieOptions(max_age=...), in seconds",
+    **{
+        name: f"cookie=CookieOptions({name}=...)"
+        for name in (each.name for each in fields(CookieOptions))
+    },
+    "httpOnly": "cookie=CookieOptions(httponly=...)",
+    "sameSite": "cookie=CookieOptions(samesite=...)",
+}
 
 
 def random_id(_request: web.Request) -> str:
@@ -62,6 +80,7 @@ class Plan:
     is_eager: bool
 
 
+@with_hints(_ELSEWHERE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
     """What an application wants of its sessions; OptionsError where it makes no sense.
@@ -76,8 +95,8 @@ class SessionOptions:
       aiohttp-session (an ``AbstractStorage``), which does less.
     - ``name``: of the cookie.
     - ``cookie``: its attributes, or a function of the request, sync or async, that returns them.
-    - ``genid``: a function of the request, sync or async, that returns a new session id. An id
-      that is taken is refused.
+    - ``genid``: a function of the request, sync or async, that returns a new session id: 1,000
+      bytes at the most, without control characters. An id that is taken is refused.
     - ``proxy``: ``True`` believes ``X-Forwarded-Proto``, ``False`` only a TLS transport, ``None``
       asks ``request.secure``.
     - ``resave``: write the record though nothing changed.
@@ -90,8 +109,9 @@ class SessionOptions:
     - ``absolute_timeout``: the end of a session however busy it is.
     - ``for_routes``, ``exclude``: which routes get a session; see RouteSelector.
     - ``retries``: how many more tries when the storage does not answer, then 500. ``None``: one
-      try, and the handler gets no session.
+      try; find_session() returns ``None`` then, while get_session() and saving answer 500.
     - ``retries_strategy``: the seconds before each retry; called with 1, 2, ...; needs ``retries``.
+      It is tried with 1 when the options are built.
     - ``timeout``: for one call of the storage.
     - ``touch_after``: a record that was touched more recently is not touched again; a duration,
       or a share of the idle timeout such as ``"5%"``. A session may end that much too early.
@@ -183,6 +203,11 @@ class SessionOptions:
             is_eager=self.retries is not None if self.load is None else self.load == "eager",
         )
         object.__setattr__(self, "plan", plan)
+        max_age = self.cookie.max_age if isinstance(self.cookie, CookieOptions) else None
+        if max_age is not None and seconds(max_age, name="cookie max_age") > _LONGEST * DAY:
+            Events().tell(
+                Reason.LONG_MAX_AGE, max_age=max_age, days=round(seconds(max_age, name="") / DAY)
+            )
 
     def _built_signer(self) -> Signer:
         if self.secret is None:
@@ -212,6 +237,9 @@ class SessionOptions:
                 f"retries_strategy={self.retries_strategy!r} has no effect without retries: "
                 "give retries=... as well"
             )
+        if self.retries_strategy is not no_wait:
+            # What is no number of seconds would only show in an outage.
+            policy.pause(1)
         return policy
 
     def _built_record_options(
@@ -246,11 +274,18 @@ def _check_storage(storage: object) -> None:
     # A class has the five verbs as well.
     if isinstance(storage, type) or not isinstance(storage, Storage | AbstractStorage):
         # Not the value of a str: a URL may hold a password.
-        shown = "a str" if isinstance(storage, str) else repr(storage)
+        # Nor that of an object, which may fill pages, as a redis client's does.
+        shown = "a str" if isinstance(storage, str) else _shown(storage)
         raise OptionsError(
             f"storage={shown} is not a storage: give MemoryStorage(), "
             "RedisStorage.from_url('redis://...') or an object with the five verbs"
         )
+
+
+def _shown(value: object) -> str:
+    if value is None or isinstance(value, type):
+        return repr(value)
+    return f"an object of {type(value).__name__}"
 
 
 def _check_cookie(cookie: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, Final, TypeAlias, cast
 
@@ -16,6 +17,17 @@ from aiosess.errors import OptionsError
 __all__ = ["Route", "RouteEntry", "RouteSelector"]
 
 _ANY_METHOD: Final = hdrs.METH_ANY
+
+
+# RFC 9110 and the registry of IANA, and what caches are told.
+_METHODS: Final = hdrs.METH_ALL | {
+    _ANY_METHOD,
+    *("ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "COPY", "LABEL", "LINK", "LOCK"),
+    *("MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE", "MOVE"),
+    *("ORDERPATCH", "PROPFIND", "PROPPATCH", "PURGE", "QUERY", "REBIND", "REPORT", "SEARCH"),
+    *("UNBIND", "UNCHECKOUT", "UNLINK", "UNLOCK", "UPDATE", "UPDATEREDIRECTREF"),
+    "VERSION-CONTROL",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +42,12 @@ class Route:
             raise OptionsError(f"Route({self.path_or_name!r}) needs a path or a resource's name")
         if not isinstance(self.method, str) or not self.method:
             raise OptionsError(f"Route(method={self.method!r}) needs a method such as 'POST'")
-        object.__setattr__(self, "method", self.method.upper())
+        method = self.method.upper()
+        if method not in _METHODS:
+            close = get_close_matches(method, sorted(hdrs.METH_ALL), n=1)
+            meant = f": did you mean {close[0]!r}?" if close else ""
+            raise OptionsError(f"Route(method={self.method!r}) is no method of HTTP{meant}")
+        object.__setattr__(self, "method", method)
 
 
 RouteEntry: TypeAlias = (
@@ -75,6 +92,18 @@ class RouteSelector:
         for entry in (*(self._included or ()), *self._excluded):
             if not any(entry.bears(route) for route in routes):
                 raise OptionsError(entry.complaint(routes))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no route can be selected: ``for_routes=[]``."""
+        return self._included == ()
+
+    def methods_of(self, route: web.AbstractRoute) -> frozenset[str]:
+        """Return the methods with which *route* gets a session; none for 404 and 405."""
+        if isinstance(route, SystemRoute):
+            return frozenset()
+        methods = hdrs.METH_ALL if route.method == _ANY_METHOD else {route.method}
+        return frozenset(method for method in methods if self._selects(route, method))
 
     def _decide(self, route: web.AbstractRoute, method: str) -> bool:
         if isinstance(route, SystemRoute):

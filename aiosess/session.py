@@ -63,14 +63,24 @@ class Session(aiohttp_session.Session):
     The keys ``"cookie"`` and ``"__aiosess"`` belong to the record and cannot be used.
     """
 
+    _state: SessionState
+    _io: SessionIO
+
     # What aiohttp_session's own middleware asks: whether the session is for its storage to save.
     _changed = False
 
     def __init__(self, state: SessionState, io: SessionIO) -> None:
         # Not super().__init__(): whatever it would set is said by the members below.
-        self._state = state
-        self._io = io
-        self._mapping = state.data
+        # Past __setattr__, which looks at what users set.
+        self.__dict__.update(_state=state, _io=io, _mapping=state.data)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse with AttributeError what is no member: it would be lost with the request."""
+        if not name.startswith("_") and not hasattr(type(self), name):
+            raise AttributeError(
+                f"session.{name} = ... would not be kept: write session[{name!r}] = ..."
+            )
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return f"<Session new={self.new} keys={list(self._mapping)!r}>"

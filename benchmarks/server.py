@@ -25,7 +25,7 @@ from aiohttp.typedefs import Handler
 
 SECRET = "a secret for the benchmarks, longer than 32 bytes"
 
-# A mapping; ours may be None, on routes that are excluded.
+# Ours and theirs are both mappings.
 GetSession = Callable[[web.Request], Awaitable[Any]]
 
 

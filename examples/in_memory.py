@@ -1,9 +1,5 @@
 """Counts views for each browser, in memory: ``python examples/in_memory.py``."""
 
-# In memory each request has its session, so that the handler need not look for None.
-# mypy: disable-error-code="index, union-attr"
-# pyright: reportOptionalSubscript=false, reportOptionalMemberAccess=false
-
 import os
 
 from aiohttp import web

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from aiohttp import web
 
-from aiosess import Session, SessionOptions, get_session, setup
+from aiosess import SessionOptions, get_session, setup
 
 PASSWORDS = {"alice": "wonderland"}
 
@@ -29,16 +29,8 @@ GREETING = """<!doctype html>
 """
 
 
-async def session_of(request: web.Request) -> Session:
-    """Return the session, or answer 503 where the storage is away."""
-    session = await get_session(request)
-    if session is None:
-        raise web.HTTPServiceUnavailable
-    return session
-
-
 async def home(request: web.Request) -> web.Response:
-    session = await session_of(request)
+    session = await get_session(request)
     name = session.get("name")
     if name is None:
         return web.Response(text=LOGIN_FORM, content_type="text/html")
@@ -54,14 +46,14 @@ async def login(request: web.Request) -> web.Response:
     expected = PASSWORDS.get(name, "")
     if not expected or not hmac.compare_digest(password.encode(), expected.encode()):
         raise web.HTTPForbidden(text="No such name and password.")
-    session = await session_of(request)
+    session = await get_session(request)
     await session.renew_id()
     session["name"] = name
     raise web.HTTPSeeOther("/")
 
 
 async def logout(request: web.Request) -> web.Response:
-    session = await session_of(request)
+    session = await get_session(request)
     await session.destroy()
     raise web.HTTPSeeOther("/")
 

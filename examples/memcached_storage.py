@@ -4,10 +4,6 @@ It differs from ``redis_storage.py`` in its storage alone. Several servers share
 ``MEMCACHED_URL`` names them: ``memcached://127.0.0.1:11211,127.0.0.1:11212``.
 """
 
-# Where memcached is away, the handler fails on None; login.py and async_config.py look for it.
-# mypy: disable-error-code="index, union-attr"
-# pyright: reportOptionalSubscript=false, reportOptionalMemberAccess=false
-
 import os
 
 from aiohttp import web

@@ -3,10 +3,6 @@
 It differs from ``in_memory.py`` in its storage alone, and goes on counting after a restart.
 """
 
-# Where Redis is away, the handler fails on None; login.py and async_config.py look for it.
-# mypy: disable-error-code="index, union-attr"
-# pyright: reportOptionalSubscript=false, reportOptionalMemberAccess=false
-
 import os
 
 from aiohttp import web

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from aiohttp_session import AbstractStorage, Session
 from aiohttp_session.redis_storage import RedisStorage as _RedisStorage
-from redis import VERSION as REDIS_VERSION  # pyright: ignore[reportUnknownVariableType]
-from redis.asyncio import Redis
+
+try:
+    from redis import VERSION as REDIS_VERSION  # pyright: ignore[reportUnknownVariableType]
+    from redis.asyncio import Redis
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(f'{error}: pip install "aiosess[redis]"', name=error.name) from error
 
 from aiosess.compat.keyed import KeyedRecords
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from aiosess.errors import SessionGone, SessionNotSent, StorageError
+from aiosess.errors import SessionGone, SessionNotSent, StorageError, StorageUnavailable
 from aiosess.events import Reason
 from aiosess.exchange.holding import Holding
 from aiosess.records.decide import (
@@ -46,10 +46,18 @@ class Acting(Holding):
     """Whether the handler saved the session itself."""
     outcome: Reason = Reason.UNCHANGED
     """What became of the session."""
+    handler_knows: bool = False
+    """Whether save() told the handler that the storage does not answer, and so lets it answer."""
 
     async def save(self) -> bool:
         """Write what was changed; False when the record is gone."""
-        return await self.alone(self._save, self._opened())
+        try:
+            is_kept = await self.alone(self._save, self._opened())
+        except StorageUnavailable:
+            self.handler_knows = True
+            raise
+        self.handler_knows = False
+        return is_kept
 
     async def _save(self, state: SessionState) -> bool:
         if not state.is_gone:
@@ -166,6 +174,13 @@ class Acting(Holding):
             self._say_why_withheld(state)
             self.outcome = Reason.WITHHELD
             return
+        if action is Action.CREATE and not self.transport.is_for_host(self.request, state):
+            self.manager.events.tell_first(
+                Reason.OUTSIDE_DOMAIN,
+                name=self.manager.options.name,
+                domain=state.cookie.domain,
+                host=self.request.url.host,
+            )
         if has_left and self.transport.is_told_of(action, state):
             raise SessionNotSent(
                 "the session changed when the headers had left, so that its cookie cannot be sent: "

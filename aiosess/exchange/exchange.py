@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from aiosess.errors import AiosessError, SessionNotSent, StorageUnavailable, UnserializableValue
+from aiosess.errors import (
+    AiosessError,
+    SessionError,
+    SessionNotSent,
+    StorageUnavailable,
+    UnserializableValue,
+)
 from aiosess.events import Reason
 from aiosess.exchange.acting import USE_SETUP, Acting
 from aiosess.exchange.keys import hand_out
@@ -44,12 +50,12 @@ class Exchange(Acting):
     """Whose middleware is still to come: one in front of it asked for the session already."""
     _is_watched: bool = False
 
-    def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
-        """Return, once awaited, the session, loaded the first time; ``None``: there can be none."""
+    def open(self, request: web.Request, *, required: bool = True) -> Coroutine[Any, Any, Any]:
+        """Return, once awaited, the session; see ``Holding``."""
         if self.stage is Commit.NEVER:
             # The handler failed; what a middleware outside of ours does from here on counts.
             self.stage = moved(self.stage, Commit.PENDING)
-        return super().open(request)
+        return super().open(request, required=required)
 
     def session_of(self, state: SessionState) -> Session:
         """Return what is handed out of *state*."""
@@ -165,7 +171,9 @@ class Exchange(Acting):
                 rules = rules.again() if self.stage is Commit.DONE else rules
                 await self.alone(self._settle, rules, has_left=has_left)
         except StorageUnavailable as error:
-            self.manager.outage.meet(error, has_left=has_left)
+            if not self.handler_knows:
+                self.manager.outage.refuse(error, has_left=has_left)
+            self.manager.events.tell(Reason.WITHOUT_SESSION, error=error)
         if has_left:
             self._check_told()
         else:
@@ -198,6 +206,11 @@ class Exchange(Acting):
         requests = [request for each in self.handed if (request := each()) is not None]
         return all(is_of(request.get(SESSION), state) for request in requests)
 
+    def _stranger(self) -> object:
+        """Return what somebody put into a request in the place of its session; ``None``: none."""
+        held = [request.get(SESSION) for each in self.handed if (request := each()) is not None]
+        return next((each for each in held if not isinstance(each, Session | None)), None)
+
     async def _settle(self, rules: Rules, *, has_left: bool) -> None:
         """Decide and act, while no other task of the request has its turn."""
         self.stage = moved(self.stage, Commit.BEGUN)
@@ -206,6 +219,13 @@ class Exchange(Acting):
             state.beyond_data()
             if self._is_held(state):
                 await self._act(state, rules, has_left=has_left)
+            elif self._stranger() is not None:
+                state.rollback()
+                raise SessionError(
+                    f"request[SESSION] was set to a {type(self._stranger()).__name__}, which is "
+                    "not kept: to put other data in, take session = await get_session(request), "
+                    "then session.clear() and session.update(...)"
+                )
             elif self.manager.options.unset == "destroy":
                 state.intent = Intent.DESTROY
                 await self._act(state, rules, has_left=has_left)

@@ -81,7 +81,6 @@ class Shortcuts:
             and cookie.path == "/"
             and cookie.expires is None
             and options.absolute_timeout is None
-            and options.unset == "keep"
             and not options.plan.rules.acts_on_reads
             and options.renew_every is None
         )
@@ -90,8 +89,8 @@ class Shortcuts:
 class FastExchange(Exchange):
     """An exchange that knows the shortest way for a session of which only data are used."""
 
-    def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
-        """Return, once awaited, the session, loaded the first time; ``None``: there can be none."""
+    def open(self, request: web.Request, *, required: bool = True) -> Coroutine[Any, Any, Any]:
+        """Return, once awaited, the session; see ``Holding``."""
         if (
             self.opening is _UNASKED
             and self.stage is _PENDING
@@ -99,19 +98,19 @@ class FastExchange(Exchange):
             and self._request() is request
         ):
             self.opening = _ASKED
-            return self._open_fast(request)
-        return super().open(request)
+            return self._open_fast(request, required=required)
+        return super().open(request, required=required)
 
-    async def _open_fast(self, request: web.Request) -> Session | None:
+    async def _open_fast(self, request: web.Request, *, required: bool) -> Session | None:
         short = self.manager.shortcuts
         # Most requests bring one such cookie, not for the first time.
         before, _, after = request.headers.get(_COOKIE, "").partition(short.cookie_starts)
         signed = short.verified.get(after.partition(";")[0])
         if signed is None or (before and not before.endswith("; ")):
-            return await self._open(request)
+            return await self._open(request, required=required)
         session_id = signed.session_id
         if short.is_touching and short.is_touch_due(session_id):
-            return await self._open(request)
+            return await self._open(request, required=required)
         proxy = short.proxy
         # In the first case, what request.secure asks.
         self.is_secure = is_tls = (
@@ -122,8 +121,7 @@ class FastExchange(Exchange):
         self.is_busy = True
         try:
             stored = await short.load(session_id)
-            found = None if stored is None else usual(stored[0], cookie.head)
-            if stored is not None and found is not None:
+            if stored is not None and (found := usual(stored[0], cookie.head)) is not None:
                 state = SessionState(
                     session_id,
                     SessionCookie(cookie),
@@ -134,11 +132,12 @@ class FastExchange(Exchange):
                     authenticated_at=found[2],
                 )
             else:
-                state = await self._unusual(session_id, stored, cookie)
+                state = await self._unusual(request, session_id, stored, cookie)
             self.state = state
             self.opening = _OPEN
         except StorageUnavailable as error:
-            self.manager.outage.meet(error)
+            self.arrival = Reason.UNAVAILABLE
+            self.do_without(error, required=required)
             self.opening = _OPEN
             return None
         finally:
@@ -151,11 +150,13 @@ class FastExchange(Exchange):
         return session
 
     async def _unusual(
-        self, session_id: str, stored: Stored | None, cookie: CookieOptions
+        self, request: web.Request, session_id: str, stored: Stored | None, cookie: CookieOptions
     ) -> SessionState:
-        """Return the session to which *stored* leads, or a new one."""
+        """Return the session to which *stored* leads, else that of another cookie, or a new one."""
         found = await self.manager.shortcuts.repository.read(session_id, stored, cookie)
-        self.arrival = self._arrival(self.request, found)
+        if not isinstance(found, SessionState):
+            found = await self._first_kept(request, cookie, but=self.came, refused=found)
+        self.arrival = self._arrival(request, found)
         state = await self._or_fresh(found, cookie)
         state.only_data = not (
             state.is_new or state.standing is not _LIVE or state.must_be_written or state.cookie.own
@@ -180,18 +181,15 @@ class FastExchange(Exchange):
             or response.prepared
         ):
             return self.commit(response)
+        try:
+            # TypeError where the request is gone.
+            if self._request()[SESSION] is not session:  # type: ignore[index] # pyright: ignore[reportOptionalSubscript]
+                return self.commit(response)
+        except (KeyError, TypeError):
+            return self.commit(response)
         short = self.manager.shortcuts
         if state.originals:
-            request = self._request()
-            try:
-                is_held = request is not None and request[SESSION] is session
-            except KeyError:
-                is_held = False
-            if (
-                is_held
-                and len(self.handed) == 1
-                and state.originals.keys().isdisjoint(short.renew_on)
-            ):
+            if len(self.handed) == 1 and state.originals.keys().isdisjoint(short.renew_on):
                 return self._keep_data(state, response)
             return self.commit(response)
         if short.is_touch_due(state.session_id):
@@ -243,7 +241,7 @@ class FastExchange(Exchange):
             state.past = _CONCLUDED
         if not is_kept:
             self._drop_changes()
-        elif changed and self.stage is _DONE and state.cookie.base.max_age is not None:
+        elif changed and state.cookie.base.max_age is not None:
             self.due = _SEND if state.standing is _LIVE else _LEAVE
         if self.due is not _LEAVE:
             self._tell(response)
@@ -281,8 +279,7 @@ class FastExchange(Exchange):
                 self.manager.shortcuts.repository.writing.doubt(state, payload)
             raise error
         except StorageUnavailable as outage:
-            self.manager.outage.meet(outage)
-            return True
+            self.manager.outage.refuse(outage)
         except asyncio.CancelledError:
             self.manager.finish(self._finish(response, has_left=False))
             raise

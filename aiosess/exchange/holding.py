@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import ref
 
 from aiohttp import web
@@ -49,6 +49,8 @@ class Holding(Turns):
     """The requests in which the session was put; where there are several, they are clones."""
     arrival: Reason = Reason.NOT_ASKED
     """How the session was opened."""
+    absent: StorageUnavailable | SessionError | None = None
+    """Why there is no session, where it is known that there can be none."""
     kept_alive: tuple[web.Request, ...] = ()
     """Those of them that the handler may not hold to the end, but may take the session out of."""
 
@@ -60,23 +62,35 @@ class Holding(Turns):
     def session_of(self, state: SessionState) -> Session:
         """Return what is handed out of *state*."""
 
-    def open(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
-        """Return, once awaited, the session, loaded the first time; ``None``: there can be none."""
+    def open(self, request: web.Request, *, required: bool = True) -> Coroutine[Any, Any, Any]:
+        """Return, once awaited, the session, loaded the first time.
+
+        Where there can be none, raise what the request gets if one is *required*, and return
+        ``None`` if not.
+        """
         if self.opening is Opening.UNASKED:
             self.opening = Opening.ASKED
-        return self._open(request)
+        return self._open(request, required=required)
 
-    async def _open(self, request: web.Request) -> Session | None:
+    async def _open(self, request: web.Request, *, required: bool) -> Session | None:
         self._request = ref(request)
         if self.opening is not Opening.OPEN:
-            await self.alone(self._read, request)
+            await self.alone(self._read, request, required=required)
         if self.state is None:
+            if required:
+                self._refuse()
             return None
         if not self.is_secure and self.transport.is_secure(request):
             await self._settle_cookie(request, self.state)
         return self._hand_out(request, self.state)
 
-    async def _read(self, request: web.Request) -> None:
+    def _refuse(self) -> NoReturn:
+        """Raise why there is no session."""
+        if isinstance(self.absent, StorageUnavailable):
+            self.manager.outage.refuse(self.absent)
+        raise self.absent or SessionError("this request has no session")
+
+    async def _read(self, request: web.Request, *, required: bool) -> None:
         if self.opening is Opening.OPEN:
             # Another task of this request was at it.
             return
@@ -84,20 +98,27 @@ class Holding(Turns):
             self.state = await self._loaded(request)
         except StorageUnavailable as error:
             self.arrival = Reason.UNAVAILABLE
-            self.manager.outage.meet(error)
+            self.do_without(error, required=required)
         # Where that raised, the next one who asks tries again.
         self.opening = moved(self.opening, Opening.OPEN)
 
+    def do_without(self, error: StorageUnavailable, *, required: bool) -> None:
+        """Take note that there is no session; raise where it is *required*, or none may go on."""
+        if required:
+            self.manager.outage.refuse(error)
+        self.manager.outage.go_without(error)
+        self.absent = error
+
     async def _loaded(self, request: web.Request) -> SessionState | None:
         """Return the session that came, or a new one; ``None`` where there can be none."""
-        transport, repository = self.transport, self.repository
+        transport = self.transport
         self.is_secure = transport.is_secure(request)
         cookie = await transport.attributes(request, is_secure=self.is_secure)
-        if cookie is None:
-            self.arrival = Reason.OUTSIDE_PATH
+        if not transport.is_sent(request, cookie):
+            self.arrival = Reason.PATH_DIFFERS
+            self._note_path(request.rel_url.raw_path, cookie.path)
             return None
-        self.came = came = transport.read(request)
-        found = None if came is None else await repository.load(came.session_id, cookie)
+        found = await self._first_kept(request, cookie)
         self.arrival = self._arrival(request, found)
         state = await self._or_fresh(found, cookie)
         self.session = self.session_of(state)
@@ -112,6 +133,43 @@ class Holding(Turns):
         if self.came is not None:
             return Reason.NO_RECORD if found is None else Reason.ID_REFUSED
         return Reason.BAD_SIGNATURE if self.transport.has_any(request) else Reason.NO_COOKIE
+
+    async def _first_kept(
+        self,
+        request: web.Request,
+        cookie: CookieOptions,
+        *,
+        but: SignedId | None = None,
+        refused: Leftover | None = None,
+    ) -> SessionState | Leftover | None:
+        """Return the session of the first id in *request* that has a record, and note what came.
+
+        An id without a record may have been planted, or be left from before. The id *but* is known
+        to lead to no session, and to be *refused* where that is given. Where no id leads to a
+        session, return what refused one of them.
+        """
+        self.came = but
+        passed = set[str]() if but is None else {but.session_id}
+        for each in self.transport.read(request):
+            if each.session_id in passed:
+                continue
+            passed.add(each.session_id)
+            self.came = self.came or each
+            found = await self.repository.load(each.session_id, cookie)
+            if isinstance(found, SessionState):
+                self.came = each
+                return found
+            refused = refused or found
+        return refused
+
+    def _note_path(self, path: str, cookie_path: str) -> None:
+        """Take note that there can be no session, since no browser sends its cookie along."""
+        self.absent = SessionError(
+            f"this request has no session: its path is {path!r}, which is not under "
+            f"{cookie_path!r}, the path of the cookie: widen CookieOptions(path=...), or ask by "
+            "find_session(), which returns None here"
+        )
+        self.manager.events.tell_first(Reason.OUTSIDE_PATH, path=path, cookie_path=cookie_path)
 
     async def _or_fresh(
         self, found: SessionState | Leftover | None, cookie: CookieOptions
@@ -133,9 +191,8 @@ class Holding(Turns):
         """Take the attributes for a connection that, says a clone of the request, is encrypted."""
         self.is_secure = True
         cookie = await self.transport.attributes(request, is_secure=True)
-        if cookie is not None:
-            state.beyond_data()
-            state.cookie.base = cookie
+        state.beyond_data()
+        state.cookie.base = cookie
 
     def _hand_out(self, request: web.Request, state: SessionState) -> Session:
         """Return the session, and let it be found in *request*, which may be a clone."""
@@ -163,11 +220,11 @@ class Holding(Turns):
 
     async def load_session(self, request: web.Request) -> Session:
         """Return the session; SessionError where there can be none."""
-        session = await self.open(request)
+        session: Session | None = await self.open(request, required=False)
         if session is None:
             raise SessionError(
                 "this request has no session: the storage does not answer, or the path is not "
-                "under the cookie's; aiosess.get_session() would return None"
+                "under the cookie's; aiosess.find_session() would return None"
             )
         return session
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from aiohttp import web
 from aiohttp_session import SESSION_KEY, STORAGE_KEY
@@ -16,8 +16,10 @@ __all__ = ["NO_SESSION", "NoSession", "hand_out", "silence"]
 class NoSession:
     """Stands in the place of an exchange where the route gets no session, and says so."""
 
-    async def open(self, _request: web.Request) -> None:
-        """Return ``None``."""
+    async def open(self, _request: web.Request, *, required: bool = True) -> Any:
+        """Return ``None``, or raise RuntimeError where a session is *required*."""
+        if required:
+            self._refuse()
 
     def let_go(self, _response: web.StreamResponse) -> bool:
         """Return True: the response can leave as it is."""
@@ -38,7 +40,10 @@ class NoSession:
         self._refuse()
 
     def _refuse(self) -> NoReturn:
-        raise RuntimeError("this route gets no session: see for_routes and exclude in the options")
+        raise RuntimeError(
+            "this route gets no session: see for_routes and exclude in the options, "
+            "or ask by find_session(), which returns None here"
+        )
 
 
 def hand_out(request: web.Request, session: Session) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
@@ -14,7 +15,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp_session import AbstractStorage
 
 from aiosess.errors import OptionsError
-from aiosess.events import Events
+from aiosess.events import Events, Reason
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.fast import FastExchange, Shortcuts
 from aiosess.exchange.keys import NoSession, silence
@@ -34,10 +35,20 @@ from aiosess.transports.base import Transport
 from aiosess.transports.cookie import CookieTransport
 from aiosess.transports.signing import Signer
 
+# In a cookie, a byte may take three; browsers keep 4,096 for name, value and attributes.
+_LONGEST_ID: Final = 1000
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 __all__ = ["EXCHANGE", "SessionManager", "lane_of"]
 
 EXCHANGE: Final = web.RequestKey[Exchange | NoSession]("aiosess.exchange")
 """Where a request keeps its exchange, which stands under aiohttp_session's key as well."""
+
+
+# Which options select a route, in the applications that have started.
+_CLAIMS: Final[WeakKeyDictionary[web.AbstractRoute, dict[str, SessionManager]]] = (
+    WeakKeyDictionary()
+)
 
 
 def lane_of(options: SessionOptions) -> type[Exchange]:
@@ -118,7 +129,34 @@ class SessionManager:
     def check_routes(self, app: web.Application) -> None:
         """Raise OptionsError for a route in the options that *app* does not have."""
         self.options.plan.routes.check(app)
+        if self.options.plan.routes.is_empty:
+            self.events.tell_first(Reason.NO_ROUTES)
         self._routes_checked = True
+
+    def claim_routes(self, app: web.Application) -> None:
+        """Raise OptionsError for a route of *app* that other options select as well."""
+        claims = {
+            (route, method): self
+            for route in app.router.routes()
+            for method in self.options.plan.routes.methods_of(route)
+        }
+        for claim in claims:
+            other = _CLAIMS.get(claim[0], {}).get(claim[1])
+            if other is not None and other.options is not self.options:
+                raise OptionsError(_twice(claim[0]))
+        for route, method in claims:
+            _CLAIMS.setdefault(route, {})[method] = self
+
+    def check_alone(self, other: SessionManager, request: web.Request) -> None:
+        """Raise OptionsError where the route of *request* has a session by *other* options too.
+
+        Where both were installed by ``setup``, that was looked at when they started.
+        """
+        if self.options is other.options or (self.is_told_of_headers and other.is_told_of_headers):
+            return
+        route = request.match_info.route
+        if self.options.plan.routes.methods_of(route) and self.selects(request):
+            raise OptionsError(_twice(route))
 
     def selects(self, request: web.Request) -> bool:
         """Return whether the route of *request* gets a session."""
@@ -150,6 +188,10 @@ class SessionManager:
             session_id = await session_id
         if not isinstance(session_id, str) or not session_id:
             raise OptionsError(f"genid returned {session_id!r}: it must return a str, not empty")
+        complaint = _complaint(session_id)
+        if complaint is not None:
+            # Not the id itself, which is secret.
+            raise OptionsError(f"genid returned a str {complaint}")
         return session_id
 
     def finish(self, act: Coroutine[Any, Any, None]) -> None:
@@ -162,9 +204,35 @@ class SessionManager:
         """Wait for what is under way, then close the storage's own connections."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+        for claims in _CLAIMS.values():
+            for method in [method for method, claimed in claims.items() if claimed is self]:
+                del claims[method]
         storage = self.options.storage
         if isinstance(storage, Closeable) and not isinstance(storage, AbstractStorage):
             await storage.close()
+
+
+def _twice(route: web.AbstractRoute) -> str:
+    where = route.resource.canonical if route.resource is not None else route.name
+    return (
+        f"{where!r} would get two sessions, by two SessionOptions: give one of them "
+        "for_routes=[...], or the outer one exclude=[...], or install the same options"
+    )
+
+
+def _complaint(session_id: str) -> str | None:
+    """Return why *session_id* cannot be one; ``None`` where it can."""
+    try:
+        size = len(session_id.encode())
+    except UnicodeEncodeError:
+        return "with a lone surrogate, which UTF-8 does not have: leave it out"
+    if size > _LONGEST_ID:
+        return f"of {size} bytes: {_LONGEST_ID} at the most, so that its cookie is sent and kept"
+    if _CONTROLS.search(session_id):
+        return (
+            "with a control character, which logs and back-ends may take for theirs: leave it out"
+        )
+    return None
 
 
 def _outage(options: SessionOptions, events: Events) -> OutagePolicy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from aiohttp import web
 
@@ -15,23 +15,16 @@ __all__ = ["GoOn", "OutagePolicy", "Refuse"]
 class OutagePolicy(Protocol):
     """Decides what becomes of a request whose storage does not answer."""
 
-    def meet(self, error: StorageUnavailable, *, has_left: bool = False) -> None:
-        """Return where the request goes on without its session, else raise what it gets.
+    def go_without(self, error: StorageUnavailable) -> None:
+        """Return where a handler that can do without a session may run, else refuse()."""
+        ...
+
+    def refuse(self, error: StorageUnavailable, *, has_left: bool = False) -> NoReturn:
+        """Raise what a request gets that needs its session, or whose session cannot be kept.
 
         *has_left*: it is too late for another answer, because the headers are out.
         """
         ...
-
-
-class GoOn:
-    """Lets the handler decide: there is no session, and no error."""
-
-    def __init__(self, events: Events) -> None:
-        self._events = events
-
-    def meet(self, error: StorageUnavailable, *, has_left: bool = False) -> None:  # noqa: ARG002
-        """Return: the request goes on without its session."""
-        self._events.tell(Reason.WITHOUT_SESSION, error=error)
 
 
 class Refuse:
@@ -40,9 +33,21 @@ class Refuse:
     def __init__(self, events: Events) -> None:
         self._events = events
 
-    def meet(self, error: StorageUnavailable, *, has_left: bool = False) -> None:
+    def go_without(self, error: StorageUnavailable) -> None:
+        """Raise HTTPInternalServerError: no handler runs without the session it was promised."""
+        self.refuse(error)
+
+    def refuse(self, error: StorageUnavailable, *, has_left: bool = False) -> NoReturn:
         """Raise HTTPInternalServerError, or *error* itself where the headers have left."""
         if has_left:
             raise error
         self._events.tell(Reason.REFUSED, error=error)
         raise web.HTTPInternalServerError(text="The session storage does not answer.") from error
+
+
+class GoOn(Refuse):
+    """Lets a handler decide that asks whether there is a session; refuses where one is needed."""
+
+    def go_without(self, error: StorageUnavailable) -> None:
+        """Return: there is no session, and no error."""
+        self._events.tell(Reason.WITHOUT_SESSION, error=error)

@@ -36,13 +36,17 @@ class BorrowedTransport:
         request: web.Request,  # noqa: ARG002
         *,
         is_secure: bool,  # noqa: ARG002
-    ) -> CookieOptions | None:
+    ) -> CookieOptions:
         """Return the attributes of the storage's cookie, the same for each request."""
         return self._storage.cookie
 
-    def read(self, _request: web.Request, /) -> SignedId | None:
-        """Return a name for whatever came: the storage reads its cookie itself."""
-        return _BY_REQUEST
+    def is_sent(self, request: web.Request, cookie: CookieOptions) -> bool:  # noqa: ARG002
+        """Return True: the storage looks for its cookie in each request."""
+        return True
+
+    def read(self, _request: web.Request, /) -> tuple[SignedId]:
+        """Give one name for whatever came: the storage reads its cookie itself."""
+        return (_BY_REQUEST,)
 
     def has_any(self, _request: web.Request, /) -> bool:
         """Return True: the storage alone knows."""
@@ -51,6 +55,10 @@ class BorrowedTransport:
     def withheld_because(self, _state: SessionState, /, *, is_secure: bool) -> Reason | None:  # noqa: ARG002
         """Return ``None``: the storage sends its cookie whatever becomes of it."""
         return None
+
+    def is_for_host(self, request: web.Request, state: SessionState) -> bool:  # noqa: ARG002
+        """Return True: the storage writes its cookie itself."""
+        return True
 
     def is_told_of(self, action: Action, state: SessionState, /) -> bool:
         """Ask whether *action* writes another cookie than the browser has."""

@@ -8,10 +8,15 @@ import math
 from functools import partial
 from typing import Any, Final, Self, cast
 
-from redis import exceptions
-from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+try:
+    from redis import Redis as BlockingRedis
+    from redis import RedisCluster as BlockingCluster
+    from redis import exceptions
+    from redis.asyncio import Redis, RedisCluster
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(f'{error}: pip install "aiosess[redis]"', name=error.name) from error
 
 from aiosess.clients.redis import ClientLine, RedisLine, line_of
 from aiosess.errors import Conflict, IdTaken, OptionsError
@@ -44,6 +49,8 @@ if left < 0 or left > tonumber(ARGV[1]) then return {kept, 0} end
 return {kept, redis.pcall('PEXPIRE', KEYS[1], ARGV[1])}
 """
 
+_SCHEMES: Final = ("redis", "rediss", "unix")
+
 _sha1: Final = partial(hashlib.sha1, usedforsecurity=False)
 _REPLACE_SHA: Final = _sha1(_REPLACE.encode()).hexdigest()
 _LOAD_AND_TOUCH_SHA: Final = _sha1(_LOAD_AND_TOUCH.encode()).hexdigest()
@@ -73,6 +80,11 @@ class RedisStorage(Closing):
                 f"client is of type {type(client).__name__}, which is no redis.asyncio client: "
                 "use RedisStorage.from_url('redis://...') to have one made"
             )
+        if isinstance(client, BlockingRedis | BlockingCluster):
+            raise OptionsError(
+                f"client is a {type(client).__module__}.{type(client).__name__}, which blocks the "
+                "event loop: take one of redis.asyncio"
+            )
         self._client: Any = client
         self._prefix = prefix
         self._owns_client = False
@@ -96,7 +108,11 @@ class RedisStorage(Closing):
             **client_options,
         }
         # redis-py does not say what **kwargs may hold.
-        client = Redis.from_url(url, **options)  # pyright: ignore[reportUnknownMemberType]
+        _check_url(url)
+        try:
+            client = Redis.from_url(url, **options)  # pyright: ignore[reportUnknownMemberType]
+        except ValueError as error:
+            raise OptionsError(f"the URL is none that redis-py takes: {error}") from None
         storage = cls(client, prefix=prefix, multiplex=multiplex)
         storage._owns_client = True
         return storage
@@ -173,6 +189,21 @@ class RedisStorage(Closing):
     async def delete(self, session_id: str) -> bool:
         """Remove the record (``DEL``); False when there was none."""
         return bool(await self._line.ask(("DEL", self._prefix + session_id), self._timeout))
+
+
+def _check_url(url: object) -> None:
+    """Raise OptionsError for what redis-py would take for another server, or not at all."""
+    # Nothing of it in the messages but the scheme: it may hold a password.
+    scheme, found, rest = url.partition("://") if isinstance(url, str) else ("", "", "")
+    if not found or scheme not in _SCHEMES:
+        given = f"has the scheme {scheme!r}" if found else "has no scheme"
+        raise OptionsError(
+            f"the URL {given}: it must begin with "
+            + " or ".join(repr(f"{each}://") for each in _SCHEMES)
+        )
+    database = rest.partition("?")[0].rpartition("/")[2] if "/" in rest else ""
+    if scheme != "unix" and database and not database.isdecimal():
+        raise OptionsError("the URL names a database that is no number: end it in /0, or another")
 
 
 def _as_bytes(answer: str | bytes | None) -> bytes | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from http.cookies import SimpleCookie
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from aiohttp import web
 from aiohttp.test_utils import TestClient, make_mocked_request
@@ -64,7 +64,11 @@ async def session_for(
 class _Raise:
     """Lets a test see that the storage does not answer."""
 
-    def meet(self, error: Exception, *, has_left: bool = False) -> None:  # noqa: ARG002
+    def go_without(self, error: Exception) -> None:
+        """Raise *error*."""
+        raise error
+
+    def refuse(self, error: Exception, *, has_left: bool = False) -> NoReturn:  # noqa: ARG002
         """Raise *error*."""
         raise error
 
@@ -83,14 +87,18 @@ class _Jar(CookieTransport):
         """Ask whether the test server speaks TLS."""
         return self.url.scheme == "https"
 
-    async def attributes(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
-        """Return the cookie's attributes; to the jar its path is of no importance."""
-        return await self.settled(request, is_secure=is_secure)
+    def is_sent(self, request: web.Request, cookie: CookieOptions) -> bool:  # noqa: ARG002
+        """Return True: to the jar the path of the cookie is of no importance."""
+        return True
 
-    def read(self, _request: web.Request, /) -> SignedId | None:
-        """Return the id in the jar's session cookie, if there is one and its signature holds."""
+    def read(self, _request: web.Request, /) -> Iterator[SignedId]:
+        """Give the ids in the jar's session cookies whose signatures hold."""
         values = [morsel.value for morsel in self._jar if morsel.key == self.name]
-        return self.signer.first_that_holds(values)
+        return self.signer.held(values)
+
+    def is_for_host(self, request: web.Request, state: SessionState) -> bool:  # noqa: ARG002
+        """Return True: the jar gets its cookie without a domain."""
+        return True
 
     def withheld_because(self, _state: SessionState, /, *, is_secure: bool) -> None:
         """Return ``None``: the jar takes a cookie without Secure."""

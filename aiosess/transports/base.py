@@ -33,15 +33,16 @@ class Transport(Protocol):
         """Ask whether the client's connection is encrypted."""
         ...
 
-    async def attributes(self, request: web.Request, *, is_secure: bool) -> CookieOptions | None:
-        """Return the cookie's attributes for this connection, each ``"auto"`` settled.
-
-        ``None`` where the client does not send the id along with requests to this path.
-        """
+    async def attributes(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
+        """Return the cookie's attributes for this connection, each ``"auto"`` settled."""
         ...
 
-    def read(self, request: web.Request, /) -> SignedId | None:
-        """Return the id that came with *request*; ``None`` where there is none that can be used."""
+    def is_sent(self, request: web.Request, cookie: CookieOptions) -> bool:
+        """Ask whether clients send the id along with requests to the path of *request*."""
+        ...
+
+    def read(self, request: web.Request, /) -> Iterable[SignedId]:
+        """Give the ids that came with *request* and can be used, one after another."""
         ...
 
     def has_any(self, request: web.Request, /) -> bool:
@@ -50,6 +51,10 @@ class Transport(Protocol):
 
     def withheld_because(self, state: SessionState, /, *, is_secure: bool) -> Reason | None:
         """Return why the client would refuse the id of *state*; ``None`` where it would not."""
+        ...
+
+    def is_for_host(self, request: web.Request, state: SessionState) -> bool:
+        """Ask whether clients take the id of *state* from the host of *request*."""
         ...
 
     def is_told_of(self, action: Action, state: SessionState, /) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import lru_cache
 from typing import Final, TypeAlias
 
 from aiohttp import hdrs, web
 
-from aiosess.attributes import CookieOptions, SessionCookie, check_name
+from aiosess.attributes import SECURE_PREFIXES, CookieOptions, SessionCookie, check_name
 from aiosess.errors import OptionsError
 from aiosess.events import Reason
 from aiosess.records.decide import Action, Reply
@@ -30,6 +30,9 @@ __all__ = [
     "keep_out_of_caches",
     "vary_by_cookie",
 ]
+
+# Browsers send less; each cookie header is read up to here, and all of them together.
+_MOST_COOKIES: Final = 65_536
 
 CookieFactory: TypeAlias = Callable[[web.Request], CookieOptions | Awaitable[CookieOptions]]
 
@@ -54,7 +57,7 @@ class CookieTransport:
         self.proxy = proxy
         self._given = given
         self._clock = clock
-        self._has_secure_name = name.lower().startswith(("__host-", "__secure-"))
+        self._has_secure_name = name.lower().startswith(SECURE_PREFIXES)
         self.resolved: tuple[CookieOptions, CookieOptions] | None = None
         """The attributes without TLS and with, where they are the same for all requests."""
         if isinstance(given, CookieOptions):
@@ -64,34 +67,38 @@ class CookieTransport:
         """Ask whether the browser's connection is encrypted."""
         return is_secure(request, proxy=self.proxy)
 
-    async def attributes(self, request: web.Request, *, is_secure: bool) -> CookieOptions | None:
+    async def attributes(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
         """Return the cookie's attributes for this connection, each ``"auto"`` settled.
 
-        ``None`` where the path of *request* is not under the cookie's. Raise OptionsError where
-        the application's function returns what cannot be this cookie.
+        Raise OptionsError where the application's function returns what cannot be this cookie.
         """
-        cookie = await self.settled(request, is_secure=is_secure)
-        return cookie if is_under(request.rel_url.raw_path, cookie.path) else None
-
-    async def settled(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
-        """Return the cookie's attributes for this connection, whatever the path of *request*."""
         if self.resolved is not None:
             return self.resolved[is_secure]
         return await self._asked(request, is_secure=is_secure)
 
-    def read(self, request: web.Request, /) -> SignedId | None:
-        """Return the id in the first cookie of our name whose signature holds."""
-        return self.signer.first_that_holds(cookie_values(request, self.name))
+    def is_sent(self, request: web.Request, cookie: CookieOptions) -> bool:
+        """Ask whether the path of *request* is under the cookie's."""
+        return is_under(request.rel_url.raw_path, cookie.path)
+
+    def read(self, request: web.Request, /) -> Iterator[SignedId]:
+        """Give the id in each cookie of our name whose signature holds."""
+        return self.signer.held(cookie_values(request, self.name))
 
     def has_any(self, request: web.Request, /) -> bool:
         """Ask whether a cookie of our name came with *request*."""
-        return bool(cookie_values(request, self.name))
+        return any(True for _ in cookie_values(request, self.name))
 
     def withheld_because(self, state: SessionState, /, *, is_secure: bool) -> Reason | None:
         """Return why a browser would refuse the cookie; ``None`` where it would not."""
         if not state.cookie.secure:
             return Reason.SECURE_NAME_WITHHELD if self._has_secure_name else None
         return None if is_secure else Reason.SECURE_COOKIE_WITHHELD
+
+    def is_for_host(self, request: web.Request, state: SessionState) -> bool:
+        """Ask whether the host of *request* is the domain of the cookie, or below it."""
+        domain = (state.cookie.domain or "").lower().lstrip(".")
+        host = (request.url.host or "").lower()
+        return not domain or host == domain or host.endswith(f".{domain}")
 
     def is_told_of(self, action: Action, _state: SessionState, /) -> bool:
         """Ask whether *action* gives the session an id that the browser does not have."""
@@ -134,24 +141,31 @@ class CookieTransport:
         return cookie.resolve(is_secure=is_secure)
 
 
-def cookie_values(request: web.Request, name: str) -> list[str]:
-    """Return the values of all cookies called *name*, in the order in which they were sent.
+def cookie_values(request: web.Request, name: str) -> Iterator[str]:
+    """Give the values of all cookies called *name*, in the order in which they were sent.
 
-    Not by way of ``request.cookies``, which keeps the last of a name only: a cookie that was
-    planted from a sibling domain would push ours aside. It would parse all others as well.
+    Only the first 64 kB of cookie headers are looked at, each character of them a fixed number of
+    times, so that nobody holds the loop by planting cookies. Not by way of ``request.cookies``,
+    which keeps the last of a name only: a cookie from a sibling domain would push ours aside.
     """
-    values: list[str] = []
-    start = name + "="
+    room = _MOST_COOKIES
     for header in request.headers.getall(hdrs.COOKIE, ()):
-        before, found, after = header.partition(start)
-        while found:
-            value, _, after = after.partition(";")
-            # Not the end of a longer name, nor a part of another cookie's value.
-            before = before.rstrip()
-            if not before or before[-1] == ";":
-                values.append(value.strip(' \t"'))
-            before, found, after = after.partition(start)
-    return values
+        yield from _values_in(header[:room], name + "=")
+        room -= len(header)
+        if room <= 0:
+            return
+
+
+def _values_in(header: str, start: str) -> Iterator[str]:
+    done = 0
+    while (at := header.find(start, done)) >= 0:
+        end = header.find(";", at)
+        end = len(header) if end < 0 else end
+        # Not the end of a longer name, nor a part of another cookie's value.
+        first = max(header.rfind(";", done, at) + 1, done)
+        if not header[first:at].strip():
+            yield header[at + len(start) : end].strip(' \t"')
+        done = end + 1
 
 
 def is_secure(request: web.Request, *, proxy: bool | None) -> bool:
@@ -167,7 +181,8 @@ def is_secure(request: web.Request, *, proxy: bool | None) -> bool:
     if not proxy:
         return False
     first = request.headers.get(hdrs.X_FORWARDED_PROTO, "").partition(",")[0]
-    return first.strip().lower() == "https"
+    # A proxy may tell of a WebSocket by its own scheme, as Traefik does.
+    return first.strip().lower() in {"https", "wss"}
 
 
 def is_under(path: str, cookie_path: str) -> bool:
@@ -193,11 +208,12 @@ def clearing_line(name: str, cookie: SessionCookie) -> str:
 
 
 def keep_out_of_caches(response: web.StreamResponse) -> None:
-    """Let no cache keep the ``Set-Cookie`` header, unless the handler has told caches what to do.
+    """Keep ``Set-Cookie`` out of caches, unless the handler has told them what to do.
 
-    RFC 9111, section 5.2.2.4: a cache may keep the response, but not this header.
+    RFC 9111, section 5.2.2.4: a cache that does not know the form with a field name may take it
+    for ``no-cache`` alone, or pass it by. ``private`` keeps it out of those that are shared.
     """
-    response.headers.setdefault(hdrs.CACHE_CONTROL, 'no-cache="Set-Cookie"')
+    response.headers.setdefault(hdrs.CACHE_CONTROL, 'private, no-cache="Set-Cookie"')
 
 
 def vary_by_cookie(response: web.StreamResponse) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 from urllib.parse import quote, unquote
 
@@ -65,16 +65,15 @@ class Signer:
                 return SignedId(session_id, is_current=index == 0)
         return None
 
-    def first_that_holds(self, values: Iterable[str]) -> SignedId | None:
-        """Return the id in the first of *values* whose signature holds.
+    def held(self, values: Iterable[str]) -> Iterator[SignedId]:
+        """Give the id in each of *values* whose signature holds, checked when it is asked for.
 
         Signatures that held are remembered, for some thousand cookies.
         """
         for value in values:
             signed = self.verified.get(value) or self._verify(value)
             if signed is not None:
-                return signed
-        return None
+                yield signed
 
     def _verify(self, value: str) -> SignedId | None:
         signed = self.unsign(value)

@@ -164,11 +164,11 @@ async def test_a_route_without_sessions_says_so_to_aiohttp_session(connect: Conn
     assert response.status == 200
 
 
-async def test_without_its_storage_aiohttp_session_raises_where_we_return_none(
+async def test_without_its_storage_aiohttp_session_raises_where_find_session_is_none(
     connect: Connect, faulty: FaultyStorage
 ) -> None:
     async def ask(request: web.Request) -> web.Response:
-        assert await aiosess.get_session(request) is None
+        assert await aiosess.find_session(request) is None
         with pytest.raises(aiosess.SessionError, match="the storage does not answer"):
             await aiohttp_session.get_session(request)
         return web.Response()

@@ -105,7 +105,6 @@ def code(
 
 async def show(request: web.Request) -> web.Response:
     session = await get_session(request)
-    assert session is not None
     return web.json_response([session.new, dict(session)])
 
 

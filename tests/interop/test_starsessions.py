@@ -37,7 +37,6 @@ async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
 
 async def show(request: web.Request) -> web.Response:
     session = await get_session(request)
-    assert session is not None
     return web.json_response([session.new, dict(session)])
 
 
@@ -47,7 +46,6 @@ async def see_other(request: web.Request) -> web.Response:
 
 async def log_out(request: web.Request) -> web.Response:
     session = await get_session(request)
-    assert session is not None
     await session.destroy()
     return web.Response()
 

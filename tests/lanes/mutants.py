@@ -85,8 +85,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "that the storage may not answer a read",
-        "            self.manager.outage.meet(error)\n            self.opening = _OPEN",
-        "            self.opening = _OPEN",
+        "            self.do_without(error, required=required)\n",
+        "            self.absent = error\n",
+    ),
+    Mutant(
+        "that another cookie may lead to a record where the first does not",
+        "            found = await self._first_kept(request, cookie, but=self.came, refused=found)\n",
+        "            pass\n",
     ),
     # End.
     Mutant(
@@ -96,13 +101,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "that somebody may have taken the session out of the request",
-        "                is_held = request is not None and request[SESSION] is session",
-        "                is_held = True",
+        "if self._request()[SESSION] is not session:",
+        "if self._request() is None:",
         first=860,
     ),
     Mutant(
         "to renew the id at a login",
-        "                and state.originals.keys().isdisjoint(short.renew_on)\n",
+        " and state.originals.keys().isdisjoint(short.renew_on)",
         "",
     ),
     Mutant(
@@ -121,8 +126,8 @@ MUTANTS: Final = (
     # Keep the data.
     Mutant(
         "that most cookies are not sent again",
-        "elif changed and self.stage is _DONE and state.cookie.base.max_age is not None:",
-        "elif changed and self.stage is _DONE:",
+        "elif changed and state.cookie.base.max_age is not None:",
+        "elif changed:",
     ),
     Mutant(
         "that a cookie with an end is sent again",
@@ -159,8 +164,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "to answer an outage as the options say",
-        "            self.manager.outage.meet(outage)\n",
-        "            _ = outage\n",
+        "            self.manager.outage.refuse(outage)\n",
+        "            return outage is not None\n",
     ),
     Mutant(
         "to let go of the session",
@@ -209,12 +214,6 @@ MUTANTS: Final = (
         "            and options.absolute_timeout is None\n",
         "",
         first=2283,
-    ),
-    Mutant(
-        "that unset may mean to destroy",
-        '            and options.unset == "keep"\n',
-        "",
-        first=845,
     ),
     Mutant(
         "that options may ask for more where a session was only read",

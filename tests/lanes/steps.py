@@ -12,7 +12,7 @@ import aiohttp_session
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
-from aiosess import SESSION, Session, get_session
+from aiosess import SESSION, Session, find_session, get_session
 from aiosess.testing import FakeClock
 from tests.lanes.backend import Backend, Records
 from tests.lanes.cases import VERBS
@@ -74,7 +74,9 @@ class Scene:
         """Return the session, asked for once. Raise LookupError where there is none."""
         if self._session is None:
             request = self.request
-            self.hold(request.get(SESSION) if self._finds else await get_session(request))
+            # Both ways to ask; where there is none, only one of them is an error.
+            ask = get_session if self.who == "handler" else find_session
+            self.hold(request.get(SESSION) if self._finds else await ask(request))
         if self._session is None:
             raise LookupError("no session")
         return self._session

@@ -19,6 +19,13 @@ parity(
     differs="a browser without a cookie has one: nothing is asked of the storage before there is "
     "something to save",
 )(nestjs.test_n3_differs_a_request_without_a_cookie_has_a_session_all_the_same)
+parity("N3")(nestjs.test_n3_where_a_handler_needs_its_session_the_outage_is_a_500)
+parity(
+    "N3",
+    differs="reading gives no session and no error: `find_session` is `None` and the handler "
+    "decides, while `get_session` answers 500 for it; a save that fails is a 500, because a change "
+    "that was not kept is not answered as if it were",
+)(nestjs.test_n3_differs_a_save_that_fails_is_a_500)
 parity("N4")(nestjs.test_n4_with_retries_0_the_handler_is_not_called_while_the_storage_is_away)
 parity(
     "N4",

@@ -40,8 +40,8 @@ from tests.parity.marks import parity
 
 @parity(
     "S5",
-    differs="all are looked at, and the first whose signature holds is used, so that a cookie "
-    "planted from a sibling domain locks nobody out",
+    differs="all are looked at, and the first whose signature holds and whose record is there is "
+    "used, so that a cookie planted from a sibling domain locks nobody out",
 )
 async def test_a_planted_cookie_does_not_push_ours_aside(serve: Serve) -> None:
     client = await serve(count)
@@ -63,12 +63,12 @@ async def regenerate(request: web.Request) -> web.Response:
 
 @parity(
     "S6",
-    differs="the request fails before its headers leave (or goes on without a new cookie, where "
-    "`retries` is not set): nobody is logged in while the old id is still good",
+    differs="the request fails before its headers leave: nobody is logged in while the old id is "
+    "still good",
 )
-@pytest.mark.parametrize(("retries", "status"), [(0, 500), (None, 200)])
+@pytest.mark.parametrize("retries", [0, None])
 async def test_a_login_whose_old_record_cannot_be_deleted_does_not_happen(
-    serve: Serve, watched: FaultyStorage, storage: Storage, retries: int | None, status: int
+    serve: Serve, watched: FaultyStorage, storage: Storage, retries: int | None
 ) -> None:
     client = await serve(regenerate, retries=retries)
     first = await client.get("/")
@@ -76,7 +76,7 @@ async def test_a_login_whose_old_record_cannot_be_deleted_does_not_happen(
 
     second = await client.get("/login")
 
-    assert (second.status, sent_cookie(second)) == (status, None)
+    assert (second.status, sent_cookie(second)) == (500, None)
     assert (await record_of(storage, id_in(first)))["page"] == "/"
 
 
@@ -110,7 +110,7 @@ async def test_an_unchanged_session_lives_on_in_the_storage_but_its_cookie_is_no
 @parity(
     "S9",
     differs="it is settled for each request, so that a session that began over plain HTTP gets a "
-    "secure cookie once it goes over TLS",
+    "secure cookie, and a new id, once it goes over TLS",
 )
 async def test_secure_auto_is_settled_for_each_request(serve: Serve) -> None:
     client = await serve(count, proxy=True, cookie=CookieOptions(secure="auto"), rolling=True)
@@ -118,7 +118,7 @@ async def test_secure_auto_is_settled_for_each_request(serve: Serve) -> None:
     first = await client.get("/")
     second = await client.get("/", headers=HTTPS)
 
-    assert id_in(first) == id_in(second)
+    assert id_in(first) != id_in(second)
     assert "secure" not in the_cookie(first).attributes
     assert "secure" in the_cookie(second).attributes
 

@@ -40,10 +40,7 @@ async def either(request: web.Request) -> aiohttp_session.Session:
 
 async def opened(request: web.Request) -> Session:
     """Return our session."""
-    session = await get_session(request)
-    if session is None:
-        raise web.HTTPServiceUnavailable
-    return session
+    return await get_session(request)
 
 
 async def put(request: web.Request) -> web.Response:

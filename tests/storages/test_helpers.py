@@ -33,21 +33,18 @@ Client: TypeAlias = TestClient[Any, Any]
 async def whole(request: web.Request) -> web.Response:
     """Answer with the whole session."""
     session = await get_session(request)
-    assert session is not None
     return web.json_response({"id": session.id, "new": session.new, "data": dict(session)})
 
 
 async def add(request: web.Request) -> web.Response:
     """Put the query into the session."""
     session = await get_session(request)
-    assert session is not None
     session.update(request.query)
     return web.json_response(session.id)
 
 
 async def log_out(request: web.Request) -> web.Response:
     session = await get_session(request)
-    assert session is not None
     await session.destroy()
     return web.Response()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import traceback
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import pytest
+from redis import Redis as BlockingRedis
 from redis.asyncio import ConnectionPool, Redis
 from redis.exceptions import ResponseError
 
@@ -566,3 +569,58 @@ async def test_a_url_is_no_client() -> None:
         RedisStorage("redis://:password@127.0.0.1")  # type: ignore[arg-type]
 
     assert "password" not in str(caught.value)
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("redis:/127.0.0.1", "has no scheme"),
+        ("127.0.0.1:6379", "has no scheme"),
+        ("http://127.0.0.1", "has the scheme 'http'"),
+        ("Redis+tls://127.0.0.1", "has the scheme 'Redis+tls'"),
+        ("redis://:hush@127.0.0.1/zero", "names a database that is no number"),
+        ("redis://127.0.0.1:port/0", "is none that redis-py takes"),
+        ("", "has no scheme"),
+        (None, "has no scheme"),
+    ],
+)
+def test_a_url_with_a_mistake_is_refused_when_built(url: Any, complaint: str) -> None:
+    with pytest.raises(OptionsError) as caught:
+        RedisStorage.from_url(url)
+
+    assert f"the URL {complaint}" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1",
+        "redis://127.0.0.1/",
+        "rediss://user:pass@localhost:6380/2?socket_timeout=1",
+        "unix:///run/redis.sock?db=1",
+    ],
+)
+def test_a_url_without_a_mistake_is_taken(url: str) -> None:
+    assert isinstance(RedisStorage.from_url(url), RedisStorage)
+
+
+def test_a_client_that_blocks_is_refused_when_built() -> None:
+    client: Any = BlockingRedis()
+
+    with pytest.raises(OptionsError, match=r"blocks the event loop: take one of redis\.asyncio"):
+        RedisStorage(client)
+
+
+@pytest.mark.parametrize("module", ["aiosess.storages.redis", "aiosess.compat.redis_storage"])
+def test_without_redis_py_the_error_says_what_to_install(module: str) -> None:
+    program = f"import sys; sys.modules['redis'] = None; import {module}"
+
+    finished = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+
+    assert 'pip install "aiosess[redis]"' in finished.stderr.splitlines()[-1]

@@ -26,6 +26,7 @@ from aiosess import (
     StorageUnavailable,
     Stored,
     Version,
+    find_session,
     get_session,
     session_middleware,
     setup,
@@ -42,8 +43,9 @@ REDIS = web.AppKey("REDIS", Redis)
 
 
 async def handler(request: web.Request) -> web.Response:
-    assert_type(await get_session(request), Session | None)
-    session = assert_type(request[SESSION], Session)
+    session = assert_type(await get_session(request), Session)
+    assert_type(await find_session(request), Session | None)
+    assert_type(request[SESSION], Session)
     theirs: aiohttp_session.Session = session
     assert_type(theirs.new, bool)
     assert_type(session.id, str)

@@ -311,6 +311,10 @@ def test_what_cannot_be_a_cookies_name_is_refused(name: object) -> None:
         ("__Host-sid", {"secure": False}, "needs a secure cookie: CookieOptions(secure=True)"),
         ("__host-sid", {"path": "/shop"}, "cannot have path='/shop': it must be '/'"),
         ("__Secure-sid", {"secure": False}, "needs a secure cookie: CookieOptions(secure=True)"),
+        ("__Http-sid", {"secure": False}, "needs a secure cookie: CookieOptions(secure=True)"),
+        ("__Http-sid", {"httponly": False}, "needs CookieOptions(httponly=True), the default"),
+        ("__Host-Http-sid", {"path": "/shop"}, "cannot have path='/shop': it must be '/'"),
+        ("__host-http-sid", {"httponly": False}, "needs CookieOptions(httponly=True), the default"),
     ],
 )
 def test_a_prefix_that_browsers_check_is_checked(
@@ -327,6 +331,9 @@ def test_a_prefix_that_browsers_check_is_checked(
     [
         ("__Host-sid", {"secure": True}),
         ("__Host-sid", {}),
+        ("__Host-sid", {"httponly": False}),
+        ("__Http-sid", {"domain": "example.org", "path": "/shop"}),
+        ("__Host-Http-sid", {}),
         ("__Secure-sid", {"secure": True, "domain": "example.org", "path": "/shop"}),
         ("connect.sid", {"secure": False, "path": "/shop"}),
     ],

@@ -6,6 +6,7 @@ import logging
 import random
 import ssl
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,7 +48,7 @@ def transport_of(signer: Signer, cookie: CookieOptions | None = None) -> CookieT
 
 
 def read(signer: Signer, request: web.Request) -> SignedId | None:
-    return transport_of(signer).read(request)
+    return next(iter(transport_of(signer).read(request)), None)
 
 
 # Signing
@@ -321,6 +322,10 @@ def test_signatures_are_remembered_in_bounded_memory(
         ("sid=a=b", ["a=b"]),
         ("other=sid=a", []),
         (";;; sid=a;;", ["a"]),
+        ("sid=sid=a; sid=b", ["sid=a", "b"]),
+        ("xsid=sid=a; sid=b", ["b"]),
+        ("a; sid=b", ["b"]),
+        ("a sid=b", []),
         ("$Version=1; sid=a; $Path=/", ["a"]),
     ],
     ids=ascii,
@@ -331,6 +336,82 @@ def test_the_values_of_a_name_are_read_in_order(header: str, values: list[str]) 
 
 def test_without_a_cookie_header_there_are_no_values() -> None:
     assert list(cookie_values(request_with(), "sid")) == []
+
+
+class Counted(str):
+    """A header that counts the characters at which somebody looks, and so do its parts."""
+
+    __slots__ = ()
+    looked = 0
+
+    def _count(self, part: str) -> Counted:
+        Counted.looked += len(part)
+        return Counted(part)
+
+    def __getitem__(self, key: Any) -> Counted:
+        return self._count(super().__getitem__(key))
+
+    def _span(self, at: int, start: int | None, end: int | None) -> int:
+        Counted.looked += (at if at >= 0 else len(self) if end is None else end) - (start or 0)
+        return at
+
+    def find(self, text: str, start: Any = None, end: Any = None) -> int:
+        return self._span(super().find(text, start, end), start, end)
+
+    def rfind(self, text: str, start: Any = None, end: Any = None) -> int:
+        Counted.looked += (len(self) if end is None else end) - (start or 0)
+        return super().rfind(text, start, end)
+
+    def partition(self, text: str) -> Any:
+        return tuple(self._count(part) for part in super().partition(text))
+
+    def split(self, *args: Any, **kwargs: Any) -> Any:
+        return [self._count(part) for part in super().split(*args, **kwargs)]
+
+    def strip(self, chars: str | None = None) -> Counted:
+        return self._count(super().strip(chars))
+
+    def lstrip(self, chars: str | None = None) -> Counted:
+        return self._count(super().lstrip(chars))
+
+    def rstrip(self, chars: str | None = None) -> Counted:
+        return self._count(super().rstrip(chars))
+
+
+def looked_at(*headers: str) -> int:
+    """Return at how many characters somebody looks who reads all cookies."""
+    sent = CIMultiDict([(hdrs.COOKIE, Counted(header)) for header in headers])
+    request: Any = SimpleNamespace(headers=sent)
+    Counted.looked = 0
+    [*cookie_values(request, "sid")]
+    return Counted.looked
+
+
+@pytest.mark.parametrize(
+    "planted", ["sid=a; ", "sid=", "xsid=a; ", "a=sid=b; ", ";", " sid= ;", "a", "sid=a"]
+)
+def test_the_work_for_a_header_grows_as_its_length(planted: str) -> None:
+    header = planted * (8_000 // len(planted))
+
+    work = looked_at(header * 4)
+
+    assert work <= 6 * len(header * 4)
+    assert work <= 4.1 * looked_at(header) + 100
+
+
+@pytest.mark.parametrize("size", [1_000, 8_000, 200_000])
+def test_no_more_than_64_kb_of_cookie_headers_are_looked_at(size: int) -> None:
+    header = "sid=a; " * (size // 7)
+
+    assert 0 < looked_at(*[header] * 150) <= 6 * 65_536
+
+
+def test_a_cookie_behind_many_planted_ones_is_found() -> None:
+    planted = "sid=planted; " * 4_900
+
+    *_, last = cookie_values(request_with(planted + "sid=ours"), "sid")
+
+    assert last == "ours"
 
 
 # Is the connection secure?
@@ -376,6 +457,9 @@ def request_over(*, tls: bool, forwarded: str | None = None) -> web.Request:
         (True, False, "http,https", False),
         (True, False, "", False),
         (True, False, "httpsx", False),
+        (True, False, "wss", True),
+        (True, False, "WSS, http", True),
+        (True, False, "ws", False),
     ],
 )
 def test_a_connection_is_secure_as_proxy_says(
@@ -488,7 +572,7 @@ class TestOtherHeaders:
 
         transport_of(signer).tell(response, reply, state_under("ann"), ())
 
-        assert response.headers[hdrs.CACHE_CONTROL] == 'no-cache="Set-Cookie"'
+        assert response.headers[hdrs.CACHE_CONTROL] == 'private, no-cache="Set-Cookie"'
 
     def test_what_the_handler_told_caches_stays(self, signer: Signer, reply: Reply) -> None:
         response = web.Response(headers={hdrs.CACHE_CONTROL: "no-store"})

@@ -70,8 +70,80 @@ def test_an_unknown_option_is_refused() -> None:
 
 
 def test_options_are_given_by_name() -> None:
-    with pytest.raises(TypeError, match="positional"):
+    with pytest.raises(TypeError, match=r"^SessionOptions takes names only: secret=\.\.\.$"):
         SessionOptions(SECRET)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("saveUninitialized", "save_uninitialized=..."),
+        ("save_unitialized", "save_uninitialized=..."),
+        ("forRoutes", "for_routes=..."),
+        ("retriesStrategy", "retries_strategy=..."),
+        ("store", "storage=..."),
+        ("ttl", "idle_timeout=..."),
+        ("maxAge", "cookie=CookieOptions(max_age=...), in seconds"),
+        ("max_age", "cookie=CookieOptions(max_age=...)"),
+        ("httpOnly", "cookie=CookieOptions(httponly=...)"),
+        ("secure", "cookie=CookieOptions(secure=...)"),
+    ],
+)
+def test_an_option_that_is_called_otherwise_elsewhere_is_told(given: str, meant: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        options(**{given: 1})
+
+    assert str(caught.value) == f"SessionOptions has no {given}: did you mean {meant}?"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("maxAge", "max_age=..., in seconds"),
+        ("httpOnly", "httponly=..."),
+        ("sameSite", "samesite=..."),
+        ("same_site", "samesite=..."),
+        ("patitioned", "partitioned=..."),
+    ],
+)
+def test_an_attribute_that_is_called_otherwise_elsewhere_is_told(given: str, meant: str) -> None:
+    wrong: dict[str, Any] = {given: 1}
+
+    with pytest.raises(TypeError) as caught:
+        CookieOptions(**wrong)
+
+    assert str(caught.value) == f"CookieOptions has no {given}: did you mean {meant}?"
+
+
+def test_a_name_like_no_other_is_told_without_a_guess() -> None:
+    with pytest.raises(TypeError, match=r"^SessionOptions has no xyzzy$"):
+        options(xyzzy=1)
+
+
+@pytest.mark.parametrize("returned", [None, "5", -1, float("nan")])
+def test_a_strategy_that_returns_no_duration_is_refused_when_built(returned: object) -> None:
+    with pytest.raises(OptionsError, match=r"^retries_strategy\(1\)="):
+        options(retries=1, retries_strategy=lambda _retry: returned)
+
+
+@pytest.mark.parametrize(
+    ("max_age", "is_told"), [(86_400_000, True), (401 * DAY, True), (400 * DAY, False)]
+)
+def test_a_max_age_that_seems_to_be_in_milliseconds_is_told(
+    caplog: pytest.LogCaptureFixture, max_age: float, *, is_told: bool
+) -> None:
+    options(cookie=CookieOptions(max_age=max_age))
+
+    assert ("are these milliseconds?" in caplog.text) is is_told
+
+
+def test_what_is_no_storage_is_named_by_its_type_alone() -> None:
+    class Client:
+        def __repr__(self) -> str:
+            return "a password"
+
+    with pytest.raises(OptionsError, match="storage=an object of Client is not a storage"):
+        options(storage=Client())
 
 
 # What is refused

@@ -420,3 +420,20 @@ def test_a_routes_method_is_written_large(method: str) -> None:
 
 def test_a_method_that_the_resource_takes_by_another_route_is_known(app: web.Application) -> None:
     RouteSelector([Route("any", method="PATCH")], []).check(app)
+
+
+@pytest.mark.parametrize(
+    ("method", "meant"), [("GTE", "GET"), ("psot", "POST"), ("DELTE", "DELETE")]
+)
+def test_a_method_that_http_does_not_have_is_refused(method: str, meant: str) -> None:
+    with pytest.raises(OptionsError) as caught:
+        Route("/cart", method=method)
+
+    assert str(caught.value) == (
+        f"Route(method={method!r}) is no method of HTTP: did you mean {meant!r}?"
+    )
+
+
+@pytest.mark.parametrize("method", ["get", "PROPFIND", "PURGE", "QUERY", "*"])
+def test_a_method_that_http_has_is_taken(method: str) -> None:
+    assert Route("/cart", method=method).method == method.upper()

@@ -13,6 +13,7 @@ from aiosess import (
     CookieOptions,
     SessionOptions,
     Storage,
+    find_session,
     get_session,
     session_middleware,
     setup,
@@ -21,7 +22,7 @@ from aiosess import (
 from aiosess.testing import FaultyStorage
 from tests.conftest import SECRET, MakeOptions
 from tests.web.conftest import Connect
-from tests.web.handlers import cookies_set, keep, kind, signed, views
+from tests.web.handlers import cookies_set, keep, kept, kind, signed, views
 
 
 @pytest.fixture
@@ -74,6 +75,32 @@ async def test_n3_the_session_is_absent_while_the_storage_is_away(
 
     assert response.status == 200
     assert await response.text() == "NoneType"
+
+
+async def test_n3_where_a_handler_needs_its_session_the_outage_is_a_500(
+    connect: Connect, faulty: FaultyStorage
+) -> None:
+    """In NestJS such a handler fails on ``undefined``, which is a 500 as well."""
+    client = await connect(views, storage=faulty, forgets=True)
+    faulty.fail()
+
+    response = await client.get("/views", headers=signed("apple"))
+
+    assert response.status == 500
+
+
+async def test_n3_differs_a_save_that_fails_is_a_500(
+    connect: Connect, storage: Storage, faulty: FaultyStorage
+) -> None:
+    """NestJS answers 200 and logs it: the headers may have left before the session is saved."""
+    await keep(storage, "apple", views=1)
+    client = await connect(views, storage=faulty, forgets=True)
+    faulty.fail(verbs=("replace",))
+
+    response = await client.get("/views", headers=signed("apple"))
+
+    assert response.status == 500
+    assert await kept(storage, "apple") == {"views": 1}
 
 
 async def test_n3_differs_a_request_without_a_cookie_has_a_session_all_the_same(
@@ -166,7 +193,7 @@ async def with_session(request: web.Request) -> web.Response:
 
 
 async def without_session(request: web.Request) -> web.Response:
-    if await get_session(request) is None:
+    if await find_session(request) is None:
         return web.json_response(1)
     return await views(request)
 
@@ -212,6 +239,8 @@ async def test_the_strategy_is_called_with_1_to_retries_and_there_is_one_try_mor
     client = await connect(
         kind, storage=faulty, retries=retries, retries_strategy=strategy, forgets=True
     )
+    # What it was tried with when the options were built.
+    asked.clear()
     faulty.fail()
 
     await client.get("/kind", headers=signed("apple"))

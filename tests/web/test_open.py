@@ -253,6 +253,81 @@ async def test_a_genid_that_returns_no_str_is_a_clear_error(
     assert f"genid returned {answer!r}" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        ("a\ud800b", "with a lone surrogate"),
+        ("a" * 1001, "of 1001 bytes: 1000 at the most"),
+        ("ä" * 501, "of 1002 bytes: 1000 at the most"),
+        ("a\nb", "with a control character"),
+        ("a\x7f", "with a control character"),
+        ("a\x85", "with a control character"),
+    ],
+    ids=["surrogate", "long", "long in bytes", "newline", "delete", "next line"],
+)
+async def test_a_genid_that_returns_what_cannot_be_an_id_is_answered_and_named(
+    connect: Connect, caplog: pytest.LogCaptureFixture, answer: str, complaint: str
+) -> None:
+    client = await connect(put, genid=lambda _request: answer)
+
+    response = await client.get("/put?fruit=apple")
+
+    assert response.status == 500
+    assert f"OptionsError: genid returned a str {complaint}" in caplog.text
+
+
+@pytest.mark.parametrize("answer", ["a" * 1000, "ä" * 500, "a b;,\u2028=🍏"], ids=ascii)
+async def test_any_other_id_serves(connect: Connect, answer: str) -> None:
+    client = await connect(views, genid=lambda _request: answer)
+
+    counts = [await (await client.get("/views")).json() for _ in range(2)]
+
+    assert counts == [1, 2]
+
+
+@pytest.mark.parametrize("planted", [1, 3, 40])
+async def test_cookies_whose_records_are_gone_do_not_push_ours_aside(
+    connect: Connect, faulty: FaultyStorage, storage: Storage, planted: int
+) -> None:
+    await keep(storage, "apple", views=1)
+    client = await connect(views, storage=faulty, touch_after=60, forgets=True)
+    gone = [signed(f"gone-{number}")["Cookie"] for number in range(planted)]
+    cookies = "; ".join([*gone, gone[0], signed("apple")["Cookie"]])
+    await client.get("/views", headers={"Cookie": gone[0]})
+    faulty.calls.clear()
+
+    responses = [await client.get("/views", headers={"Cookie": cookies}) for _ in range(2)]
+
+    assert [await response.json() for response in responses] == [2, 3]
+    assert [cookies_set(response) for response in responses] == [[], []]
+    assert faulty.calls.count("load") == 2 * (planted + 1)
+
+
+async def test_where_every_record_is_gone_a_new_session_begins(
+    connect: Connect, storage: Storage
+) -> None:
+    client = await connect(views, forgets=True)
+    cookies = "; ".join(signed(f"gone-{number}")["Cookie"] for number in range(3))
+
+    responses = [await client.get("/views", headers={"Cookie": cookies}) for _ in range(2)]
+
+    assert [await response.json() for response in responses] == [1, 1]
+    assert all("gone" not in cookies_set(response)[0] for response in responses)
+
+
+async def test_a_cookie_with_an_older_secret_behind_one_that_is_gone_is_signed_anew(
+    connect: Connect, storage: Storage
+) -> None:
+    await keep(storage, "apple", views=1)
+    client = await connect(views, secret=[SECRET, "an older secret"], forgets=True)
+    ours = signed("apple", "an older secret")["Cookie"]
+
+    response = await client.get("/views", headers={"Cookie": f"{signed('gone')['Cookie']}; {ours}"})
+
+    assert await response.json() == 2
+    assert cookies_set(response)[0].startswith(signed("apple")["Cookie"])
+
+
 async def test_an_expired_session_begins_anew_under_another_id(
     connect: Connect, until_expired: float
 ) -> None:

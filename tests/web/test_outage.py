@@ -19,6 +19,8 @@ from aiosess import (
     Storage,
     StorageError,
     StorageUnavailable,
+    find_session,
+    get_session,
     setup,
 )
 from aiosess.storages.redis import RedisStorage
@@ -54,6 +56,11 @@ class Strategy:
         self.asked.append(retry)
         self.was_asked.set()
         return self.seconds
+
+    def forget(self) -> None:
+        """Forget that it was asked, as once when the options are built."""
+        self.asked.clear()
+        self.was_asked.clear()
 
 
 # Loading.
@@ -141,6 +148,38 @@ async def test_with_retries_and_lazy_loading_get_session_itself_raises_the_500(
     assert await response.text() == "caught"
 
 
+async def test_without_retries_get_session_itself_raises_the_500(
+    connect: Connect, faulty: FaultyStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await connect(views, storage=faulty, forgets=True)
+    faulty.fail()
+
+    response = await client.get("/views", headers=signed("apple"))
+
+    assert response.status == 500
+    assert await response.text() == "The session storage does not answer."
+    assert faulty.calls == ["load"]
+    assert "the request is refused without its session" in caplog.text
+
+
+async def test_get_session_raises_where_find_session_found_none_and_asks_no_more(
+    connect: Connect, faulty: FaultyStorage
+) -> None:
+    async def both(request: web.Request) -> web.Response:
+        found = await find_session(request)
+        with pytest.raises(web.HTTPInternalServerError):
+            await get_session(request)
+        return web.Response(text=str(found))
+
+    client = await connect(both, storage=faulty, forgets=True)
+    faulty.fail()
+
+    response = await client.get("/both", headers=signed("apple"))
+
+    assert await response.text() == "None"
+    assert faulty.calls == ["load"]
+
+
 async def test_a_retry_that_succeeds_is_all_that_the_request_notices(
     connect: Connect, storage: Storage, faulty: FaultyStorage
 ) -> None:
@@ -159,6 +198,7 @@ async def test_the_strategy_is_asked_from_1_to_retries_and_never_before_the_firs
 ) -> None:
     strategy = Strategy()
     client = await connect(kind, storage=faulty, retries=3, retries_strategy=strategy, forgets=True)
+    strategy.forget()
     faulty.fail()
 
     await client.get("/kind", headers=signed("apple"))
@@ -172,6 +212,7 @@ async def test_the_strategy_is_not_asked_where_the_storage_answers(
     strategy = Strategy()
     await keep(storage, "apple")
     client = await connect(views, retries=3, retries_strategy=strategy, forgets=True)
+    strategy.forget()
 
     await client.get("/views", headers=signed("apple"))
 
@@ -181,6 +222,7 @@ async def test_the_strategy_is_not_asked_where_the_storage_answers(
 async def test_the_strategys_seconds_are_waited(connect: Connect, faulty: FaultyStorage) -> None:
     strategy = Strategy(0.1)
     client = await connect(kind, storage=faulty, retries=2, retries_strategy=strategy, forgets=True)
+    strategy.forget()
     faulty.fail()
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -190,18 +232,18 @@ async def test_the_strategys_seconds_are_waited(connect: Connect, faulty: Faulty
     assert 0.2 <= loop.time() - started < 5
 
 
-async def test_a_strategy_that_returns_no_seconds_is_a_clear_error(
+async def test_a_strategy_that_later_returns_no_seconds_is_a_clear_error(
     connect: Connect, faulty: FaultyStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = await connect(
-        kind, storage=faulty, retries=1, retries_strategy=lambda _retry: -1, forgets=True
+        kind, storage=faulty, retries=2, retries_strategy=lambda retry: 1 - retry, forgets=True
     )
     faulty.fail()
 
     response = await client.get("/kind", headers=signed("apple"))
 
     assert response.status == 500
-    assert f"{OptionsError.__name__}: retries_strategy(1)=-1" in caplog.text
+    assert f"{OptionsError.__name__}: retries_strategy(2)=-1" in caplog.text
 
 
 @pytest.mark.parametrize("retries", [None, 0, 2])
@@ -249,52 +291,85 @@ async def test_a_storage_that_hangs_is_given_up_after_the_timeout(
 
 
 @pytest.mark.parametrize("cookie", [CookieOptions(), CookieOptions(max_age=60)], ids=str)
-async def test_without_retries_a_new_session_that_cannot_be_saved_sets_no_cookie(
-    connect: Connect,
-    faulty: FaultyStorage,
-    caplog: pytest.LogCaptureFixture,
-    cookie: CookieOptions,
+@pytest.mark.parametrize("retries", [None, 0, 2])
+async def test_a_new_session_that_cannot_be_saved_is_a_500_without_a_cookie(
+    connect: Connect, faulty: FaultyStorage, retries: int | None, cookie: CookieOptions
 ) -> None:
-    client = await connect(put, storage=faulty, cookie=cookie)
-    faulty.fail()
-
-    response = await client.get("/put?n=1")
-
-    assert response.status == 200
-    assert cookies_set(response) == []
-    assert faulty.calls == ["create"]
-    assert "the request goes on without its session" in caplog.text
-
-
-@pytest.mark.parametrize("options", [{}, {"cookie": CookieOptions(max_age=60)}, {"rolling": True}])
-async def test_without_retries_a_known_session_that_cannot_be_saved_sets_no_cookie(
-    connect: Connect, storage: Storage, faulty: FaultyStorage, options: dict[str, Any]
-) -> None:
-    await keep(storage, "apple", n=0)
-    client = await connect(put, storage=faulty, forgets=True, **options)
-    faulty.fail(verbs=("replace", "touch"))
-
-    response = await client.get("/put?n=1", headers=signed("apple"))
-
-    assert response.status == 200
-    assert cookies_set(response) == []
-    assert await kept(storage, "apple") == {"n": 0}
-
-
-@pytest.mark.parametrize("retries", [0, 2])
-async def test_with_retries_a_session_that_cannot_be_saved_is_a_500(
-    connect: Connect, faulty: FaultyStorage, retries: int
-) -> None:
-    strategy = Strategy()
-    client = await connect(put, storage=faulty, retries=retries, retries_strategy=strategy)
+    client = await connect(put, storage=faulty, retries=retries, cookie=cookie)
     faulty.fail()
 
     response = await client.get("/put?n=1")
 
     assert response.status == 500
     assert cookies_set(response) == []
-    assert faulty.calls == ["create"] * (retries + 1)
-    assert strategy.asked == list(range(1, retries + 1))
+    assert faulty.calls == ["create"] * (1 + (retries or 0))
+
+
+@pytest.mark.parametrize("options", [{}, {"cookie": CookieOptions(max_age=60)}, {"rolling": True}])
+@pytest.mark.parametrize("retries", [None, 0])
+async def test_a_known_session_that_cannot_be_saved_is_a_500_without_a_cookie(
+    connect: Connect,
+    storage: Storage,
+    faulty: FaultyStorage,
+    retries: int | None,
+    options: dict[str, Any],
+) -> None:
+    await keep(storage, "apple", n=0)
+    client = await connect(put, storage=faulty, retries=retries, forgets=True, **options)
+    faulty.fail(verbs=("replace", "touch"))
+
+    response = await client.get("/put?n=1", headers=signed("apple"))
+
+    assert response.status == 500
+    assert cookies_set(response) == []
+    assert await kept(storage, "apple") == {"n": 0}
+
+
+@pytest.mark.parametrize("retries", [None, 0])
+async def test_a_handler_to_which_save_said_that_it_failed_gives_its_own_answer(
+    connect: Connect, storage: Storage, faulty: FaultyStorage, retries: int | None
+) -> None:
+    async def polite(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["n"] = 1
+        try:
+            await session.save()
+        except StorageUnavailable:
+            return web.Response(status=503, text="come back later")
+        return web.Response()
+
+    await keep(storage, "apple", n=0)
+    client = await connect(polite, storage=faulty, retries=retries, forgets=True)
+    faulty.fail(verbs=("replace",))
+
+    response = await client.get("/polite", headers=signed("apple"))
+
+    assert (response.status, await response.text()) == (503, "come back later")
+
+
+@pytest.mark.parametrize("retries", [None, 0])
+async def test_after_a_save_that_succeeded_a_later_one_that_fails_is_a_500_again(
+    connect: Connect, storage: Storage, faulty: FaultyStorage, retries: int | None
+) -> None:
+    async def thrice(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["n"] = 1
+        faulty.fail(verbs=("replace",))
+        with pytest.raises(StorageUnavailable):
+            await session.save()
+        faulty.recover()
+        await session.save()
+        session["n"] = 2
+        faulty.fail(verbs=("replace",))
+        return web.Response()
+
+    await keep(storage, "apple", n=0)
+    client = await connect(thrice, storage=faulty, retries=retries, forgets=True)
+
+    response = await client.get("/thrice", headers=signed("apple"))
+
+    assert response.status == 500
+    assert await kept(storage, "apple") == {"n": 1}
 
 
 async def test_with_retries_a_redirect_whose_session_cannot_be_saved_is_a_500(
@@ -401,6 +476,7 @@ async def waiting(
     setup(app, make_options(storage=faulty, retries=5, retries_strategy=strategy))
     app.router.add_get("/kind", kind)
     client = await aiohttp_client(app)
+    strategy.forget()
     faulty.fail()
     task = asyncio.create_task(client.get("/kind", headers=signed("apple")))
     await strategy.was_asked.wait()
@@ -491,7 +567,7 @@ async def test_a_stopped_redis_sets_no_cookie_for_a_new_session(
 
     response = await redis_client.get("/put?n=1")
 
-    assert response.status == 200
+    assert response.status == 500
     assert cookies_set(response) == []
 
 

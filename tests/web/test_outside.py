@@ -23,6 +23,7 @@ from aiosess import (
     CookieOptions,
     Session,
     Storage,
+    find_session,
     get_session,
     session_middleware,
     setup,
@@ -350,7 +351,7 @@ async def test_what_a_middleware_in_front_of_ours_opened_is_loaded_once(
         return web.Response()
 
     async def ask(request: web.Request) -> None:
-        seen.append(await get_session(request))
+        seen.append(await find_session(request))
 
     app = web.Application(middlewares=[before(ask, "/look")])
     setup(app, make_options())
@@ -399,7 +400,7 @@ async def test_on_a_route_that_gets_none_a_middleware_in_front_of_ours_gets_none
     seen: list[Session | None] = []
 
     async def ask(request: web.Request) -> None:
-        seen.append(await get_session(request))
+        seen.append(await find_session(request))
 
     client = await within(before(ask, "/leave_alone"), exclude=["/leave_alone"])
 

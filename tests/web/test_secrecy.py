@@ -147,9 +147,9 @@ async def with_a_wrong_signature(client: Client, _faulty: FaultyStorage) -> None
 
 
 SCENARIOS: dict[str, tuple[Scenario, str]] = {
-    "no answer": (without_an_answer, "goes on without its session"),
+    "no answer": (without_an_answer, "is refused without its session"),
     "an error": (with_an_error, "the back-end is odd"),
-    "a failed save": (with_a_saving_that_fails, "goes on without its session"),
+    "a failed save": (with_a_saving_that_fails, "is refused without its session"),
     "a crash": (with_a_handler_that_crashes, "a crash"),
     "an object": (with_what_cannot_be_kept, "session['n']['a'][1] is of type object"),
     "a taken id": (with_an_id_that_is_taken, "IdTaken"),

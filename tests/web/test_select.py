@@ -13,10 +13,13 @@ from pytest_aiohttp import AiohttpClient
 
 from aiosess import (
     SESSION,
+    CookieOptions,
     MemoryStorage,
     OptionsError,
     Route,
+    SessionError,
     SessionOptions,
+    find_session,
     get_session,
     session_middleware,
     setup,
@@ -24,7 +27,7 @@ from aiosess import (
 from aiosess.testing import FaultyStorage
 from tests.conftest import SECRET, MakeOptions
 from tests.web.conftest import Connect
-from tests.web.handlers import cookies_set, kind, session_of, signed, start, views
+from tests.web.handlers import cookies_set, kind, leave_alone, session_of, signed, start, views
 
 
 async def count(request: web.Request) -> web.Response:
@@ -43,7 +46,7 @@ class CountView(web.View):
 @web.middleware
 async def note_kind(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Tell in a header what a middleware inside sessions gets."""
-    session = await get_session(request)
+    session = await find_session(request)
     try:
         response = await handler(request)
     except web.HTTPException as error:
@@ -103,6 +106,58 @@ async def test_get_session_without_a_middleware_says_how_to_install_one(
     response = await client.get("/")
 
     assert "session_middleware(options)" in await response.text()
+
+
+@pytest.mark.parametrize("ask", [get_session, find_session])
+@pytest.mark.parametrize("stands", ["nowhere", "behind"])
+async def test_without_our_middleware_in_front_both_ways_to_ask_are_an_error_with_the_way_out(
+    make_options: MakeOptions, aiohttp_client: AiohttpClient, ask: Any, stands: str
+) -> None:
+    said: list[str] = []
+
+    @web.middleware
+    async def asks(request: web.Request, handler: Handler) -> web.StreamResponse:
+        with pytest.raises(RuntimeError) as error:
+            await ask(request)
+        said.append(str(error.value))
+        return await handler(request)
+
+    ours = [session_middleware(make_options())] if stands == "behind" else []
+    app = web.Application(middlewares=[asks, *ours])
+    app.router.add_get("/", leave_alone)
+    client = await aiohttp_client(app)
+
+    await client.get("/")
+
+    assert "installed, or it stands behind the middleware that asks" in said[0]
+    assert "setup(app, options)" in said[0]
+
+
+async def test_get_session_on_a_route_that_is_not_selected_names_the_ways_out(
+    connect: Connect,
+) -> None:
+    client = await connect(refusal, exclude=["refusal"])
+
+    text = await (await client.get("/refusal")).text()
+
+    assert "this route gets no session: see for_routes and exclude" in text
+    assert "find_session()" in text
+
+
+async def test_get_session_outside_the_cookies_path_names_the_path_and_the_ways_out(
+    connect: Connect,
+) -> None:
+    async def outside(request: web.Request) -> web.Response:
+        with pytest.raises(SessionError) as error:
+            await get_session(request)
+        return web.Response(text=str(error.value))
+
+    client = await connect(outside, cookie=CookieOptions(path="/shop"))
+
+    text = await (await client.get("/outside")).text()
+
+    assert "'/outside', which is not under '/shop', the path of the cookie" in text
+    assert "find_session()" in text
 
 
 @pytest.mark.parametrize(
@@ -317,21 +372,41 @@ async def test_parent_and_sub_application_may_each_have_a_session(
     assert list(inner.cookies) == ["admin_sid"]
 
 
-async def test_the_parents_session_wins_where_both_would_attach(
-    make_options: MakeOptions, aiohttp_client: AiohttpClient
+@pytest.mark.parametrize("place", ["beside", "below"])
+async def test_a_second_setup_with_other_options_for_the_same_route_stops_the_start(
+    make_options: MakeOptions, place: str
 ) -> None:
     app, admin = web.Application(), web.Application()
-    inner_storage = FaultyStorage()
     setup(app, make_options())
-    setup(admin, make_options(name="admin_sid", storage=inner_storage))
+    setup(app if place == "beside" else admin, make_options(name="admin_sid"))
+    app.router.add_get("/views", views)
     admin.router.add_get("/views", views)
     app.add_subapp("/admin", admin)
-    client = await aiohttp_client(app)
 
-    response = await client.get("/admin/views")
+    with pytest.raises(OptionsError, match=r"views' would get two sessions, .* exclude=\["):
+        await start(app)
 
-    assert list(response.cookies) == ["sid"]
-    assert inner_storage.calls == []
+
+async def test_the_same_options_for_an_application_and_one_below_it_are_harmless(
+    make_options: MakeOptions,
+) -> None:
+    app, admin = web.Application(), web.Application()
+    options = make_options()
+    setup(app, options)
+    setup(admin, options)
+    admin.router.add_get("/views", views)
+    app.add_subapp("/admin", admin)
+
+    await start(app)
+
+
+async def test_two_setups_may_share_a_route_by_its_methods(make_options: MakeOptions) -> None:
+    app = web.Application()
+    app.router.add_route("*", "/views", views)
+    setup(app, make_options(for_routes=[Route("/views", method="GET")]))
+    setup(app, make_options(for_routes=[Route("/views", method="POST")], name="other"))
+
+    await start(app)
 
 
 async def test_a_route_of_a_sub_application_can_be_named_on_the_parent(
@@ -354,11 +429,8 @@ async def test_a_route_of_a_sub_application_can_be_named_on_the_parent(
 async def test_of_a_middleware_that_is_installed_twice_the_inner_one_does_nothing(
     make_options: MakeOptions, aiohttp_client: AiohttpClient
 ) -> None:
-    inner_storage = FaultyStorage()
-    inner = make_options(storage=inner_storage)
-    app = web.Application(
-        middlewares=[session_middleware(make_options()), session_middleware(inner)]
-    )
+    options = make_options()
+    app = web.Application(middlewares=[session_middleware(options), session_middleware(options)])
     app.router.add_get("/views", views)
     client = await aiohttp_client(app)
 
@@ -367,7 +439,41 @@ async def test_of_a_middleware_that_is_installed_twice_the_inner_one_does_nothin
 
     assert [await first.json(), await second.json()] == [1, 2]
     assert len(cookies_set(first)) == 1
-    assert inner_storage.calls == []
+
+
+async def test_two_middlewares_with_other_options_for_one_route_are_an_error_in_each_request(
+    make_options: MakeOptions, aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = [session_middleware(make_options(name=name)) for name in ("one", "two")]
+    app = web.Application(middlewares=both)
+    app.router.add_get("/views", views)
+    client = await aiohttp_client(app)
+
+    response = await client.get("/views")
+    nowhere = await client.get("/nowhere")
+
+    assert (response.status, nowhere.status) == (500, 404)
+    assert "'/views' would get two sessions" in caplog.text
+
+
+async def test_for_routes_with_nothing_in_it_is_told_once(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await connect(kind, for_routes=[])
+
+    await client.get("/kind")
+
+    assert caplog.text.count("for_routes=[] gives no route a session") == 1
+
+
+async def test_setup_after_the_start_is_an_error_with_the_way_out(
+    make_options: MakeOptions, aiohttp_client: AiohttpClient
+) -> None:
+    app = web.Application()
+    await aiohttp_client(app)
+
+    with pytest.raises(RuntimeError, match=r"call setup\(\) before it is run"):
+        setup(app, make_options())
 
 
 async def test_setup_twice_sets_one_cookie(

@@ -11,7 +11,7 @@ import aiohttp_session
 import pytest
 from aiohttp import web
 
-from aiosess import CookieOptions, Session, SessionGone, Storage, StorageUnavailable
+from aiosess import SESSION, CookieOptions, Session, SessionGone, Storage, StorageUnavailable
 from aiosess.testing import FaultyStorage
 from tests.web.conftest import Connect
 from tests.web.handlers import (
@@ -1059,3 +1059,42 @@ async def test_two_browsers_do_not_share_objects(connect: Connect) -> None:
     ]
 
     assert found == [{"fruit": "apple"}, {"fruit": "pear"}]
+
+
+# As somebody writes it who comes from Express.
+
+
+async def test_an_attribute_that_is_no_member_is_an_error_at_its_line(connect: Connect) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        session: Any = await session_of(request)
+        with pytest.raises(AttributeError) as error:
+            session.user = "alice"
+        return web.Response(text=str(error.value))
+
+    client = await connect(handler)
+
+    text = await (await client.get("/handler")).text()
+
+    assert text == "session.user = ... would not be kept: write session['user'] = ..."
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+async def test_a_dict_in_the_place_of_the_session_is_an_error_with_the_way_out(
+    connect: Connect, storage: Storage, caplog: pytest.LogCaptureFixture, *, is_changed: bool
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        if is_changed:
+            session["n"] = 2
+        replaced: Any = {"n": 3}
+        request[SESSION] = replaced
+        return web.Response()
+
+    await keep(storage, "apple", n=1)
+    client = await connect(handler, forgets=True)
+
+    response = await client.get("/handler", headers=signed("apple"))
+
+    assert response.status == 500
+    assert await kept(storage, "apple") == {"n": 1}
+    assert "request[SESSION] was set to a dict, which is not kept" in caplog.text

@@ -210,7 +210,6 @@ class SharedSessions(Peers):
 
         async def slow(request: web.Request) -> web.Response:
             session = await get_session(request)
-            assert session is not None
             session["mine"] = 1
             loaded.set()
             await written.wait()
@@ -435,7 +434,6 @@ class SharedSessions(Peers):
 
         async def slow(request: web.Request) -> web.Response:
             session = await get_session(request)
-            assert session is not None
             session["late"] = True
             loaded.set()
             await ended.wait()

@@ -136,7 +136,6 @@ def aiohttp_peer(options: SessionOptions) -> web.Application:
 
 async def _act(request: web.Request) -> web.Response:
     session = await get_session(request)
-    assert session is not None
     action = _ACTIONS[request.match_info["action"]]
     return web.json_response({"result": await action(session, await request.json())})
 

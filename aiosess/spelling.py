@@ -1,0 +1,49 @@
+"""Options that are called otherwise elsewhere: the error says what they are called here."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+__all__ = ["with_hints"]
+
+T = TypeVar("T")
+
+
+def with_hints(elsewhere: Mapping[str, str]) -> Callable[[type[T]], type[T]]:
+    """Let a dataclass that takes names only say, in its TypeError, which one was meant.
+
+    *elsewhere* has what others call an option, and what to write here.
+    """
+
+    def decorate(options: type[T]) -> type[T]:
+        known = [field.name for field in fields(options) if field.init]  # type: ignore[arg-type]
+        init: Callable[..., None] = options.__init__
+
+        @functools.wraps(init)
+        def checked(self: T, *args: object, **given: Any) -> None:
+            if args:
+                raise TypeError(f"{options.__name__} takes names only: {known[0]}=...")
+            for name in given:
+                if name not in known:
+                    raise TypeError(f"{options.__name__} has no {name}{_hint(name)}")
+            init(self, **given)
+
+        def _hint(name: str) -> str:
+            meant = elsewhere.get(name) or _meant(name, known)
+            return "" if meant is None else f": did you mean {meant}?"
+
+        setattr(options, "__init__", checked)  # noqa: B010 - a type checker forbids it otherwise
+        return options
+
+    return decorate
+
+
+def _meant(name: str, known: list[str]) -> str | None:
+    """Return which of the *known* names *name* is likely to mean."""
+    plain = {each.replace("_", ""): each for each in known}
+    close = get_close_matches(name.replace("_", "").lower(), plain, n=1, cutoff=0.75)
+    return f"{plain[close[0]]}=..." if close else None
