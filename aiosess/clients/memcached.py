@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from aiosess.clients.pipeline import Call, Pipeline, clock
+from aiosess.clients.pipeline import Call, Pipeline, Wires, clock, hang_up
 from aiosess.errors import OptionsError, StorageError, StorageUnavailable
 
 __all__ = ["MemcachedClient", "Reply", "Value"]
@@ -145,7 +145,10 @@ class MemcachedClient:
         return node.connect_and_ask(key, command, timeout)
 
     async def close(self) -> None:
-        """Close the connections; each call that waits for a reply raises StorageUnavailable."""
+        """Close the connections of this event loop; calls that wait in it raise StorageUnavailable.
+
+        Those of closed event loops are closed too.
+        """
         for node in self._nodes:
             node.close()
 
@@ -163,9 +166,11 @@ class _Node:
     """One server: where it is, and the connection to it, if there is one."""
 
     def __init__(self, name: str, dial: _Dial) -> None:
+        # The one that was asked last.
         self.connection: _Connection | None = None
+        self.wires: Wires[_Connection] = Wires()
         self._dial = dial
-        self._connecting: asyncio.Task[_Connection] | None = None
+        self._connecting: dict[asyncio.AbstractEventLoop, asyncio.Task[_Connection]] = {}
         self._path = name if name.startswith("/") else None
         self._host, self._port = ("", 0) if self._path else _address(name)
         place = self._path or f"{self._host}:{self._port}"
@@ -197,12 +202,15 @@ class _Node:
 
         StorageUnavailable when that takes more than *limit* seconds.
         """
+        standing = self.wires.here()
+        if standing is not None:
+            self.connection = standing
+            return standing
         loop = asyncio.get_running_loop()
-        task = self._connecting
-        if task is None or task.done() or task.get_loop() is not loop:
-            task = self._connecting = loop.create_task(self._connect(loop))
-            # A task that was cancelled meanwhile does not look at the outcome.
-            task.add_done_callback(_look_at)
+        task = self._connecting.get(loop)
+        if task is None:
+            task = self._connecting[loop] = loop.create_task(self._connect(loop))
+            task.add_done_callback(self._connected)
         # Unlike an awaited task, one that is waited for outlives the cancelled waiter.
         await asyncio.wait([task], timeout=limit if limit < math.inf else None)
         if not task.done():
@@ -212,12 +220,19 @@ class _Node:
         return task.result()
 
     def close(self) -> None:
-        connecting, self._connecting = self._connecting, None
-        if connecting is not None and not connecting.get_loop().is_closed():
+        connecting = self._connecting.pop(asyncio.get_running_loop(), None)
+        if connecting is not None:
             connecting.cancel()
-        connection, self.connection = self.connection, None
-        if connection is not None and not connection.loop.is_closed():
-            connection.end(ConnectionAbortedError("the client was closed"))
+        self.connection = None
+        for wire in self.wires.take():
+            wire.close()
+
+    def _connected(self, task: asyncio.Task[_Connection]) -> None:
+        if self._connecting.get(task.get_loop()) is task:
+            del self._connecting[task.get_loop()]
+        if not task.cancelled():
+            # Those who were cancelled meanwhile do not look at the outcome.
+            task.exception()
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> _Connection:
         dial = self._dial
@@ -232,11 +247,15 @@ class _Node:
                     )
                 if dial.login is not None:
                     await _log_in(connection, dial.login)
-            # One that was closed at once says so to whoever asks; the next call connects anew.
-            self.connection = None if connection.is_over else connection
-        finally:
-            if self.connection is not connection:
-                connection.end(ConnectionResetError("memcached was not connected to"))
+        except BaseException:
+            connection.end(ConnectionResetError("memcached was not connected to"))
+            raise
+        for abandoned in self.wires.take_abandoned():
+            abandoned.close()
+        # One that was closed at once says so to whoever asks; the next call connects anew.
+        if not connection.is_over:
+            self.wires.add(connection)
+            self.connection = connection
         return connection
 
 
@@ -249,6 +268,13 @@ class _Connection(Pipeline):
         # The reply that is not all there yet: its pieces, and the bytes that are still missing.
         self._pieces: list[bytes] = []
         self._missing = 0
+
+    def close(self) -> None:
+        if self.loop.is_closed():
+            # Nobody is left there who waits.
+            hang_up(self.transport)
+        else:
+            self.end(ConnectionAbortedError("the client was closed"))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -288,6 +314,7 @@ class _Connection(Pipeline):
     def ended(self, calls: Sequence[Call], error: BaseException) -> None:
         if self.transport is not None:
             self.transport.abort()
+        self._node.wires.discard(self)
         if self._node.connection is self:
             self._node.connection = None
         kind = TimeoutError if isinstance(error, TimeoutError) else ConnectionResetError
@@ -360,11 +387,6 @@ def _address(name: str) -> tuple[str, int]:
             f"{_without_login(name)!r} is not a node: its port is not from 1 to {_MOST_PORTS}"
         )
     return host, int(port)
-
-
-def _look_at(task: asyncio.Task[_Connection]) -> None:
-    if not task.cancelled():
-        task.exception()
 
 
 def _text(reply: Reply) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import socket
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from aiosess.errors import StorageUnavailable
 
-__all__ = ["Call", "Pipeline", "clock"]
+__all__ = ["Call", "Pipeline", "Wires", "clock", "hang_up"]
 
 # So many calls may wait for answers; one more is refused, so that an outage does not fill memory.
 _MOST_WAITING: Final = 10_000
@@ -158,3 +161,65 @@ class Pipeline(asyncio.Protocol, ABC):
         self._outbox[:] = [call for call in self._outbox if not call[0].done()]
         if len(self._outbox) + len(self.waiting) >= _MOST_WAITING:
             raise StorageUnavailable(f"{_MOST_WAITING} calls are waiting for answers")
+
+
+def hang_up(transport: asyncio.BaseTransport | None) -> None:
+    """Tell the server at once that a connection is over whose event loop was closed.
+
+    The socket itself is closed when nobody refers to it any longer.
+    """
+    if transport is None:
+        return
+    # TypeError: uvloop, which closes its sockets with the loop.
+    with contextlib.suppress(OSError, TypeError, AttributeError):
+        transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+
+P = TypeVar("P", bound=Pipeline)
+
+
+class Wires(Generic[P]):
+    """The connections to one place that are not closed yet: for new calls, one an event loop.
+
+    The event loops may run one after the other or, in threads, at the same time.
+    """
+
+    def __init__(self) -> None:
+        self._open: set[P] = set()
+        self._lock = threading.Lock()
+
+    def here(self) -> P | None:
+        """Return the connection that takes calls of the running loop, if there is one."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            for wire in self._open:
+                if wire.loop is loop and not wire.is_over:
+                    return wire
+        return None
+
+    def add(self, wire: P) -> None:
+        """Remember *wire* until it is discarded or taken."""
+        with self._lock:
+            self._open.add(wire)
+
+    def discard(self, wire: P) -> None:
+        """Forget *wire*, which is closed."""
+        with self._lock:
+            self._open.discard(wire)
+
+    def take_abandoned(self) -> list[P]:
+        """Return the connections whose event loop was closed, and forget them."""
+        return self._take(None)
+
+    def take(self) -> list[P]:
+        """Return the connections of the running loop and of closed ones, and forget them.
+
+        Those of a loop that runs elsewhere stay: only that may close them.
+        """
+        return self._take(asyncio.get_running_loop())
+
+    def _take(self, loop: asyncio.AbstractEventLoop | None) -> list[P]:
+        with self._lock:
+            taken = [wire for wire in self._open if wire.loop is loop or wire.loop.is_closed()]
+            self._open.difference_update(taken)
+        return taken

@@ -24,7 +24,8 @@ from redis.asyncio.connection import (
 from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.credentials import StreamingCredentialProvider
 
-from aiosess.clients.pipeline import Call, Pipeline, clock
+from aiosess.clients.pipeline import Call, Pipeline, Wires, clock, hang_up
+from aiosess.clients.redis_clients import Clients
 from aiosess.errors import StorageError, StorageUnavailable
 
 __all__ = ["ClientLine", "ClusterLine", "RedisLine", "in_words_of_a_storage", "line_of"]
@@ -123,19 +124,21 @@ def _because(error: StorageError, cause: Exception | None) -> StorageError:
     return error
 
 
-def line_of(client: Redis | RedisCluster) -> RedisLine | ClusterLine | ClientLine:
-    """Return a line over connections of *client*, or *client*'s own where they cannot be shared."""
-    own = ClientLine(client)
+def line_of(clients: Clients) -> RedisLine | ClusterLine | ClientLine:
+    """Return a line over connections of *clients*, or their own where those cannot be shared."""
+    own, client = ClientLine(clients), clients.first
     if _pack is None or not _is_lent() or "execute_command" in _overridden(client):
         return own
     if isinstance(client, RedisCluster):
         # Where replicas may answer, no one connection is that of a key.
         reads_elsewhere = client.read_from_replicas or client.load_balancing_strategy
-        return own if reads_elsewhere else ClusterLine(client)
+        return own if reads_elsewhere else ClusterLine(clients)
     if not isinstance(client, Redis) or client.single_connection_client:
         return own
     pool = client.connection_pool
-    return RedisLine(pool) if isinstance(pool, ConnectionPool) and _is_shareable(pool) else own
+    if not isinstance(pool, ConnectionPool) or not _is_shareable(pool):
+        return own
+    return RedisLine(lambda: clients.here().connection_pool)
 
 
 def _is_shareable(pool: _Pool) -> bool:
@@ -147,18 +150,24 @@ def _is_shareable(pool: _Pool) -> bool:
 
 
 class RedisLine:
-    """Sends the commands of many tasks over one connection of *pool*.
+    """Sends the commands of many tasks over one connection of a pool, one for each event loop.
 
-    A call may be cancelled at any time, and nobody gets another's answer. When the connection is
-    lost, every call that waits fails, and the next one connects anew. A call fails with what
-    *meaning* makes of an error of redis-py or the network.
+    *pool_here* returns the pool of the running loop. A call may be cancelled at any time, and
+    nobody gets another's answer. When the connection is lost, every call that waits fails, and the
+    next one connects anew. A call fails with what *meaning* makes of an error of redis-py or the
+    network.
     """
 
     def __init__(
-        self, pool: _Pool, *, meaning: Callable[[Exception], Exception] = in_words_of_a_storage
+        self,
+        pool_here: Callable[[], _Pool],
+        *,
+        meaning: Callable[[Exception], Exception] = in_words_of_a_storage,
     ) -> None:
         self.meaning = meaning
-        self._pool = pool
+        self.wires: Wires[_Wire] = Wires()
+        self._pool_here = pool_here
+        # The one that was asked last.
         self._wire: _Wire | None = None
 
     def ask(self, command: _Command, timeout: float = math.inf) -> asyncio.Future[Any]:
@@ -169,37 +178,45 @@ class RedisLine:
         """
         wire = self._wire
         if wire is None or wire.is_over or wire.loop is not asyncio.get_running_loop():
-            wire = self._next_wire()
+            wire = self._wire_here()
         return wire.ask(_pack(command), timeout)
 
     def ask_again(self, calls: Sequence[Call]) -> None:
         """Let another connection do what the last one was asked and did not do."""
-        self._next_wire().take(calls)
+        self._wire_here().take(calls)
 
     async def close(self) -> None:
-        """Give the connection back; calls that wait fail."""
-        wire, self._wire = self._wire, None
-        if wire is not None:
+        """Give back the connection of this event loop, and those of closed ones.
+
+        Calls that wait in this event loop fail.
+        """
+        self._wire = None
+        for wire in self.wires.take():
             await wire.close()
 
-    def _next_wire(self) -> _Wire:
-        self._wire = _Wire(self, self._pool, before=self._wire)
-        return self._wire
+    def _wire_here(self) -> _Wire:
+        wire = self.wires.here()
+        if wire is None:
+            wire = _Wire(self, self._pool_here(), abandoned=self.wires.take_abandoned())
+            self.wires.add(wire)
+        self._wire = wire
+        return wire
 
 
 class ClientLine:
-    """Sends each command as *client* does it by itself, over a connection of its pool."""
+    """Sends each command as the client does it by itself, over a connection of its pool."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
 
     async def ask(self, command: _Command, _timeout: float = math.inf) -> Any:
         """Send *command* and return its answer; raise its error in the words of a storage.
 
         The time limit is the client's.
         """
+        client = self._clients.here()
         try:
-            return await self._client.execute_command(*command, NEVER_DECODE=True)
+            return await client.execute_command(*command, NEVER_DECODE=True)
         except _FAILURES as error:
             meaning = in_words_of_a_storage(error)
             raise meaning from meaning.__cause__
@@ -216,10 +233,11 @@ class ClusterLine:
     and the client learns which node has the key now.
     """
 
-    def __init__(self, client: RedisCluster) -> None:
-        self._client: Any = client
-        self._own = ClientLine(client)
-        self._lines: dict[str, RedisLine | None] = {}
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self._own = ClientLine(clients)
+        # By the client that knows the node, and the node's name.
+        self._lines: dict[tuple[Any, str], RedisLine | None] = {}
         self._doubted: set[str] = set()
 
     async def ask(self, command: _Command, limit: float = math.inf) -> Any:
@@ -227,8 +245,9 @@ class ClusterLine:
 
         *limit*, in seconds, is for what goes over a line; the cluster's client has its own.
         """
-        node = self._node_of(command)
-        line = None if node is None else self._line_to(node)
+        client = self._clients.here()
+        node = _node_of(client, command)
+        line = None if node is None else self._line_to(client, node)
         if node is None or line is None or node.name in self._doubted:
             answer = await self._own.ask(command)
             if node is not None:
@@ -248,31 +267,33 @@ class ClusterLine:
             raise
 
     async def close(self) -> None:
-        """Give the connections back; calls that wait fail."""
-        lines, self._lines = self._lines, {}
-        for line in lines.values():
+        """Give back the connections of this event loop; calls that wait in it fail."""
+        for line in list(self._lines.values()):
             if line is not None:
                 await line.close()
 
-    def _node_of(self, command: _Command) -> Any:
-        """Return the node that has the key of *command*; ``None`` when that is not known."""
-        key = command[3] if command[0] in {"EVAL", "EVALSHA"} else command[1]
-        try:
-            return self._client.get_node_from_key(key)
-        except exceptions.RedisClusterException:
-            return None
-
-    def _line_to(self, node: Any) -> RedisLine | None:
-        if node.name not in self._lines:
+    def _line_to(self, client: Any, node: Any) -> RedisLine | None:
+        name = (client, node.name)
+        if name not in self._lines:
             # Nodes of older redis-py keep their connections to themselves.
             can_lend = hasattr(node, "release") and _is_shareable(node)
-            self._lines[node.name] = _line_to_node(node) if can_lend else None
-        return self._lines[node.name]
+            self._lines[name] = _line_to_node(node) if can_lend else None
+        return self._lines[name]
+
+
+def _node_of(client: Any, command: _Command) -> Any:
+    """Return the node that has the key of *command*; ``None`` when that is not known."""
+    key = command[3] if command[0] in {"EVAL", "EVALSHA"} else command[1]
+    try:
+        return client.get_node_from_key(key)
+    except exceptions.RedisClusterException:
+        return None
 
 
 def _line_to_node(node: Any) -> RedisLine:
+    pool = _NodePool(node)
     # What redis-py's errors are tells the cluster's line what to do next.
-    return RedisLine(_NodePool(node), meaning=lambda error: error)
+    return RedisLine(lambda: pool, meaning=lambda error: error)
 
 
 class _NodePool:
@@ -301,11 +322,12 @@ class _NodePool:
 class _Wire(Pipeline):
     """One connection, from the first call until it is lost; then another takes its place."""
 
-    def __init__(self, line: RedisLine, pool: _Pool, *, before: _Wire | None) -> None:
+    def __init__(self, line: RedisLine, pool: _Pool, *, abandoned: Sequence[_Wire]) -> None:
         super().__init__(asyncio.get_running_loop(), patience=_PATIENCE)
         self._line = line
         self._pool = pool
-        self._before = before
+        # Those of closed event loops: their places in the pool are to be had again.
+        self._abandoned = abandoned
         self._connection: _Connection = None
         self._lender: asyncio.BaseProtocol | None = None
         self._reader: Any = None
@@ -322,6 +344,7 @@ class _Wire(Pipeline):
             if tasks:
                 await asyncio.wait(tasks)
         elif self.loop.is_closed():
+            hang_up(self.transport)
             await self._give_back()
 
     def send(self) -> None:
@@ -366,6 +389,7 @@ class _Wire(Pipeline):
             self._lender.connection_lost(exc)
 
     def ended(self, calls: Sequence[Call], error: BaseException) -> None:
+        self._line.wires.discard(self)
         connecting = self._connecting
         if connecting is not None and connecting is not asyncio.current_task(self.loop):
             connecting.cancel()
@@ -383,9 +407,9 @@ class _Wire(Pipeline):
 
     async def _connect(self) -> None:
         try:
-            before, self._before = self._before, None
-            if before is not None and before.loop.is_closed():
-                await before.close()
+            abandoned, self._abandoned = self._abandoned, ()
+            for wire in abandoned:
+                await wire.close()
             self._connection = connection = await self._pool.get_connection()
             # From here on what arrives is ours; redis-py has read the answers to what it asked.
             self._reader = _Reader(

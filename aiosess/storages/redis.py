@@ -14,6 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from aiosess.clients.redis import ClientLine, RedisLine, line_of
+from aiosess.clients.redis_clients import Clients
 from aiosess.errors import Conflict, IdTaken, OptionsError
 from aiosess.storages._shared import Closing, new_stored
 from aiosess.storages.base import Stored, Version
@@ -73,11 +74,14 @@ class RedisStorage(Closing):
                 f"client is of type {type(client).__name__}, which is no redis.asyncio client: "
                 "use RedisStorage.from_url('redis://...') to have one made"
             )
-        self._client: Any = client
         self._prefix = prefix
-        self._owns_client = False
+        self._owns_clients = False
         self._timeout = math.inf
-        self._line = line_of(client) if multiplex else ClientLine(client)
+        self._use(Clients(client), multiplex=multiplex)
+
+    def _use(self, clients: Clients, *, multiplex: bool) -> None:
+        self._clients = clients
+        self._line = line_of(clients) if multiplex else ClientLine(clients)
 
     @classmethod
     def from_url(
@@ -96,9 +100,11 @@ class RedisStorage(Closing):
             **client_options,
         }
         # redis-py does not say what **kwargs may hold.
-        client = Redis.from_url(url, **options)  # pyright: ignore[reportUnknownMemberType]
-        storage = cls(client, prefix=prefix, multiplex=multiplex)
-        storage._owns_client = True
+        make = partial(Redis.from_url, url, **options)  # pyright: ignore[reportUnknownMemberType]
+        clients = Clients(make(), make=make)
+        storage = cls(clients.first, prefix=prefix, multiplex=multiplex)
+        storage._owns_clients = True
+        storage._use(clients, multiplex=multiplex)
         return storage
 
     def within(self, timeout: float) -> Self | None:
@@ -114,10 +120,13 @@ class RedisStorage(Closing):
         return limited
 
     async def close(self) -> None:
-        """Close the client if ``from_url`` made it; one that was handed in stays open."""
+        """Close the client if ``from_url`` made it; one that was handed in stays open.
+
+        What is in use in another event loop, which runs in a thread of its own, stays open too.
+        """
         await self._line.close()
-        if self._owns_client:
-            await self._client.aclose()
+        if self._owns_clients:
+            await self._clients.close()
 
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
         """Keep *payload* under a free id (``SET NX PX``); IdTaken when it is not."""
