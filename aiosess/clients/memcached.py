@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from aiosess.clients.pipeline import Call, Pipeline, Wires, clock, hang_up
-from aiosess.errors import OptionsError, StorageError, StorageUnavailable
+from aiosess.clients.pipeline import Call, Pipeline, Wires, clock, hang_up, keep_alive
+from aiosess.errors import OptionsError, StorageUnavailable
 
 __all__ = ["MemcachedClient", "Reply", "Value"]
 
@@ -30,6 +30,9 @@ _MOST_PORTS: Final = 65535
 _WORDS: Final = frozenset(
     (b"STORED", b"NOT_STORED", b"EXISTS", b"NOT_FOUND", b"TOUCHED", b"DELETED", b"END")
 )
+_FIRST_WORDS: Final = (b"ERROR", b"CLIENT_ERROR ", b"SERVER_ERROR ", b"STAT ")
+# No line of memcached is longer: https://github.com/memcached/memcached/blob/master/doc/protocol.txt
+_LONGEST_LINE: Final = 2_048
 _LINE_END: Final = b"\r\n"
 _END: Final = b"END\r\n"
 _AFTER_PAYLOAD: Final = len(_LINE_END + _END)
@@ -68,8 +71,9 @@ class MemcachedClient:
       hashing). Where a node is added or removed, only the keys that move to or from it change
       their place. A node that is away is not stood in for, so that it cannot come back with
       records that were changed or deleted elsewhere meanwhile.
-    - *timeout*: seconds in which a connection must stand, and after which a node that says
-      nothing although it was asked is given up; the next call connects anew.
+    - *timeout*: seconds in which a connection must stand, and the time limit of a call that has
+      none of its own. A node that says nothing for that long although it was asked is given up;
+      the next call connects anew.
     - *tls*: an ``ssl.SSLContext``; *username* and *password*: for a server started with ``-Y``.
 
     It connects when first used, and may be built before there is a loop.
@@ -91,6 +95,7 @@ class MemcachedClient:
             raise OptionsError("username and password go together: give both or none")
         login = None if username is None else f"{username} {password}".encode()
         dial = _Dial(timeout, tls, login)
+        self.timeout = timeout
         self._nodes = [_Node(name, dial) for name in sorted(set(nodes))]
 
     @classmethod
@@ -127,20 +132,26 @@ class MemcachedClient:
         self,
         key: bytes,
         command: bytes,
-        timeout: float = math.inf,
+        timeout: float | None = None,
     ) -> Awaitable[Reply]:
         """Send *command*, which is about *key*, to the key's node; await the reply.
 
-        That raises StorageUnavailable when there is none, also when there is none after *timeout*
-        seconds, and StorageError when memcached refuses the username or password. May be
-        cancelled: a command that was not sent yet is not sent, and the reply to one that was is
-        thrown away when it comes.
+        That raises StorageUnavailable when there is none: when the node says nothing for *timeout*
+        seconds (``None``: the client's), or refuses the username or password. May be cancelled: a
+        command that was not sent yet is not sent, and the reply to one that was is thrown away
+        when it comes.
         """
+        if timeout is None:
+            timeout = self.timeout
         nodes = self._nodes
         node = nodes[0] if len(nodes) == 1 else max(nodes, key=lambda node: node.score(key))
         connection = node.connection
         # A connection that stands is asked at once: its future is all that there is to await.
-        if connection is not None and connection.loop is asyncio.get_running_loop():
+        if (
+            connection is not None
+            and not connection.is_over
+            and connection.loop is asyncio.get_running_loop()
+        ):
             return connection.ask(command, timeout, key)
         return node.connect_and_ask(key, command, timeout)
 
@@ -236,7 +247,7 @@ class _Node:
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> _Connection:
         dial = self._dial
-        connection = _Connection(loop, self, dial.timeout)
+        connection = _Connection(loop, self)
         try:
             async with asyncio.timeout(dial.timeout):
                 if self._path is not None:
@@ -262,8 +273,8 @@ class _Node:
 class _Connection(Pipeline):
     """One connection to a node; whatever makes it doubtful which reply is whose ends it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, node: _Node, patience: float) -> None:
-        super().__init__(loop, patience=patience)
+    def __init__(self, loop: asyncio.AbstractEventLoop, node: _Node) -> None:
+        super().__init__(loop)
         self._node = node
         # The reply that is not all there yet: its pieces, and the bytes that are still missing.
         self._pieces: list[bytes] = []
@@ -278,6 +289,7 @@ class _Connection(Pipeline):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        keep_alive(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.end(exc or ConnectionResetError("memcached closed the connection"))
@@ -292,7 +304,7 @@ class _Connection(Pipeline):
             data = b"".join(self._pieces)
             self._pieces.clear()
         start, size, waiting = 0, len(data), self.waiting
-        while start < size and not self.is_over:
+        while start < size and not self.is_closed:
             reply, key, end = _read(data, start)
             if reply is None:
                 self._pieces.append(data[start:])
@@ -300,10 +312,14 @@ class _Connection(Pipeline):
                 return
             start = end
             if not waiting:
-                self.end(ConnectionResetError(f"memcached said unasked: {_text(reply)}"))
+                # Not what: it may be somebody's data.
+                self.end(ConnectionResetError("memcached said something unasked"))
                 return
             if key is not None and key != waiting[0][4]:
                 self.end(ConnectionResetError("memcached answered with another key"))
+                return
+            if key is None and reply not in _WORDS and not _is_of_the_protocol(reply):
+                self.end(ConnectionResetError("memcached said what is not of its protocol"))
                 return
             future = waiting.popleft()[0]
             if not future.done():
@@ -330,12 +346,22 @@ def _no_answer(error: OSError) -> StorageUnavailable:
 
 
 def _read(data: bytes, start: int) -> tuple[Reply | None, bytes | None, int]:
+    """Return what _reply_at does; an empty reply for what is not of the protocol."""
+    try:
+        return _reply_at(data, start)
+    except ValueError:
+        return b"", None, len(data)
+
+
+def _reply_at(data: bytes, start: int) -> tuple[Reply | None, bytes | None, int]:
     """Return the reply that begins at *start*, its key when it is a value, and where it ends.
 
     ``None`` for the reply, and where it ends at the earliest, when it is not all there yet.
     """
     line_end = data.find(_LINE_END, start)
     if line_end < 0:
+        if len(data) - start > _LONGEST_LINE:
+            raise ValueError("a line without an end")
         return None, None, len(data) + 1
     line = data[start:line_end]
     words = line.split(b" ")
@@ -355,6 +381,11 @@ def _read(data: bytes, start: int) -> tuple[Reply | None, bytes | None, int]:
     return line, None, after
 
 
+def _is_of_the_protocol(reply: Reply) -> bool:
+    """Return whether *reply* is one that memcached may give to what is asked here."""
+    return not isinstance(reply, bytes) or reply.startswith(_FIRST_WORDS)
+
+
 def _is_understood(reply: Reply) -> bool:
     """Return False where memcached may take the data after the command for commands."""
     return not isinstance(reply, bytes) or reply.startswith((b"SERV", b"STAT"))
@@ -365,7 +396,8 @@ async def _log_in(connection: _Connection, login: bytes) -> None:
     command = b"set auth 0 0 %d\r\n%b\r\n" % (len(login), login)
     reply = await connection.ask(command, math.inf)
     if reply != b"STORED":
-        raise StorageError(f"memcached refused the username or password: {_text(reply)}")
+        refused = f"memcached refused the username or password: {_text(reply)}"
+        raise StorageUnavailable(refused, may_retry=False)
 
 
 def _without_login(name: str) -> str:

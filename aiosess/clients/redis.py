@@ -24,7 +24,7 @@ from redis.asyncio.connection import (
 from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.credentials import StreamingCredentialProvider
 
-from aiosess.clients.pipeline import Call, Pipeline, Wires, clock, hang_up
+from aiosess.clients.pipeline import STALL, Call, Pipeline, Wires, clock, hang_up, keep_alive
 from aiosess.clients.redis_clients import Clients
 from aiosess.errors import StorageError, StorageUnavailable
 
@@ -51,9 +51,10 @@ _NOT_YET: Final = object()
 _UNUSUAL: Final = (Exception, _Push)
 _PLAIN: Final = frozenset((bytes, int, type(None)))
 
-# A connection that has owed an answer for so many seconds is given up, unless the client has a
-# socket_timeout of its own; so is one that is not made in that time.
+# The time limit of a call in seconds, where neither the storage nor the client has one.
 _PATIENCE: Final = 5.0
+# A connection that is not made in so many seconds, or in the time limit of a call, is given up.
+_CONNECT: Final = 2.0
 # A connection that nobody used for so many seconds may have been cut by the server meanwhile.
 _IDLE: Final = 0.01
 
@@ -70,22 +71,38 @@ _SHAREABLE: Final = frozenset(
 )
 
 
-# Errors that say "not now": https://redis.io/docs/latest/develop/reference/protocol-spec/
-_NO_ANSWER: Final = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.ReadOnlyError,
-    exceptions.ClusterDownError,
-    exceptions.TryAgainError,
-    exceptions.RedisClusterException,
-    # What is no RESP ends the connection; the next one may speak it.
-    exceptions.InvalidResponse,
-    OSError,
+# What Redis says when it does not do what it was asked: the class of redis-py's error, or words of
+# the message. Before Redis 7, the word for an error inside a script stands somewhere in the middle.
+# https://redis.io/docs/latest/develop/reference/protocol-spec/
+_NOT_NOW: Final = frozenset({"ReadOnlyError", "TryAgainError", "ClusterDownError"})
+_NOT_NOW_WORDS: Final = (
+    "LOADING ",
+    "BUSY ",
+    "TRYAGAIN ",
+    "CLUSTERDOWN ",
+    "MASTERDOWN ",
+    "READONLY ",
 )
-# redis-py counts these among the connection errors, yet trying again does not mend them.
-_REFUSED: Final = (exceptions.AuthenticationError, exceptions.AuthorizationError)
-_FAILURES: Final = (exceptions.RedisError, OSError)
-_NOT_NOW: Final = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "NOREPLICAS")
+# Trying again does not help until there is room, a disk or a replica.
+_NOT_AS_IT_IS: Final = frozenset({"OutOfMemoryError"})
+_NOT_AS_IT_IS_WORDS: Final = ("OOM ", "MISCONF ", "NOREPLICAS ")
+# Nor until somebody mends the password or the rights.
+_FORBIDDEN: Final = frozenset(
+    {
+        "AuthenticationError",
+        "AuthorizationError",
+        "AuthenticationWrongNumberOfArgsError",
+        "NoPermissionError",
+    }
+)
+_FORBIDDEN_WORDS: Final = (
+    "NOPERM ",
+    "NOAUTH ",
+    "WRONGPASS ",
+    "DENIED ",
+    "ACL failure in script",
+    "The user executing the script",
+)
 
 # What a node of a cluster says instead of doing what it was asked.
 _NOT_DONE: Final = (
@@ -96,27 +113,39 @@ _NOT_DONE: Final = (
 
 
 def in_words_of_a_storage(error: Exception) -> Exception:
-    """Return what *error*, of redis-py or the network, means to a caller of a storage.
+    """Return what *error*, of a client or the network, means to a caller of a storage.
 
-    NoScriptError stays what it is: the one who ran the script knows its text.
+    What is no answer of the server is StorageUnavailable, whatever its class. NoScriptError is
+    for whoever ran the script and knows its text.
     """
-    if isinstance(error, _REFUSED):
-        return _because(StorageError(f"redis refused the connection: {error}"), error)
-    if isinstance(error, _NO_ANSWER):
-        said = f"redis did not answer: {type(error).__name__}"
-        return _because(StorageUnavailable(said), error)
-    if isinstance(error, exceptions.NoScriptError) or not isinstance(
-        error, exceptions.ResponseError
-    ):
-        return error
+    kinds, said = {kind.__name__ for kind in type(error).__mro__}, str(error)
+    if _is_among(kinds, said, _FORBIDDEN, _FORBIDDEN_WORDS):
+        name = type(error).__name__
+        refused = f"redis refuses this user ({name}): see its password and its rights (ACL)"
+        return _unavailable(refused, error, may_retry=False)
+    if "ResponseError" not in kinds:
+        return _unavailable(f"redis did not answer: {type(error).__name__}", error)
+    if "NoScriptError" in kinds:
+        return exceptions.NoScriptError(said)
     # Redis repeats the arguments of a command that it does not know: session id and payload.
-    said, has_arguments, _ = str(error).partition(", with args beginning with")
+    said, has_arguments, _ = said.partition(", with args beginning with")
     if has_arguments:
         return _because(StorageError(f"redis answered with an error: {said}"), None)
-    # Before Redis 7, an error inside a script stands somewhere in the message.
-    if any(word in said for word in _NOT_NOW):
-        return _because(StorageUnavailable(f"redis is not ready: {said}"), error)
+    if _is_among(kinds, said, _NOT_NOW, _NOT_NOW_WORDS):
+        return _unavailable(f"redis is not ready: {said}", error)
+    if _is_among(kinds, said, _NOT_AS_IT_IS, _NOT_AS_IT_IS_WORDS):
+        return _unavailable(f"redis refuses for now: {said}", error, may_retry=False)
     return _because(StorageError(f"redis answered with an error: {said}"), error)
+
+
+def _is_among(
+    kinds: set[str], said: str, known: frozenset[str], known_words: tuple[str, ...]
+) -> bool:
+    return not kinds.isdisjoint(known) or any(words in said for words in known_words)
+
+
+def _unavailable(said: str, cause: Exception, *, may_retry: bool = True) -> StorageError:
+    return _because(StorageUnavailable(said, may_retry=may_retry), cause)
 
 
 def _because(error: StorageError, cause: Exception | None) -> StorageError:
@@ -138,7 +167,11 @@ def line_of(clients: Clients) -> RedisLine | ClusterLine | ClientLine:
     pool = client.connection_pool
     if not isinstance(pool, ConnectionPool) or not _is_shareable(pool):
         return own
-    return RedisLine(lambda: clients.here().connection_pool)
+    return RedisLine(lambda: clients.here().connection_pool, patience=_patience_of(pool))
+
+
+def _patience_of(pool: _Pool) -> float:
+    return float(pool.connection_kwargs.get("socket_timeout") or _PATIENCE)
 
 
 def _is_shareable(pool: _Pool) -> bool:
@@ -155,26 +188,28 @@ class RedisLine:
     *pool_here* returns the pool of the running loop. A call may be cancelled at any time, and
     nobody gets another's answer. When the connection is lost, every call that waits fails, and the
     next one connects anew. A call fails with what *meaning* makes of an error of redis-py or the
-    network.
+    network. *patience* is the time limit, in seconds, for callers that have none.
     """
 
     def __init__(
         self,
         pool_here: Callable[[], _Pool],
         *,
+        patience: float = _PATIENCE,
         meaning: Callable[[Exception], Exception] = in_words_of_a_storage,
     ) -> None:
         self.meaning = meaning
+        self.patience = patience
         self.wires: Wires[_Wire] = Wires()
         self._pool_here = pool_here
         # The one that was asked last.
         self._wire: _Wire | None = None
 
-    def ask(self, command: _Command, timeout: float = math.inf) -> asyncio.Future[Any]:
+    def ask(self, command: _Command, timeout: float) -> asyncio.Future[Any]:
         """Send *command* at the end of this tick.
 
-        The future is its answer, strings as bytes, or an error; StorageUnavailable when there is
-        none after *timeout* seconds.
+        The future is its answer, strings as bytes, or an error; StorageUnavailable when Redis says
+        nothing for *timeout* seconds.
         """
         wire = self._wire
         if wire is None or wire.is_over or wire.loop is not asyncio.get_running_loop():
@@ -206,23 +241,56 @@ class RedisLine:
 class ClientLine:
     """Sends each command as the client does it by itself, over a connection of its pool."""
 
+    # Without a time limit, that of the client counts.
+    patience: Final = math.inf
+
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
-    async def ask(self, command: _Command, _timeout: float = math.inf) -> Any:
+    async def ask(self, command: _Command, limit: float) -> Any:
         """Send *command* and return its answer; raise its error in the words of a storage.
 
-        The time limit is the client's.
+        StorageUnavailable when there is none after *limit* seconds.
         """
         client = self._clients.here()
         try:
-            return await client.execute_command(*command, NEVER_DECODE=True)
-        except _FAILURES as error:
+            asked = client.execute_command(*command, NEVER_DECODE=True)
+            return await (within(limit, asked) if limit < math.inf else asked)
+        except StorageUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it was, it was no answer
             meaning = in_words_of_a_storage(error)
             raise meaning from meaning.__cause__
 
     async def close(self) -> None:
         """Do nothing: nothing is held."""
+
+
+async def within(limit: float, call: Coroutine[Any, Any, Any]) -> Any:
+    """Return what *call* returns; StorageUnavailable when it takes more than *limit* seconds.
+
+    Redis' clients may take seconds to obey a cancellation, so that nobody waits for that.
+    """
+    loop = asyncio.get_running_loop()
+    task, due_at = loop.create_task(call), loop.time() + limit
+    try:
+        await asyncio.wait([task], timeout=limit)
+        # While the event loop was busy, an answer may have come that nobody could read.
+        stalled = loop.time() - due_at
+        if not task.done() and stalled > STALL:
+            await asyncio.wait([task], timeout=stalled)
+    finally:
+        if not task.done():
+            task.cancel()
+            task.add_done_callback(_look_at)
+    if not task.done():
+        raise StorageUnavailable.after(limit)
+    return task.result()
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 class ClusterLine:
@@ -233,6 +301,8 @@ class ClusterLine:
     and the client learns which node has the key now.
     """
 
+    patience: Final = _PATIENCE
+
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
         self._own = ClientLine(clients)
@@ -240,24 +310,27 @@ class ClusterLine:
         self._lines: dict[tuple[Any, str], RedisLine | None] = {}
         self._doubted: set[str] = set()
 
-    async def ask(self, command: _Command, limit: float = math.inf) -> Any:
+    async def ask(self, command: _Command, limit: float) -> Any:
         """Send *command* and return its answer; raise its error in the words of a storage.
 
-        *limit*, in seconds, is for what goes over a line; the cluster's client has its own.
+        StorageUnavailable when the node says nothing for *limit* seconds.
         """
         client = self._clients.here()
         node = _node_of(client, command)
         line = None if node is None else self._line_to(client, node)
         if node is None or line is None or node.name in self._doubted:
-            answer = await self._own.ask(command)
+            answer = await self._own.ask(command, limit)
             if node is not None:
                 self._doubted.discard(node.name)
             return answer
         try:
             return await line.ask(command, limit)
         except _NOT_DONE:
-            return await self._own.ask(command)
-        except _FAILURES as error:
+            return await self._own.ask(command, limit)
+        except StorageUnavailable:
+            self._doubted.add(node.name)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it was, no caller should see it
             if not isinstance(error, exceptions.ResponseError):
                 self._doubted.add(node.name)
             meaning = in_words_of_a_storage(error)
@@ -323,7 +396,7 @@ class _Wire(Pipeline):
     """One connection, from the first call until it is lost; then another takes its place."""
 
     def __init__(self, line: RedisLine, pool: _Pool, *, abandoned: Sequence[_Wire]) -> None:
-        super().__init__(asyncio.get_running_loop(), patience=_PATIENCE)
+        super().__init__(asyncio.get_running_loop())
         self._line = line
         self._pool = pool
         # Those of closed event loops: their places in the pool are to be had again.
@@ -332,6 +405,7 @@ class _Wire(Pipeline):
         self._lender: asyncio.BaseProtocol | None = None
         self._reader: Any = None
         self._connecting: asyncio.Task[None] | None = None
+        self._connect_timer: asyncio.TimerHandle | None = None
         # Giving back, and hearing what Redis says unasked.
         self._tasks: set[asyncio.Task[Any]] = set()
         self._may_be_cut = False
@@ -350,9 +424,9 @@ class _Wire(Pipeline):
     def send(self) -> None:
         if self.transport is None:
             if self._connecting is None and not self.is_over:
-                self.moved_at = clock()
                 self._connecting = asyncio.Task(self._connect(), loop=self.loop)
-                self.look_by(min(self._look_at, self.moved_at + self.patience))
+                limit = max([_CONNECT, *(timeout for _, _, _, timeout, _ in self._outbox[:1])])
+                self._connect_timer = self.loop.call_later(limit, self._give_up_connecting, limit)
             return
         if not self.waiting and not self.is_over:
             self._may_be_cut = clock() - self.moved_at > _IDLE
@@ -362,7 +436,7 @@ class _Wire(Pipeline):
         super().send()
 
     def data_received(self, data: bytes) -> None:
-        if self.is_over:
+        if self.is_closed:
             return
         self.moved_at = clock()
         self._may_be_cut = False
@@ -390,6 +464,11 @@ class _Wire(Pipeline):
 
     def ended(self, calls: Sequence[Call], error: BaseException) -> None:
         self._line.wires.discard(self)
+        if self._connect_timer is not None:
+            self._connect_timer.cancel()
+        if self.transport is not None:
+            # What a server that hangs has not taken yet goes, with what is in it.
+            self.transport.abort()
         connecting = self._connecting
         if connecting is not None and connecting is not asyncio.current_task(self.loop):
             connecting.cancel()
@@ -427,10 +506,19 @@ class _Wire(Pipeline):
             if not isinstance(error, Exception):
                 raise
             return
+        if self._connect_timer is not None:
+            self._connect_timer.cancel()
+        keep_alive(transport)
         self.moved_at = clock()
-        self.patience = self._pool.connection_kwargs.get("socket_timeout") or _PATIENCE
         self.transport = transport
         self.send()
+
+    def _give_up_connecting(self, limit: float) -> None:
+        calls, self._outbox = [call for call in self._outbox if not call[0].done()], []
+        self.end(TimeoutError(f"the connection was not made within {limit:g} s"))
+        if calls:
+            # Nothing of it was sent, and who asked just now has time left.
+            self._line.ask_again(calls)
 
     def _is_to_be_replaced(self) -> bool:
         """Ask whether redis-py was told so by the server; before 7.0, it did not listen."""
@@ -478,7 +566,7 @@ class _Wire(Pipeline):
 
 
 def _as_failure(error: BaseException) -> Exception:
-    if isinstance(error, _FAILURES):
+    if isinstance(error, Exception):
         return error
     lost = exceptions.ConnectionError(f"the connection was lost: {type(error).__name__}")
     lost.__cause__ = error

@@ -13,7 +13,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from aiosess.clients.redis import ClientLine, RedisLine, line_of
+from aiosess.clients.redis import ClientLine, line_of
 from aiosess.clients.redis_clients import Clients
 from aiosess.errors import Conflict, IdTaken, OptionsError
 from aiosess.storages._shared import Closing, new_stored
@@ -59,7 +59,8 @@ class RedisStorage(Closing):
 
     With *multiplex* all requests of the process share one connection of the client's pool, on a
     cluster one to each node. What they ask in one tick leaves in one write. A connection that
-    owes an answer for longer than the client's ``socket_timeout`` (without one: 5 s) is replaced.
+    owes an answer and is silent for longer than the time limit of a call is replaced. That limit is
+    ``SessionOptions.timeout``; without it, the client's ``socket_timeout``, or else 5 s.
     Without *multiplex*, and for clients that have no such connections
     (``single_connection_client``, a streaming credential provider, reads from replicas, classes
     of one's own), each command goes by the client's ``execute_command``.
@@ -76,12 +77,12 @@ class RedisStorage(Closing):
             )
         self._prefix = prefix
         self._owns_clients = False
-        self._timeout = math.inf
         self._use(Clients(client), multiplex=multiplex)
 
     def _use(self, clients: Clients, *, multiplex: bool) -> None:
         self._clients = clients
         self._line = line_of(clients) if multiplex else ClientLine(clients)
+        self._timeout = self._line.patience
 
     @classmethod
     def from_url(
@@ -107,14 +108,12 @@ class RedisStorage(Closing):
         storage._use(clients, multiplex=multiplex)
         return storage
 
-    def within(self, timeout: float) -> Self | None:
+    def within(self, timeout: float) -> Self:
         """Return the same storage, whose calls raise StorageUnavailable after *timeout* seconds.
 
-        ``None`` where it takes somebody else to watch the time: on a cluster, and without
-        ``multiplex``.
+        That is the time in which Redis says nothing: while it answers, however slowly, nobody on
+        the shared connection is refused.
         """
-        if not isinstance(self._line, RedisLine):
-            return None
         limited = copy.copy(self)
         limited._timeout = timeout  # noqa: SLF001 - it is one of us
         return limited

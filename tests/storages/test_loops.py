@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 import pytest
@@ -24,11 +26,12 @@ ROUNDS: Final = 20
 
 
 @pytest.fixture(params=KINDS)
-def url(request: pytest.FixtureRequest) -> str:
-    server: RedisServer | MemcachedServer = request.getfixturevalue(
-        "memcached_server" if request.param == "memcached" else "own_redis_server"
-    )
-    return server.url
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where a server is that nobody else uses."""
+    server = MemcachedServer() if request.param == "memcached" else RedisServer(tmp_path)
+    server.start()
+    yield server.url
+    server.stop()
 
 
 @pytest.fixture
@@ -69,6 +72,14 @@ def run_in_two_threads(work: Callable[[int], Coroutine[Any, Any, T]]) -> list[T]
     return [outcomes[number] for number in (0, 1)]
 
 
+def connections_in_the_end(url: str, expected: int) -> int:
+    """Return how many connections the server has, when those that were closed are gone."""
+    deadline = time.monotonic() + 10
+    while (count := connections(url)) != expected and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return count
+
+
 class Turns:
     """Lets two event loops take turns."""
 
@@ -83,7 +94,7 @@ class Turns:
 def test_a_storage_in_two_event_loops_at_once_has_a_connection_in_each(
     storage: Networked, url: str
 ) -> None:
-    before, turns = connections(url), Turns()
+    turns = Turns()
 
     async def work(number: int) -> tuple[int, list[bytes]]:
         session_id, seen = f"loop-{number}", []
@@ -94,7 +105,9 @@ def test_a_storage_in_two_event_loops_at_once_has_a_connection_in_each(
             assert stored is not None
             seen.append(stored.payload)
         await turns.next()
-        count = await asyncio.to_thread(connections, url) if number == 0 else 0
+        count = 0
+        if number == 0:
+            count = await asyncio.to_thread(connections_in_the_end, url, 2)
         await turns.next()
         await storage.delete(session_id)
         await storage.close()
@@ -103,7 +116,7 @@ def test_a_storage_in_two_event_loops_at_once_has_a_connection_in_each(
     (count, first), (_, second) = run_in_two_threads(work)
 
     assert (first, second) == ([b"loop-0"] * ROUNDS, [b"loop-1"] * ROUNDS)
-    assert count == before + 2
+    assert count == 2
 
 
 def test_closing_in_one_event_loop_disturbs_nobody_in_another(storage: Networked) -> None:
@@ -131,16 +144,14 @@ def test_closing_in_one_event_loop_disturbs_nobody_in_another(storage: Networked
 def test_event_loops_one_after_the_other_do_not_pile_up_connections(
     storage: Networked, url: str
 ) -> None:
-    before = connections(url)
-
     for _ in range(5):
         asyncio.run(storage.load("k"))
     gc.collect()
-    kept = connections(url) - before
+    # That of the last loop, and perhaps that of the first.
+    kept = connections_in_the_end(url, 1)
     asyncio.run(storage.close())
     gc.collect()
 
-    # That of the last loop, and perhaps that of the first.
     assert kept <= 2
 
 

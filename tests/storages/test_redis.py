@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import traceback
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import pytest
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Connection, ConnectionPool, Redis
 from redis.exceptions import ResponseError
 
 from aiosess import Conflict, OptionsError, StorageError, StorageUnavailable
+from aiosess.clients.redis import in_words_of_a_storage
 from aiosess.storages import Stored
 from aiosess.storages.redis import RedisStorage
 from tests.servers import RedisServer, free_port
@@ -387,7 +389,16 @@ async def test_an_error_inside_a_script_of_redis_6_is_read_too(session_id: str) 
         await storage.replace(session_id, b"more", 60, expected=b"cart")
 
 
-# Errors that trying again would not mend.
+# Errors that trying again would not mend, and what does so in a moment.
+
+
+def is_refused(error: StorageError) -> bool:
+    """Ask whether it is an outage that is not tried again, with its cause."""
+    return (
+        isinstance(error, StorageUnavailable)
+        and not error.may_retry
+        and isinstance(error.__cause__, Exception)
+    )
 
 
 def is_final(error: StorageError) -> bool:
@@ -397,7 +408,7 @@ def is_final(error: StorageError) -> bool:
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("login", ["", ":wrong@", "nobody:wrong@"])
-async def test_a_wrong_password_is_an_error_that_is_not_retried(
+async def test_a_wrong_password_is_an_outage_that_is_not_retried(
     own_redis_server: RedisServer, verb: str, login: str, session_id: str
 ) -> None:
     async with Redis.from_url(own_redis_server.url) as client:
@@ -408,12 +419,12 @@ async def test_a_wrong_password_is_an_error_that_is_not_retried(
         with pytest.raises(StorageError) as error:
             await call(storage, verb, session_id)
 
-    assert is_final(error.value)
+    assert is_refused(error.value)
     assert "wrong" not in str(error.value).replace("WRONGPASS", "")
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_a_user_without_the_right_is_an_error_that_is_not_retried(
+async def test_a_user_without_the_right_is_an_outage_that_is_not_retried(
     own_redis_server: RedisServer, verb: str, session_id: str
 ) -> None:
     async with Redis.from_url(own_redis_server.url) as client:
@@ -424,7 +435,7 @@ async def test_a_user_without_the_right_is_an_error_that_is_not_retried(
         with pytest.raises(StorageError) as error:
             await call(storage, verb, session_id)
 
-    assert is_final(error.value)
+    assert is_refused(error.value)
     assert session_id not in str(error.value)
 
 
@@ -461,7 +472,7 @@ async def test_a_key_of_another_type_is_an_error_that_is_not_retried(
 
 
 @pytest.mark.parametrize("verb", ["create", "replace"])
-async def test_a_server_without_memory_is_an_error_that_is_not_retried(
+async def test_a_server_without_memory_is_an_outage_that_is_not_retried(
     own_redis_server: RedisServer, verb: str, session_id: str
 ) -> None:
     async with Redis.from_url(own_redis_server.url) as client:
@@ -473,7 +484,130 @@ async def test_a_server_without_memory_is_an_error_that_is_not_retried(
         with pytest.raises(StorageError) as error:
             await call(storage, verb, session_id)
 
-    assert is_final(error.value)
+    assert is_refused(error.value)
+
+
+async def let_snapshots_fail(client: Redis) -> None:
+    await client.config_set("save", "1 1")
+    await client.config_set("dir", "/proc/self")
+    async with asyncio.timeout(30):
+        while (await client.info("persistence"))["rdb_last_bgsave_status"] == "ok":
+            with contextlib.suppress(ResponseError):
+                await client.bgsave()
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("verb", ["create", "replace", "delete"])
+async def test_a_server_whose_disk_is_full_refuses_writes_and_still_reads(
+    tmp_path: Path, verb: str, session_id: str
+) -> None:
+    server = RedisServer(tmp_path, "--enable-protected-configs", "yes")
+    server.start()
+    try:
+        async with (
+            Redis.from_url(server.url) as client,
+            RedisStorage.from_url(server.url) as storage,
+        ):
+            await storage.create(session_id, b"cart", 60)
+            await let_snapshots_fail(client)
+
+            with pytest.raises(StorageUnavailable, match="MISCONF") as error:
+                await call(storage, verb, "another" if verb == "create" else session_id)
+            stored = await storage.load(session_id)
+    finally:
+        server.stop()
+
+    assert is_refused(error.value)
+    assert stored is not None
+
+
+async def test_a_server_without_its_replicas_refuses_writes(
+    tmp_path: Path, session_id: str
+) -> None:
+    server = RedisServer(tmp_path, "--min-replicas-to-write", "1")
+    server.start()
+    try:
+        async with RedisStorage.from_url(server.url) as storage:
+            with pytest.raises(StorageUnavailable, match="NOREPLICAS") as error:
+                await storage.create(session_id, b"cart", 60)
+    finally:
+        server.stop()
+
+    assert is_refused(error.value)
+
+
+async def test_a_server_that_is_busy_with_a_script_is_asked_again(
+    tmp_path: Path, session_id: str
+) -> None:
+    server = RedisServer(tmp_path, "--busy-reply-threshold", "50")
+    server.start()
+    try:
+        async with (
+            Redis.from_url(server.url) as client,
+            RedisStorage.from_url(server.url) as storage,
+        ):
+            await storage.load(session_id)
+            script = asyncio.ensure_future(client.eval("while true do end", 0))
+            await asyncio.sleep(0.3)
+
+            with pytest.raises(StorageUnavailable, match="BUSY") as error:
+                await storage.load(session_id)
+            async with Redis.from_url(server.url) as killer:
+                await killer.script_kill()
+            with pytest.raises(ResponseError):
+                await script
+    finally:
+        server.stop()
+
+    assert error.value.may_retry
+
+
+@pytest.mark.parametrize(
+    ("said", "may_retry"),
+    [
+        ("LOADING Redis is loading the dataset in memory", True),
+        ("BUSY Redis is busy running a script.", True),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", True),
+        ("CLUSTERDOWN The cluster is down", True),
+        ("READONLY You can't write against a read only replica.", True),
+        ("ERR max number of clients reached", True),
+        ("OOM command not allowed when used memory > 'maxmemory'.", False),
+        ("MISCONF Redis is configured to save RDB snapshots", False),
+        ("NOREPLICAS Not enough good replicas to write.", False),
+        ("NOPERM this user has no permissions to run the 'get' command", False),
+        ("NOAUTH Authentication required.", False),
+        ("WRONGPASS invalid username-password pair or user is disabled.", False),
+        # In a script, before Redis 7.
+        ("ERR Error running script: @user_script:7: -OOM command not allowed", False),
+        ("ERR Error running script: @user_script:7: -READONLY You can't write", True),
+    ],
+)
+def test_what_redis_says_instead_of_doing_it_is_an_outage(said: str, *, may_retry: bool) -> None:
+    parser: Any = Connection()._parser
+
+    error = in_words_of_a_storage(parser.parse_error(said))
+
+    assert isinstance(error, StorageUnavailable)
+    assert error.may_retry == may_retry
+
+
+@pytest.mark.parametrize(
+    "error", [AttributeError("'NoneType' object has no attribute 'writelines'"), EOFError()]
+)
+@pytest.mark.parametrize("multiplex", [True, False])
+async def test_whatever_a_client_raises_that_is_no_answer_is_an_outage(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, error: Exception, *, multiplex: bool
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise error
+
+    async with RedisStorage.from_url(redis_server.url, multiplex=multiplex) as storage:
+        monkeypatch.setattr(storage._clients.first.connection_pool, "get_connection", fail)
+
+        with pytest.raises(StorageUnavailable) as unavailable:
+            await storage.load("k")
+
+    assert unavailable.value.may_retry
 
 
 # Whose client it is.
