@@ -18,13 +18,13 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from aiosess.clients.addresses import address
 from aiosess.clients.pipeline import Call, Pipeline, Wires, clock, hang_up, keep_alive
 from aiosess.errors import OptionsError, StorageUnavailable
 
 __all__ = ["MemcachedClient", "Reply", "Value"]
 
 _PORT: Final = 11211
-_MOST_PORTS: Final = 65535
 
 # Words that end a reply and leave the connection usable.
 _WORDS: Final = frozenset(
@@ -183,7 +183,7 @@ class _Node:
         self._dial = dial
         self._connecting: dict[asyncio.AbstractEventLoop, asyncio.Task[_Connection]] = {}
         self._path = name if name.startswith("/") else None
-        self._host, self._port = ("", 0) if self._path else _address(name)
+        self._host, self._port = ("", 0) if self._path else address(name, port=_PORT)
         place = self._path or f"{self._host}:{self._port}"
         self._hash = hashlib.blake2b(place.encode() + b" ", digest_size=8)
 
@@ -398,27 +398,6 @@ async def _log_in(connection: _Connection, login: bytes) -> None:
     if reply != b"STORED":
         refused = f"memcached refused the username or password: {_text(reply)}"
         raise StorageUnavailable(refused, may_retry=False)
-
-
-def _without_login(name: str) -> str:
-    return name.rpartition("@")[2]
-
-
-def _address(name: str) -> tuple[str, int]:
-    host, colon, port = name.rpartition(":")
-    if not colon or name.endswith("]"):
-        host, port = name, str(_PORT)
-    is_bracketed = host.startswith("[") and host.endswith("]")
-    host = host[1:-1] if is_bracketed else host
-    if not host or (":" in host and not is_bracketed):
-        raise OptionsError(
-            f"{_without_login(name)!r} is not a node: write 'host:port' or '[::1]:port'"
-        )
-    if not (port.isascii() and port.isdigit() and 0 < int(port) <= _MOST_PORTS):
-        raise OptionsError(
-            f"{_without_login(name)!r} is not a node: its port is not from 1 to {_MOST_PORTS}"
-        )
-    return host, int(port)
 
 
 def _text(reply: Reply) -> str:

@@ -21,11 +21,15 @@ from redis.asyncio.connection import (
     SSLConnection,
     UnixDomainSocketConnection,
 )
-from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.asyncio.sentinel import (
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.credentials import StreamingCredentialProvider
 
 from aiosess.clients.pipeline import STALL, Call, Pipeline, Wires, clock, hang_up, keep_alive
 from aiosess.clients.redis_clients import Clients
+from aiosess.clients.redis_urls import QuickSentinel, put_quickest_first
 from aiosess.errors import StorageError, StorageUnavailable
 
 __all__ = ["ClientLine", "ClusterLine", "RedisLine", "in_words_of_a_storage", "line_of"]
@@ -489,6 +493,7 @@ class _Wire(Pipeline):
             abandoned, self._abandoned = self._abandoned, ()
             for wire in abandoned:
                 await wire.close()
+            await _prepare(self._pool)
             self._connection = connection = await self._pool.get_connection()
             # From here on what arrives is ours; redis-py has read the answers to what it asked.
             self._reader = _Reader(
@@ -563,6 +568,13 @@ class _Wire(Pipeline):
             await connection.disconnect(nowait=True)
         with contextlib.suppress(exceptions.RedisError, OSError, RuntimeError, KeyError):
             await self._pool.release(connection)
+
+
+async def _prepare(pool: _Pool) -> None:
+    """Let a sentinel that hangs be asked last; those of a URL see to it themselves."""
+    sentinel = getattr(pool, "sentinel_manager", None)
+    if sentinel is not None and not isinstance(sentinel, QuickSentinel):
+        await put_quickest_first(sentinel, pool.service_name)
 
 
 def _as_failure(error: BaseException) -> Exception:

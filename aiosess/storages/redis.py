@@ -10,11 +10,10 @@ from typing import Any, Final, Self, cast
 
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from aiosess.clients.redis import ClientLine, line_of
 from aiosess.clients.redis_clients import Clients
+from aiosess.clients.redis_urls import maker
 from aiosess.errors import Conflict, IdTaken, OptionsError
 from aiosess.storages._shared import Closing, new_stored
 from aiosess.storages.base import Stored, Version
@@ -88,20 +87,19 @@ class RedisStorage(Closing):
     def from_url(
         cls, url: str, *, prefix: str = "sess:", multiplex: bool = True, **client_options: Any
     ) -> Self:
-        """Connect to *url* (``redis://``, ``rediss://``, ``unix://``) when first used.
+        """Connect to *url* when first used; OptionsError when it makes no sense.
 
-        *client_options* go to ``redis.asyncio.Redis.from_url``. The client is ours: ``close()``
-        closes it. It does not try again by itself, beyond replacing a connection that was cut
-        while idle: that is what ``SessionOptions.retries`` is for.
+        - ``redis://host:6379/0``, ``rediss://`` (TLS), ``unix:///run/redis.sock``
+        - ``redis+sentinel://host1,host2/name/0``: the primary that the sentinels call *name*
+        - ``redis+cluster://host1,host2``: a cluster of which these are some nodes
+        - ``valkey`` in the place of ``redis``, and ``s`` for TLS, in each of them
+
+        *client_options* go to the client of ``redis.asyncio``, and ``sentinel_kwargs`` to those of
+        the sentinels. The clients, one for each event loop, are ours: ``close()`` closes them. They
+        do not try again by themselves, beyond replacing a connection that was cut while idle:
+        that is what ``SessionOptions.retries`` is for.
         """
-        # The time limit is SessionOptions.timeout; a second one in the client only costs.
-        options: dict[str, Any] = {
-            "retry": Retry(NoBackoff(), 1),
-            "socket_timeout": None,
-            **client_options,
-        }
-        # redis-py does not say what **kwargs may hold.
-        make = partial(Redis.from_url, url, **options)  # pyright: ignore[reportUnknownMemberType]
+        make = maker(url, client_options)
         clients = Clients(make(), make=make)
         storage = cls(clients.first, prefix=prefix, multiplex=multiplex)
         storage._owns_clients = True
