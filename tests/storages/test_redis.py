@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import traceback
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -19,6 +20,7 @@ from aiosess import Conflict, OptionsError, StorageError, StorageUnavailable
 from aiosess.clients.redis import in_words_of_a_storage
 from aiosess.storages import Stored
 from aiosess.storages.redis import RedisStorage
+from aiosess.testing import Harness, report, run_contract
 from tests.servers import RedisServer, free_port
 
 VERBS: Final = ("create", "load", "replace", "touch", "delete")
@@ -700,3 +702,87 @@ async def test_a_url_is_no_client() -> None:
         RedisStorage("redis://:password@127.0.0.1")  # type: ignore[arg-type]
 
     assert "password" not in str(caught.value)
+
+
+# What the guide says of rights.
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "load_and_touch"])
+@pytest.mark.parametrize("multiplex", [True, False])
+async def test_the_rights_that_the_guide_names_are_enough(
+    own_redis_server: RedisServer, verb: str, session_id: str, *, multiplex: bool
+) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "how-to" / "redis.md"
+    [command] = re.findall(r"^ACL SETUSER .*$", guide.read_text(), re.MULTILINE)
+    async with Redis.from_url(own_redis_server.url) as client:
+        await client.execute_command(*command.split())
+        if verb != "create":
+            await client.set(f"sess:{session_id}", "cart", ex=30)
+    url = own_redis_server.url.replace("redis://", "redis://sessions:password@")
+
+    async with RedisStorage.from_url(
+        url.removesuffix("/0"), multiplex=multiplex, client_name="web"
+    ) as storage:
+        answer = await call(storage, verb, session_id)
+
+    assert answer not in {None, False}
+
+
+# Clients of valkey-py, which was redis-py once.
+
+
+@pytest.fixture
+async def valkey_client(redis_server: RedisServer) -> AsyncIterator[Any]:
+    library = pytest.importorskip("valkey.asyncio", reason="valkey-py is not installed")
+    async with library.Valkey.from_url(redis_server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def valkey(valkey_client: Any) -> RedisStorage:
+    return RedisStorage(valkey_client)
+
+
+async def test_a_client_of_valkey_py_keeps_the_contract(valkey_client: Any) -> None:
+    def make() -> RedisStorage:
+        return RedisStorage(valkey_client, prefix=f"{uuid.uuid4()}:")
+
+    results = await run_contract(Harness(make, unit=0.05))
+
+    assert all(result.is_kept for result in results), report(results)
+
+
+async def test_a_script_that_valkey_does_not_know_is_sent_again(
+    valkey: RedisStorage, client: Redis, session_id: str
+) -> None:
+    await valkey.create(session_id, b"cart", 60)
+    await client.script_flush()
+
+    await valkey.replace(session_id, b"more", 60, expected=b"cart")
+
+    stored = await valkey.load(session_id)
+    assert stored is not None
+    assert stored.payload == b"more"
+
+
+async def test_an_outage_is_one_with_a_client_of_valkey_py_too() -> None:
+    library = pytest.importorskip("valkey.asyncio", reason="valkey-py is not installed")
+    async with library.Valkey(port=free_port()) as client:
+        with pytest.raises(StorageUnavailable) as unavailable:
+            await RedisStorage(client).within(1).load("k")
+
+    assert unavailable.value.may_retry
+
+
+async def test_a_refusal_is_one_with_a_client_of_valkey_py_too(
+    own_redis_server: RedisServer, session_id: str
+) -> None:
+    library = pytest.importorskip("valkey.asyncio", reason="valkey-py is not installed")
+    async with Redis.from_url(own_redis_server.url) as client:
+        await client.config_set("maxmemory", 1)
+
+    async with library.Valkey.from_url(own_redis_server.url) as client:
+        with pytest.raises(StorageUnavailable) as refused:
+            await RedisStorage(client).create(session_id, b"cart", 60)
+
+    assert is_refused(refused.value)
