@@ -11,7 +11,7 @@
     │   └── UnserializableValue  a value cannot be kept as JSON (also a TypeError)
     ├── RecordError              the bytes under an id are not a record
     └── StorageError             the storage could not do what it was asked
-        ├── StorageUnavailable   no answer: try again later (the only one that is retried)
+        ├── StorageUnavailable   no answer, or not now: try again later (may_retry: at once)
         ├── Conflict             the record changed or went: load again, or give up
         └── IdTaken              there is a record under this id already: use another id
 
@@ -90,7 +90,16 @@ class StorageError(AiosessError):
 
 
 class StorageUnavailable(StorageError):
-    """The back-end did not answer: refused, reset, timed out, loading, failing over."""
+    """The back-end did not answer, or cannot do just now what it was asked.
+
+    ``may_retry`` says whether trying again in a moment may help, as with a back-end that is
+    starting. It is False for one that is full, or that refuses a password: those are no passing
+    faults.
+    """
+
+    def __init__(self, *args: object, may_retry: bool = True) -> None:
+        super().__init__(*args)
+        self.may_retry = may_retry
 
     @classmethod
     def after(cls, timeout: float) -> Self:

@@ -18,18 +18,21 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from aiosess.clients.pipeline import Call, Pipeline, clock
-from aiosess.errors import OptionsError, StorageError, StorageUnavailable
+from aiosess.clients.addresses import address
+from aiosess.clients.pipeline import Call, Pipeline, Wires, clock, hang_up, keep_alive
+from aiosess.errors import OptionsError, StorageUnavailable
 
 __all__ = ["MemcachedClient", "Reply", "Value"]
 
 _PORT: Final = 11211
-_MOST_PORTS: Final = 65535
 
 # Words that end a reply and leave the connection usable.
 _WORDS: Final = frozenset(
     (b"STORED", b"NOT_STORED", b"EXISTS", b"NOT_FOUND", b"TOUCHED", b"DELETED", b"END")
 )
+_FIRST_WORDS: Final = (b"ERROR", b"CLIENT_ERROR ", b"SERVER_ERROR ", b"STAT ")
+# No line of memcached is longer: https://github.com/memcached/memcached/blob/master/doc/protocol.txt
+_LONGEST_LINE: Final = 2_048
 _LINE_END: Final = b"\r\n"
 _END: Final = b"END\r\n"
 _AFTER_PAYLOAD: Final = len(_LINE_END + _END)
@@ -68,8 +71,9 @@ class MemcachedClient:
       hashing). Where a node is added or removed, only the keys that move to or from it change
       their place. A node that is away is not stood in for, so that it cannot come back with
       records that were changed or deleted elsewhere meanwhile.
-    - *timeout*: seconds in which a connection must stand, and after which a node that says
-      nothing although it was asked is given up; the next call connects anew.
+    - *timeout*: seconds in which a connection must stand, and the time limit of a call that has
+      none of its own. A node that says nothing for that long although it was asked is given up;
+      the next call connects anew.
     - *tls*: an ``ssl.SSLContext``; *username* and *password*: for a server started with ``-Y``.
 
     It connects when first used, and may be built before there is a loop.
@@ -91,6 +95,7 @@ class MemcachedClient:
             raise OptionsError("username and password go together: give both or none")
         login = None if username is None else f"{username} {password}".encode()
         dial = _Dial(timeout, tls, login)
+        self.timeout = timeout
         self._nodes = [_Node(name, dial) for name in sorted(set(nodes))]
 
     @classmethod
@@ -127,25 +132,34 @@ class MemcachedClient:
         self,
         key: bytes,
         command: bytes,
-        timeout: float = math.inf,
+        timeout: float | None = None,
     ) -> Awaitable[Reply]:
         """Send *command*, which is about *key*, to the key's node; await the reply.
 
-        That raises StorageUnavailable when there is none, also when there is none after *timeout*
-        seconds, and StorageError when memcached refuses the username or password. May be
-        cancelled: a command that was not sent yet is not sent, and the reply to one that was is
-        thrown away when it comes.
+        That raises StorageUnavailable when there is none: when the node says nothing for *timeout*
+        seconds (``None``: the client's), or refuses the username or password. May be cancelled: a
+        command that was not sent yet is not sent, and the reply to one that was is thrown away
+        when it comes.
         """
+        if timeout is None:
+            timeout = self.timeout
         nodes = self._nodes
         node = nodes[0] if len(nodes) == 1 else max(nodes, key=lambda node: node.score(key))
         connection = node.connection
         # A connection that stands is asked at once: its future is all that there is to await.
-        if connection is not None and connection.loop is asyncio.get_running_loop():
+        if (
+            connection is not None
+            and not connection.is_over
+            and connection.loop is asyncio.get_running_loop()
+        ):
             return connection.ask(command, timeout, key)
         return node.connect_and_ask(key, command, timeout)
 
     async def close(self) -> None:
-        """Close the connections; each call that waits for a reply raises StorageUnavailable."""
+        """Close the connections of this event loop; calls that wait in it raise StorageUnavailable.
+
+        Those of closed event loops are closed too.
+        """
         for node in self._nodes:
             node.close()
 
@@ -163,11 +177,13 @@ class _Node:
     """One server: where it is, and the connection to it, if there is one."""
 
     def __init__(self, name: str, dial: _Dial) -> None:
+        # The one that was asked last.
         self.connection: _Connection | None = None
+        self.wires: Wires[_Connection] = Wires()
         self._dial = dial
-        self._connecting: asyncio.Task[_Connection] | None = None
+        self._connecting: dict[asyncio.AbstractEventLoop, asyncio.Task[_Connection]] = {}
         self._path = name if name.startswith("/") else None
-        self._host, self._port = ("", 0) if self._path else _address(name)
+        self._host, self._port = ("", 0) if self._path else address(name, port=_PORT)
         place = self._path or f"{self._host}:{self._port}"
         self._hash = hashlib.blake2b(place.encode() + b" ", digest_size=8)
 
@@ -197,12 +213,15 @@ class _Node:
 
         StorageUnavailable when that takes more than *limit* seconds.
         """
+        standing = self.wires.here()
+        if standing is not None:
+            self.connection = standing
+            return standing
         loop = asyncio.get_running_loop()
-        task = self._connecting
-        if task is None or task.done() or task.get_loop() is not loop:
-            task = self._connecting = loop.create_task(self._connect(loop))
-            # A task that was cancelled meanwhile does not look at the outcome.
-            task.add_done_callback(_look_at)
+        task = self._connecting.get(loop)
+        if task is None:
+            task = self._connecting[loop] = loop.create_task(self._connect(loop))
+            task.add_done_callback(self._connected)
         # Unlike an awaited task, one that is waited for outlives the cancelled waiter.
         await asyncio.wait([task], timeout=limit if limit < math.inf else None)
         if not task.done():
@@ -212,16 +231,23 @@ class _Node:
         return task.result()
 
     def close(self) -> None:
-        connecting, self._connecting = self._connecting, None
-        if connecting is not None and not connecting.get_loop().is_closed():
+        connecting = self._connecting.pop(asyncio.get_running_loop(), None)
+        if connecting is not None:
             connecting.cancel()
-        connection, self.connection = self.connection, None
-        if connection is not None and not connection.loop.is_closed():
-            connection.end(ConnectionAbortedError("the client was closed"))
+        self.connection = None
+        for wire in self.wires.take():
+            wire.close()
+
+    def _connected(self, task: asyncio.Task[_Connection]) -> None:
+        if self._connecting.get(task.get_loop()) is task:
+            del self._connecting[task.get_loop()]
+        if not task.cancelled():
+            # Those who were cancelled meanwhile do not look at the outcome.
+            task.exception()
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> _Connection:
         dial = self._dial
-        connection = _Connection(loop, self, dial.timeout)
+        connection = _Connection(loop, self)
         try:
             async with asyncio.timeout(dial.timeout):
                 if self._path is not None:
@@ -232,26 +258,38 @@ class _Node:
                     )
                 if dial.login is not None:
                     await _log_in(connection, dial.login)
-            # One that was closed at once says so to whoever asks; the next call connects anew.
-            self.connection = None if connection.is_over else connection
-        finally:
-            if self.connection is not connection:
-                connection.end(ConnectionResetError("memcached was not connected to"))
+        except BaseException:
+            connection.end(ConnectionResetError("memcached was not connected to"))
+            raise
+        for abandoned in self.wires.take_abandoned():
+            abandoned.close()
+        # One that was closed at once says so to whoever asks; the next call connects anew.
+        if not connection.is_over:
+            self.wires.add(connection)
+            self.connection = connection
         return connection
 
 
 class _Connection(Pipeline):
     """One connection to a node; whatever makes it doubtful which reply is whose ends it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, node: _Node, patience: float) -> None:
-        super().__init__(loop, patience=patience)
+    def __init__(self, loop: asyncio.AbstractEventLoop, node: _Node) -> None:
+        super().__init__(loop)
         self._node = node
         # The reply that is not all there yet: its pieces, and the bytes that are still missing.
         self._pieces: list[bytes] = []
         self._missing = 0
 
+    def close(self) -> None:
+        if self.loop.is_closed():
+            # Nobody is left there who waits.
+            hang_up(self.transport)
+        else:
+            self.end(ConnectionAbortedError("the client was closed"))
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        keep_alive(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.end(exc or ConnectionResetError("memcached closed the connection"))
@@ -266,7 +304,7 @@ class _Connection(Pipeline):
             data = b"".join(self._pieces)
             self._pieces.clear()
         start, size, waiting = 0, len(data), self.waiting
-        while start < size and not self.is_over:
+        while start < size and not self.is_closed:
             reply, key, end = _read(data, start)
             if reply is None:
                 self._pieces.append(data[start:])
@@ -274,10 +312,14 @@ class _Connection(Pipeline):
                 return
             start = end
             if not waiting:
-                self.end(ConnectionResetError(f"memcached said unasked: {_text(reply)}"))
+                # Not what: it may be somebody's data.
+                self.end(ConnectionResetError("memcached said something unasked"))
                 return
             if key is not None and key != waiting[0][4]:
                 self.end(ConnectionResetError("memcached answered with another key"))
+                return
+            if key is None and reply not in _WORDS and not _is_of_the_protocol(reply):
+                self.end(ConnectionResetError("memcached said what is not of its protocol"))
                 return
             future = waiting.popleft()[0]
             if not future.done():
@@ -288,6 +330,7 @@ class _Connection(Pipeline):
     def ended(self, calls: Sequence[Call], error: BaseException) -> None:
         if self.transport is not None:
             self.transport.abort()
+        self._node.wires.discard(self)
         if self._node.connection is self:
             self._node.connection = None
         kind = TimeoutError if isinstance(error, TimeoutError) else ConnectionResetError
@@ -303,12 +346,22 @@ def _no_answer(error: OSError) -> StorageUnavailable:
 
 
 def _read(data: bytes, start: int) -> tuple[Reply | None, bytes | None, int]:
+    """Return what _reply_at does; an empty reply for what is not of the protocol."""
+    try:
+        return _reply_at(data, start)
+    except ValueError:
+        return b"", None, len(data)
+
+
+def _reply_at(data: bytes, start: int) -> tuple[Reply | None, bytes | None, int]:
     """Return the reply that begins at *start*, its key when it is a value, and where it ends.
 
     ``None`` for the reply, and where it ends at the earliest, when it is not all there yet.
     """
     line_end = data.find(_LINE_END, start)
     if line_end < 0:
+        if len(data) - start > _LONGEST_LINE:
+            raise ValueError("a line without an end")
         return None, None, len(data) + 1
     line = data[start:line_end]
     words = line.split(b" ")
@@ -328,6 +381,11 @@ def _read(data: bytes, start: int) -> tuple[Reply | None, bytes | None, int]:
     return line, None, after
 
 
+def _is_of_the_protocol(reply: Reply) -> bool:
+    """Return whether *reply* is one that memcached may give to what is asked here."""
+    return not isinstance(reply, bytes) or reply.startswith(_FIRST_WORDS)
+
+
 def _is_understood(reply: Reply) -> bool:
     """Return False where memcached may take the data after the command for commands."""
     return not isinstance(reply, bytes) or reply.startswith((b"SERV", b"STAT"))
@@ -338,33 +396,8 @@ async def _log_in(connection: _Connection, login: bytes) -> None:
     command = b"set auth 0 0 %d\r\n%b\r\n" % (len(login), login)
     reply = await connection.ask(command, math.inf)
     if reply != b"STORED":
-        raise StorageError(f"memcached refused the username or password: {_text(reply)}")
-
-
-def _without_login(name: str) -> str:
-    return name.rpartition("@")[2]
-
-
-def _address(name: str) -> tuple[str, int]:
-    host, colon, port = name.rpartition(":")
-    if not colon or name.endswith("]"):
-        host, port = name, str(_PORT)
-    is_bracketed = host.startswith("[") and host.endswith("]")
-    host = host[1:-1] if is_bracketed else host
-    if not host or (":" in host and not is_bracketed):
-        raise OptionsError(
-            f"{_without_login(name)!r} is not a node: write 'host:port' or '[::1]:port'"
-        )
-    if not (port.isascii() and port.isdigit() and 0 < int(port) <= _MOST_PORTS):
-        raise OptionsError(
-            f"{_without_login(name)!r} is not a node: its port is not from 1 to {_MOST_PORTS}"
-        )
-    return host, int(port)
-
-
-def _look_at(task: asyncio.Task[_Connection]) -> None:
-    if not task.cancelled():
-        task.exception()
+        refused = f"memcached refused the username or password: {_text(reply)}"
+        raise StorageUnavailable(refused, may_retry=False)
 
 
 def _text(reply: Reply) -> str:

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import socket
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from operator import itemgetter
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from aiosess.errors import StorageUnavailable
 
-__all__ = ["Call", "Pipeline", "clock"]
+__all__ = ["STALL", "Call", "Pipeline", "Wires", "clock", "hang_up", "keep_alive"]
 
 # So many calls may wait for answers; one more is refused, so that an outage does not fill memory.
 _MOST_WAITING: Final = 10_000
+
+STALL: Final = 0.01
+"""A timer that is late by so many seconds means that the event loop was busy."""
+# So many seconds are between two looks for calls that waited too long.
+_BETWEEN_LOOKS: Final = 0.01
+
+# Seconds of silence before the first probe, and between two; how many may stay unanswered.
+_KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3}
 
 clock: Final = time.monotonic
 """What the time limits go by, in seconds."""
 
 Call: TypeAlias = tuple[asyncio.Future[Any], bytes, float, float, bytes]
-"""A future for the answer, the command, when it was asked, how long it may take, and its key.
+"""A future for the answer, the command, when it was asked, its time limit, and its key.
 
 There is one for each call, hence a plain tuple.
 """
@@ -31,33 +43,40 @@ There is one for each call, hence a plain tuple.
 _is_done: Final = asyncio.Future[Any].done
 _answer_of: Final = itemgetter(0)
 _command_of: Final = itemgetter(1)
+_asked_at: Final = itemgetter(2)
 
 
 class Pipeline(asyncio.Protocol, ABC):
     """Sends what is asked in one tick together; the answers are those of ``waiting``, in order.
 
     A call may be given up at any time: if it was not sent yet, it never is; if it was, its answer
-    is read and thrown away. A server that owes an answer and says nothing for *patience* seconds is
-    given up.
+    is read and thrown away. A time limit counts from the server's last sign of life, so that a
+    large answer delays the others and refuses none. A server that owes an answer and says nothing
+    for that long is given up: the next calls need another connection.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, patience: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        # No call is taken any more; those that wait may be answered until it is closed.
         self.is_over: bool = False
-        self.patience: float = patience
+        self.is_closed: bool = False
         self.transport: asyncio.Transport | None = None
         self.waiting: deque[Call] = deque()
-        # When the server said something, or was first asked after a pause.
+        # The server's last sign of life.
         self.moved_at: float = 0.0
         self._may_write = True
         self._outbox: list[Call] = []
         self._timer: asyncio.TimerHandle | None = None
         self._look_at = math.inf
+        self._least_timeout = math.inf
+        # Since it takes no calls: how many waited then, and how many of the first have failed.
+        self._owed = 0
+        self._failed = 0
 
     def ask(self, command: bytes, timeout: float, key: bytes = b"") -> asyncio.Future[Any]:
         """Send *command* at the end of this tick; the future is its answer.
 
-        It fails with StorageUnavailable when there is none after *timeout* seconds.
+        It fails with StorageUnavailable when the server says nothing for *timeout* seconds.
         """
         outbox = self._outbox
         if self.is_over or len(outbox) + len(self.waiting) >= _MOST_WAITING:
@@ -69,7 +88,7 @@ class Pipeline(asyncio.Protocol, ABC):
         now = clock()
         outbox.append((answer, command, now, timeout, key))
         if now + timeout < self._look_at:
-            self.look_by(now + timeout)
+            self._look_by(now + timeout, timeout)
         return answer
 
     def take(self, calls: Sequence[Call]) -> None:
@@ -77,10 +96,11 @@ class Pipeline(asyncio.Protocol, ABC):
         if self.is_over:
             self._make_room()
         self._outbox.extend(calls)
+        # Late calls are looked for in order of time.
+        self._outbox.sort(key=_asked_at)
         self.loop.call_soon(self.send)
-        first = min(asked_at + timeout for _, _, asked_at, timeout, _ in calls)
-        if first < self._look_at:
-            self.look_by(first)
+        for _, _, asked_at, timeout, _ in calls:
+            self._look_by(asked_at + timeout, timeout)
 
     def pause_writing(self) -> None:
         """Let calls wait until the server has read what was sent."""
@@ -89,6 +109,7 @@ class Pipeline(asyncio.Protocol, ABC):
     def resume_writing(self) -> None:
         """Send what waited."""
         self._may_write = True
+        self.moved_at = clock()
         self.send()
 
     def send(self) -> None:
@@ -101,20 +122,15 @@ class Pipeline(asyncio.Protocol, ABC):
             calls = [call for call in calls if not call[0].done()]
         if not calls:
             return
-        if not self.waiting:
-            self.moved_at = clock()
         self.waiting.extend(calls)
         self.transport.write(b"".join(map(_command_of, calls)))
-        owes_until = self.moved_at + self.patience
-        if owes_until < self._look_at:
-            self.look_by(owes_until)
 
     def end(self, error: BaseException) -> None:
-        """Be over: no call waits any longer."""
-        if self.is_over:
+        """Be closed: no call waits any longer."""
+        if self.is_closed:
             return
-        self.is_over = True
-        self.look_by(math.inf)
+        self.is_over = self.is_closed = True
+        self._stop_looking()
         calls = [call for call in (*self.waiting, *self._outbox) if not call[0].done()]
         self.waiting.clear()
         self._outbox.clear()
@@ -124,32 +140,73 @@ class Pipeline(asyncio.Protocol, ABC):
     def ended(self, calls: Sequence[Call], error: BaseException) -> None:
         """Tell those who waited, and let go of the connection."""
 
-    def look_by(self, at: float) -> None:
-        """Look at *at* for who has waited too long."""
+    def _look_by(self, at: float, timeout: float) -> None:
+        """Look at *at* or before for who has waited for *timeout* seconds."""
+        self._least_timeout = min(self._least_timeout, timeout)
+        if at < self._look_at:
+            self._stop_looking()
+            self._look_at = at
+            self._timer = self.loop.call_later(max(0.0, at - clock()), self._look)
+
+    def _stop_looking(self) -> None:
+        self._look_at = math.inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._look_at = at
-        if at < math.inf:
-            self._timer = self.loop.call_later(max(0.0, at - clock()), self._look)
 
     def _look(self) -> None:
-        self._timer = None
-        now, next_at = clock(), math.inf
-        for answer, _, asked_at, timeout, _ in (*self.waiting, *self._outbox):
-            if answer.done():
+        now = clock()
+        stalled = now - self._look_at
+        if stalled <= STALL:
+            self._look_now()
+            return
+        # Where the event loop was busy, what came meanwhile is read before anybody is refused.
+        self._look_at = now + stalled
+        self._timer = self.loop.call_later(stalled, self._look_now)
+
+    def _look_now(self) -> None:
+        now = clock()
+        self._stop_looking()
+        next_at = max(self._refuse_late(now), now + _BETWEEN_LOOKS)
+        if next_at < math.inf:
+            self._look_by(next_at, math.inf)
+        elif self.is_over:
+            self.end(TimeoutError("the server said nothing"))
+
+    def _refuse_late(self, now: float) -> float:
+        """Refuse the calls whose time is over; return when that of the next one is."""
+        if self.is_over:
+            skipped = max(0, self._failed - (self._owed - len(self.waiting)))
+            sent, next_at = self._refuse(islice(self.waiting, skipped, None), now)
+            self._failed = skipped + sent + self._owed - len(self.waiting)
+        else:
+            sent, next_at = self._refuse(self.waiting, now)
+            if sent:
+                self.is_over = True
+                self._owed, self._failed = len(self.waiting), sent
+        unsent, next_unsent_at = self._refuse(self._outbox, now)
+        # What was given up goes at once, and its payload with it.
+        del self._outbox[:unsent]
+        return min(next_at, next_unsent_at)
+
+    def _refuse(self, calls: Iterable[Call], now: float) -> tuple[int, float]:
+        """Refuse those of *calls* whose time is over.
+
+        Return how many of the first that are, and when that of the next one is. The calls are in
+        order of time: after one that is young enough for every limit, no other is looked at.
+        """
+        late, next_at = 0, math.inf
+        for answer, _, asked_at, timeout, _ in calls:
+            since = max(asked_at, self.moved_at)
+            if since + self._least_timeout > now:
+                return late, min(next_at, since + self._least_timeout)
+            if since + timeout > now:
+                next_at = min(next_at, since + timeout)
                 continue
-            if asked_at + timeout <= now:
+            late += next_at == math.inf
+            if not answer.done():
                 answer.set_exception(StorageUnavailable.after(timeout))
-            else:
-                next_at = min(next_at, asked_at + timeout)
-        if self.waiting or self.transport is None:
-            owes_until = self.moved_at + self.patience
-            if now >= owes_until:
-                self.end(TimeoutError(f"the server said nothing for {self.patience:g} s"))
-                return
-            next_at = min(next_at, owes_until)
-        self.look_by(next_at)
+        return late, next_at
 
     def _make_room(self) -> None:
         """Forget what was given up; raise an error where that does not help."""
@@ -158,3 +215,81 @@ class Pipeline(asyncio.Protocol, ABC):
         self._outbox[:] = [call for call in self._outbox if not call[0].done()]
         if len(self._outbox) + len(self.waiting) >= _MOST_WAITING:
             raise StorageUnavailable(f"{_MOST_WAITING} calls are waiting for answers")
+
+
+def keep_alive(transport: asyncio.BaseTransport) -> None:
+    """Let the operating system notice when the other side has gone, and firewalls that it has not.
+
+    What is no TCP, or cannot be told so, stays as it is.
+    """
+    end: socket.socket | None = transport.get_extra_info("socket")
+    if end is None or end.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    with contextlib.suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEP_ALIVE.items():
+            # Not every system has a name for each.
+            if hasattr(socket, name):
+                end.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def hang_up(transport: asyncio.BaseTransport | None) -> None:
+    """Tell the server at once that a connection is over whose event loop was closed.
+
+    The socket itself is closed when nobody refers to it any longer.
+    """
+    if transport is None:
+        return
+    # TypeError: uvloop, which closes its sockets with the loop.
+    with contextlib.suppress(OSError, TypeError, AttributeError):
+        transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+
+P = TypeVar("P", bound=Pipeline)
+
+
+class Wires(Generic[P]):
+    """The connections to one place that are not closed yet: for new calls, one an event loop.
+
+    The event loops may run one after the other or, in threads, at the same time.
+    """
+
+    def __init__(self) -> None:
+        self._open: set[P] = set()
+        self._lock = threading.Lock()
+
+    def here(self) -> P | None:
+        """Return the connection that takes calls of the running loop, if there is one."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            for wire in self._open:
+                if wire.loop is loop and not wire.is_over:
+                    return wire
+        return None
+
+    def add(self, wire: P) -> None:
+        """Remember *wire* until it is discarded or taken."""
+        with self._lock:
+            self._open.add(wire)
+
+    def discard(self, wire: P) -> None:
+        """Forget *wire*, which is closed."""
+        with self._lock:
+            self._open.discard(wire)
+
+    def take_abandoned(self) -> list[P]:
+        """Return the connections whose event loop was closed, and forget them."""
+        return self._take(None)
+
+    def take(self) -> list[P]:
+        """Return the connections of the running loop and of closed ones, and forget them.
+
+        Those of a loop that runs elsewhere stay: only that may close them.
+        """
+        return self._take(asyncio.get_running_loop())
+
+    def _take(self, loop: asyncio.AbstractEventLoop | None) -> list[P]:
+        with self._lock:
+            taken = [wire for wire in self._open if wire.loop is loop or wire.loop.is_closed()]
+            self._open.difference_update(taken)
+        return taken

@@ -21,10 +21,15 @@ from redis.asyncio.connection import (
     SSLConnection,
     UnixDomainSocketConnection,
 )
-from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.asyncio.sentinel import (
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.credentials import StreamingCredentialProvider
 
-from aiosess.clients.pipeline import Call, Pipeline, clock
+from aiosess.clients.pipeline import STALL, Call, Pipeline, Wires, clock, hang_up, keep_alive
+from aiosess.clients.redis_clients import Clients
+from aiosess.clients.redis_urls import QuickSentinel, put_quickest_first
 from aiosess.errors import StorageError, StorageUnavailable
 
 __all__ = ["ClientLine", "ClusterLine", "RedisLine", "in_words_of_a_storage", "line_of"]
@@ -50,9 +55,10 @@ _NOT_YET: Final = object()
 _UNUSUAL: Final = (Exception, _Push)
 _PLAIN: Final = frozenset((bytes, int, type(None)))
 
-# A connection that has owed an answer for so many seconds is given up, unless the client has a
-# socket_timeout of its own; so is one that is not made in that time.
+# The time limit of a call in seconds, where neither the storage nor the client has one.
 _PATIENCE: Final = 5.0
+# A connection that is not made in so many seconds, or in the time limit of a call, is given up.
+_CONNECT: Final = 2.0
 # A connection that nobody used for so many seconds may have been cut by the server meanwhile.
 _IDLE: Final = 0.01
 
@@ -69,22 +75,38 @@ _SHAREABLE: Final = frozenset(
 )
 
 
-# Errors that say "not now": https://redis.io/docs/latest/develop/reference/protocol-spec/
-_NO_ANSWER: Final = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.ReadOnlyError,
-    exceptions.ClusterDownError,
-    exceptions.TryAgainError,
-    exceptions.RedisClusterException,
-    # What is no RESP ends the connection; the next one may speak it.
-    exceptions.InvalidResponse,
-    OSError,
+# What Redis says when it does not do what it was asked: the class of redis-py's error, or words of
+# the message. Before Redis 7, the word for an error inside a script stands somewhere in the middle.
+# https://redis.io/docs/latest/develop/reference/protocol-spec/
+_NOT_NOW: Final = frozenset({"ReadOnlyError", "TryAgainError", "ClusterDownError"})
+_NOT_NOW_WORDS: Final = (
+    "LOADING ",
+    "BUSY ",
+    "TRYAGAIN ",
+    "CLUSTERDOWN ",
+    "MASTERDOWN ",
+    "READONLY ",
 )
-# redis-py counts these among the connection errors, yet trying again does not mend them.
-_REFUSED: Final = (exceptions.AuthenticationError, exceptions.AuthorizationError)
-_FAILURES: Final = (exceptions.RedisError, OSError)
-_NOT_NOW: Final = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "NOREPLICAS")
+# Trying again does not help until there is room, a disk or a replica.
+_NOT_AS_IT_IS: Final = frozenset({"OutOfMemoryError"})
+_NOT_AS_IT_IS_WORDS: Final = ("OOM ", "MISCONF ", "NOREPLICAS ")
+# Nor until somebody mends the password or the rights.
+_FORBIDDEN: Final = frozenset(
+    {
+        "AuthenticationError",
+        "AuthorizationError",
+        "AuthenticationWrongNumberOfArgsError",
+        "NoPermissionError",
+    }
+)
+_FORBIDDEN_WORDS: Final = (
+    "NOPERM ",
+    "NOAUTH ",
+    "WRONGPASS ",
+    "DENIED ",
+    "ACL failure in script",
+    "The user executing the script",
+)
 
 # What a node of a cluster says instead of doing what it was asked.
 _NOT_DONE: Final = (
@@ -95,27 +117,39 @@ _NOT_DONE: Final = (
 
 
 def in_words_of_a_storage(error: Exception) -> Exception:
-    """Return what *error*, of redis-py or the network, means to a caller of a storage.
+    """Return what *error*, of a client or the network, means to a caller of a storage.
 
-    NoScriptError stays what it is: the one who ran the script knows its text.
+    What is no answer of the server is StorageUnavailable, whatever its class. NoScriptError is
+    for whoever ran the script and knows its text.
     """
-    if isinstance(error, _REFUSED):
-        return _because(StorageError(f"redis refused the connection: {error}"), error)
-    if isinstance(error, _NO_ANSWER):
-        said = f"redis did not answer: {type(error).__name__}"
-        return _because(StorageUnavailable(said), error)
-    if isinstance(error, exceptions.NoScriptError) or not isinstance(
-        error, exceptions.ResponseError
-    ):
-        return error
+    kinds, said = {kind.__name__ for kind in type(error).__mro__}, str(error)
+    if _is_among(kinds, said, _FORBIDDEN, _FORBIDDEN_WORDS):
+        name = type(error).__name__
+        refused = f"redis refuses this user ({name}): see its password and its rights (ACL)"
+        return _unavailable(refused, error, may_retry=False)
+    if "ResponseError" not in kinds:
+        return _unavailable(f"redis did not answer: {type(error).__name__}", error)
+    if "NoScriptError" in kinds:
+        return exceptions.NoScriptError(said)
     # Redis repeats the arguments of a command that it does not know: session id and payload.
-    said, has_arguments, _ = str(error).partition(", with args beginning with")
+    said, has_arguments, _ = said.partition(", with args beginning with")
     if has_arguments:
         return _because(StorageError(f"redis answered with an error: {said}"), None)
-    # Before Redis 7, an error inside a script stands somewhere in the message.
-    if any(word in said for word in _NOT_NOW):
-        return _because(StorageUnavailable(f"redis is not ready: {said}"), error)
+    if _is_among(kinds, said, _NOT_NOW, _NOT_NOW_WORDS):
+        return _unavailable(f"redis is not ready: {said}", error)
+    if _is_among(kinds, said, _NOT_AS_IT_IS, _NOT_AS_IT_IS_WORDS):
+        return _unavailable(f"redis refuses for now: {said}", error, may_retry=False)
     return _because(StorageError(f"redis answered with an error: {said}"), error)
+
+
+def _is_among(
+    kinds: set[str], said: str, known: frozenset[str], known_words: tuple[str, ...]
+) -> bool:
+    return not kinds.isdisjoint(known) or any(words in said for words in known_words)
+
+
+def _unavailable(said: str, cause: Exception, *, may_retry: bool = True) -> StorageError:
+    return _because(StorageUnavailable(said, may_retry=may_retry), cause)
 
 
 def _because(error: StorageError, cause: Exception | None) -> StorageError:
@@ -123,19 +157,25 @@ def _because(error: StorageError, cause: Exception | None) -> StorageError:
     return error
 
 
-def line_of(client: Redis | RedisCluster) -> RedisLine | ClusterLine | ClientLine:
-    """Return a line over connections of *client*, or *client*'s own where they cannot be shared."""
-    own = ClientLine(client)
+def line_of(clients: Clients) -> RedisLine | ClusterLine | ClientLine:
+    """Return a line over connections of *clients*, or their own where those cannot be shared."""
+    own, client = ClientLine(clients), clients.first
     if _pack is None or not _is_lent() or "execute_command" in _overridden(client):
         return own
     if isinstance(client, RedisCluster):
         # Where replicas may answer, no one connection is that of a key.
         reads_elsewhere = client.read_from_replicas or client.load_balancing_strategy
-        return own if reads_elsewhere else ClusterLine(client)
+        return own if reads_elsewhere else ClusterLine(clients)
     if not isinstance(client, Redis) or client.single_connection_client:
         return own
     pool = client.connection_pool
-    return RedisLine(pool) if isinstance(pool, ConnectionPool) and _is_shareable(pool) else own
+    if not isinstance(pool, ConnectionPool) or not _is_shareable(pool):
+        return own
+    return RedisLine(lambda: clients.here().connection_pool, patience=_patience_of(pool))
+
+
+def _patience_of(pool: _Pool) -> float:
+    return float(pool.connection_kwargs.get("socket_timeout") or _PATIENCE)
 
 
 def _is_shareable(pool: _Pool) -> bool:
@@ -147,65 +187,114 @@ def _is_shareable(pool: _Pool) -> bool:
 
 
 class RedisLine:
-    """Sends the commands of many tasks over one connection of *pool*.
+    """Sends the commands of many tasks over one connection of a pool, one for each event loop.
 
-    A call may be cancelled at any time, and nobody gets another's answer. When the connection is
-    lost, every call that waits fails, and the next one connects anew. A call fails with what
-    *meaning* makes of an error of redis-py or the network.
+    *pool_here* returns the pool of the running loop. A call may be cancelled at any time, and
+    nobody gets another's answer. When the connection is lost, every call that waits fails, and the
+    next one connects anew. A call fails with what *meaning* makes of an error of redis-py or the
+    network. *patience* is the time limit, in seconds, for callers that have none.
     """
 
     def __init__(
-        self, pool: _Pool, *, meaning: Callable[[Exception], Exception] = in_words_of_a_storage
+        self,
+        pool_here: Callable[[], _Pool],
+        *,
+        patience: float = _PATIENCE,
+        meaning: Callable[[Exception], Exception] = in_words_of_a_storage,
     ) -> None:
         self.meaning = meaning
-        self._pool = pool
+        self.patience = patience
+        self.wires: Wires[_Wire] = Wires()
+        self._pool_here = pool_here
+        # The one that was asked last.
         self._wire: _Wire | None = None
 
-    def ask(self, command: _Command, timeout: float = math.inf) -> asyncio.Future[Any]:
+    def ask(self, command: _Command, timeout: float) -> asyncio.Future[Any]:
         """Send *command* at the end of this tick.
 
-        The future is its answer, strings as bytes, or an error; StorageUnavailable when there is
-        none after *timeout* seconds.
+        The future is its answer, strings as bytes, or an error; StorageUnavailable when Redis says
+        nothing for *timeout* seconds.
         """
         wire = self._wire
         if wire is None or wire.is_over or wire.loop is not asyncio.get_running_loop():
-            wire = self._next_wire()
+            wire = self._wire_here()
         return wire.ask(_pack(command), timeout)
 
     def ask_again(self, calls: Sequence[Call]) -> None:
         """Let another connection do what the last one was asked and did not do."""
-        self._next_wire().take(calls)
+        self._wire_here().take(calls)
 
     async def close(self) -> None:
-        """Give the connection back; calls that wait fail."""
-        wire, self._wire = self._wire, None
-        if wire is not None:
+        """Give back the connection of this event loop, and those of closed ones.
+
+        Calls that wait in this event loop fail.
+        """
+        self._wire = None
+        for wire in self.wires.take():
             await wire.close()
 
-    def _next_wire(self) -> _Wire:
-        self._wire = _Wire(self, self._pool, before=self._wire)
-        return self._wire
+    def _wire_here(self) -> _Wire:
+        wire = self.wires.here()
+        if wire is None:
+            wire = _Wire(self, self._pool_here(), abandoned=self.wires.take_abandoned())
+            self.wires.add(wire)
+        self._wire = wire
+        return wire
 
 
 class ClientLine:
-    """Sends each command as *client* does it by itself, over a connection of its pool."""
+    """Sends each command as the client does it by itself, over a connection of its pool."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    # Without a time limit, that of the client counts.
+    patience: Final = math.inf
 
-    async def ask(self, command: _Command, _timeout: float = math.inf) -> Any:
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    async def ask(self, command: _Command, limit: float) -> Any:
         """Send *command* and return its answer; raise its error in the words of a storage.
 
-        The time limit is the client's.
+        StorageUnavailable when there is none after *limit* seconds.
         """
+        client = self._clients.here()
         try:
-            return await self._client.execute_command(*command, NEVER_DECODE=True)
-        except _FAILURES as error:
+            asked = client.execute_command(*command, NEVER_DECODE=True)
+            return await (within(limit, asked) if limit < math.inf else asked)
+        except StorageUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it was, it was no answer
             meaning = in_words_of_a_storage(error)
             raise meaning from meaning.__cause__
 
     async def close(self) -> None:
         """Do nothing: nothing is held."""
+
+
+async def within(limit: float, call: Coroutine[Any, Any, Any]) -> Any:
+    """Return what *call* returns; StorageUnavailable when it takes more than *limit* seconds.
+
+    Redis' clients may take seconds to obey a cancellation, so that nobody waits for that.
+    """
+    loop = asyncio.get_running_loop()
+    task, due_at = loop.create_task(call), loop.time() + limit
+    try:
+        await asyncio.wait([task], timeout=limit)
+        # While the event loop was busy, an answer may have come that nobody could read.
+        stalled = loop.time() - due_at
+        if not task.done() and stalled > STALL:
+            await asyncio.wait([task], timeout=stalled)
+    finally:
+        if not task.done():
+            task.cancel()
+            task.add_done_callback(_look_at)
+    if not task.done():
+        raise StorageUnavailable.after(limit)
+    return task.result()
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 class ClusterLine:
@@ -216,29 +305,36 @@ class ClusterLine:
     and the client learns which node has the key now.
     """
 
-    def __init__(self, client: RedisCluster) -> None:
-        self._client: Any = client
-        self._own = ClientLine(client)
-        self._lines: dict[str, RedisLine | None] = {}
+    patience: Final = _PATIENCE
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self._own = ClientLine(clients)
+        # By the client that knows the node, and the node's name.
+        self._lines: dict[tuple[Any, str], RedisLine | None] = {}
         self._doubted: set[str] = set()
 
-    async def ask(self, command: _Command, limit: float = math.inf) -> Any:
+    async def ask(self, command: _Command, limit: float) -> Any:
         """Send *command* and return its answer; raise its error in the words of a storage.
 
-        *limit*, in seconds, is for what goes over a line; the cluster's client has its own.
+        StorageUnavailable when the node says nothing for *limit* seconds.
         """
-        node = self._node_of(command)
-        line = None if node is None else self._line_to(node)
+        client = self._clients.here()
+        node = _node_of(client, command)
+        line = None if node is None else self._line_to(client, node)
         if node is None or line is None or node.name in self._doubted:
-            answer = await self._own.ask(command)
+            answer = await self._own.ask(command, limit)
             if node is not None:
                 self._doubted.discard(node.name)
             return answer
         try:
             return await line.ask(command, limit)
         except _NOT_DONE:
-            return await self._own.ask(command)
-        except _FAILURES as error:
+            return await self._own.ask(command, limit)
+        except StorageUnavailable:
+            self._doubted.add(node.name)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it was, no caller should see it
             if not isinstance(error, exceptions.ResponseError):
                 self._doubted.add(node.name)
             meaning = in_words_of_a_storage(error)
@@ -248,31 +344,33 @@ class ClusterLine:
             raise
 
     async def close(self) -> None:
-        """Give the connections back; calls that wait fail."""
-        lines, self._lines = self._lines, {}
-        for line in lines.values():
+        """Give back the connections of this event loop; calls that wait in it fail."""
+        for line in list(self._lines.values()):
             if line is not None:
                 await line.close()
 
-    def _node_of(self, command: _Command) -> Any:
-        """Return the node that has the key of *command*; ``None`` when that is not known."""
-        key = command[3] if command[0] in {"EVAL", "EVALSHA"} else command[1]
-        try:
-            return self._client.get_node_from_key(key)
-        except exceptions.RedisClusterException:
-            return None
-
-    def _line_to(self, node: Any) -> RedisLine | None:
-        if node.name not in self._lines:
+    def _line_to(self, client: Any, node: Any) -> RedisLine | None:
+        name = (client, node.name)
+        if name not in self._lines:
             # Nodes of older redis-py keep their connections to themselves.
             can_lend = hasattr(node, "release") and _is_shareable(node)
-            self._lines[node.name] = _line_to_node(node) if can_lend else None
-        return self._lines[node.name]
+            self._lines[name] = _line_to_node(node) if can_lend else None
+        return self._lines[name]
+
+
+def _node_of(client: Any, command: _Command) -> Any:
+    """Return the node that has the key of *command*; ``None`` when that is not known."""
+    key = command[3] if command[0] in {"EVAL", "EVALSHA"} else command[1]
+    try:
+        return client.get_node_from_key(key)
+    except exceptions.RedisClusterException:
+        return None
 
 
 def _line_to_node(node: Any) -> RedisLine:
+    pool = _NodePool(node)
     # What redis-py's errors are tells the cluster's line what to do next.
-    return RedisLine(_NodePool(node), meaning=lambda error: error)
+    return RedisLine(lambda: pool, meaning=lambda error: error)
 
 
 class _NodePool:
@@ -301,15 +399,17 @@ class _NodePool:
 class _Wire(Pipeline):
     """One connection, from the first call until it is lost; then another takes its place."""
 
-    def __init__(self, line: RedisLine, pool: _Pool, *, before: _Wire | None) -> None:
-        super().__init__(asyncio.get_running_loop(), patience=_PATIENCE)
+    def __init__(self, line: RedisLine, pool: _Pool, *, abandoned: Sequence[_Wire]) -> None:
+        super().__init__(asyncio.get_running_loop())
         self._line = line
         self._pool = pool
-        self._before = before
+        # Those of closed event loops: their places in the pool are to be had again.
+        self._abandoned = abandoned
         self._connection: _Connection = None
         self._lender: asyncio.BaseProtocol | None = None
         self._reader: Any = None
         self._connecting: asyncio.Task[None] | None = None
+        self._connect_timer: asyncio.TimerHandle | None = None
         # Giving back, and hearing what Redis says unasked.
         self._tasks: set[asyncio.Task[Any]] = set()
         self._may_be_cut = False
@@ -322,14 +422,15 @@ class _Wire(Pipeline):
             if tasks:
                 await asyncio.wait(tasks)
         elif self.loop.is_closed():
+            hang_up(self.transport)
             await self._give_back()
 
     def send(self) -> None:
         if self.transport is None:
             if self._connecting is None and not self.is_over:
-                self.moved_at = clock()
                 self._connecting = asyncio.Task(self._connect(), loop=self.loop)
-                self.look_by(min(self._look_at, self.moved_at + self.patience))
+                limit = max([_CONNECT, *(timeout for _, _, _, timeout, _ in self._outbox[:1])])
+                self._connect_timer = self.loop.call_later(limit, self._give_up_connecting, limit)
             return
         if not self.waiting and not self.is_over:
             self._may_be_cut = clock() - self.moved_at > _IDLE
@@ -339,7 +440,7 @@ class _Wire(Pipeline):
         super().send()
 
     def data_received(self, data: bytes) -> None:
-        if self.is_over:
+        if self.is_closed:
             return
         self.moved_at = clock()
         self._may_be_cut = False
@@ -366,6 +467,12 @@ class _Wire(Pipeline):
             self._lender.connection_lost(exc)
 
     def ended(self, calls: Sequence[Call], error: BaseException) -> None:
+        self._line.wires.discard(self)
+        if self._connect_timer is not None:
+            self._connect_timer.cancel()
+        if self.transport is not None:
+            # What a server that hangs has not taken yet goes, with what is in it.
+            self.transport.abort()
         connecting = self._connecting
         if connecting is not None and connecting is not asyncio.current_task(self.loop):
             connecting.cancel()
@@ -383,9 +490,10 @@ class _Wire(Pipeline):
 
     async def _connect(self) -> None:
         try:
-            before, self._before = self._before, None
-            if before is not None and before.loop.is_closed():
-                await before.close()
+            abandoned, self._abandoned = self._abandoned, ()
+            for wire in abandoned:
+                await wire.close()
+            await _prepare(self._pool)
             self._connection = connection = await self._pool.get_connection()
             # From here on what arrives is ours; redis-py has read the answers to what it asked.
             self._reader = _Reader(
@@ -403,10 +511,19 @@ class _Wire(Pipeline):
             if not isinstance(error, Exception):
                 raise
             return
+        if self._connect_timer is not None:
+            self._connect_timer.cancel()
+        keep_alive(transport)
         self.moved_at = clock()
-        self.patience = self._pool.connection_kwargs.get("socket_timeout") or _PATIENCE
         self.transport = transport
         self.send()
+
+    def _give_up_connecting(self, limit: float) -> None:
+        calls, self._outbox = [call for call in self._outbox if not call[0].done()], []
+        self.end(TimeoutError(f"the connection was not made within {limit:g} s"))
+        if calls:
+            # Nothing of it was sent, and who asked just now has time left.
+            self._line.ask_again(calls)
 
     def _is_to_be_replaced(self) -> bool:
         """Ask whether redis-py was told so by the server; before 7.0, it did not listen."""
@@ -453,8 +570,15 @@ class _Wire(Pipeline):
             await self._pool.release(connection)
 
 
+async def _prepare(pool: _Pool) -> None:
+    """Let a sentinel that hangs be asked last; those of a URL see to it themselves."""
+    sentinel = getattr(pool, "sentinel_manager", None)
+    if sentinel is not None and not isinstance(sentinel, QuickSentinel):
+        await put_quickest_first(sentinel, pool.service_name)
+
+
 def _as_failure(error: BaseException) -> Exception:
-    if isinstance(error, _FAILURES):
+    if isinstance(error, Exception):
         return error
     lost = exceptions.ConnectionError(f"the connection was lost: {type(error).__name__}")
     lost.__cause__ = error

@@ -61,7 +61,7 @@ class RetryPolicy:
 
 
 class Retries:
-    """Calls again, as *policy* says, what raised StorageUnavailable.
+    """Calls again, as *policy* says, what raised StorageUnavailable that ``may_retry``.
 
     A call that takes longer than the policy's timeout counts as one, unless who is called
     *is_punctual* and says so itself. No other error is tried again, and a cancelled call is not
@@ -87,9 +87,9 @@ class Retries:
                 if self._limit is None:
                     return await call(*args, **kwargs)
                 return await self._limit.call(call, *args, **kwargs)
-            except StorageUnavailable:
+            except StorageUnavailable as error:
                 retry += 1
-                if retry > self._policy.retries:
+                if retry > self._policy.retries or not error.may_retry:
                     raise
             await self._sleep(self._policy.pause(retry))
 

@@ -30,6 +30,9 @@ _HASHED: Final = "sha256:"
 _URL_SAFE: Final = f"{string.ascii_letters}{string.digits}-_".encode()
 _KEEP_URL_SAFE: Final = bytes(byte if byte in _URL_SAFE else _URL_SAFE[0] for byte in range(256))
 
+# How a reply begins that is an error: https://github.com/memcached/memcached/wiki/Commands
+_ERRORS: Final = ("ERROR", "CLIENT_ERROR", "SERVER_ERROR")
+
 # Memcached takes a longer time for a date.
 _MONTH: Final = 30 * 24 * 60 * 60
 _LAST_DATE: Final = 2**31 - 1
@@ -73,7 +76,7 @@ class MemcachedStorage(Closing):
         self._longest_id = _LONGEST_KEY - len(prefix)
         self._owns_client = owns_client
         self._clock = clock
-        self._timeout = math.inf
+        self._timeout = client.timeout
 
     @classmethod
     def from_url(
@@ -213,7 +216,14 @@ def _failed(reply: Reply) -> StorageError:
     text = _line(reply).decode(errors="replace")
     if text.startswith("ERROR Too many open connections"):
         return StorageUnavailable(f"memcached is not ready: {text}")
-    return StorageError(f"memcached answered with an error: {text}")
+    if text.startswith("SERVER_ERROR out of memory"):
+        return StorageUnavailable(f"memcached refuses for now: {text}", may_retry=False)
+    if text.startswith("CLIENT_ERROR unauthenticated"):
+        return StorageUnavailable(f"memcached refuses this user: {text}", may_retry=False)
+    if text.startswith(_ERRORS):
+        return StorageError(f"memcached answered with an error: {text}")
+    # Not the reply: it may be somebody's data.
+    return StorageUnavailable("memcached did not answer: what it said answers another command")
 
 
 def _line(reply: Reply) -> bytes:

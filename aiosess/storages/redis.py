@@ -13,12 +13,12 @@ try:
     from redis import RedisCluster as BlockingCluster
     from redis import exceptions
     from redis.asyncio import Redis, RedisCluster
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f'{error}: pip install "aiosess[redis]"', name=error.name) from error
 
-from aiosess.clients.redis import ClientLine, RedisLine, line_of
+from aiosess.clients.redis import ClientLine, line_of
+from aiosess.clients.redis_clients import Clients
+from aiosess.clients.redis_urls import maker
 from aiosess.errors import Conflict, IdTaken, OptionsError
 from aiosess.storages._shared import Closing, new_stored
 from aiosess.storages.base import Stored, Version
@@ -49,7 +49,6 @@ if left < 0 or left > tonumber(ARGV[1]) then return {kept, 0} end
 return {kept, redis.pcall('PEXPIRE', KEYS[1], ARGV[1])}
 """
 
-_SCHEMES: Final = ("redis", "rediss", "unix")
 
 _sha1: Final = partial(hashlib.sha1, usedforsecurity=False)
 _REPLACE_SHA: Final = _sha1(_REPLACE.encode()).hexdigest()
@@ -65,7 +64,8 @@ class RedisStorage(Closing):
 
     With *multiplex* all requests of the process share one connection of the client's pool, on a
     cluster one to each node. What they ask in one tick leaves in one write. A connection that
-    owes an answer for longer than the client's ``socket_timeout`` (without one: 5 s) is replaced.
+    owes an answer and is silent for longer than the time limit of a call is replaced. That limit is
+    ``SessionOptions.timeout``; without it, the client's ``socket_timeout``, or else 5 s.
     Without *multiplex*, and for clients that have no such connections
     (``single_connection_client``, a streaming credential provider, reads from replicas, classes
     of one's own), each command goes by the client's ``execute_command``.
@@ -85,55 +85,56 @@ class RedisStorage(Closing):
                 f"client is a {type(client).__module__}.{type(client).__name__}, which blocks the "
                 "event loop: take one of redis.asyncio"
             )
-        self._client: Any = client
         self._prefix = prefix
-        self._owns_client = False
-        self._timeout = math.inf
-        self._line = line_of(client) if multiplex else ClientLine(client)
+        self._owns_clients = False
+        self._use(Clients(client), multiplex=multiplex)
+
+    def _use(self, clients: Clients, *, multiplex: bool) -> None:
+        self._clients = clients
+        self._line = line_of(clients) if multiplex else ClientLine(clients)
+        self._timeout = self._line.patience
 
     @classmethod
     def from_url(
         cls, url: str, *, prefix: str = "sess:", multiplex: bool = True, **client_options: Any
     ) -> Self:
-        """Connect to *url* (``redis://``, ``rediss://``, ``unix://``) when first used.
+        """Connect to *url* when first used; OptionsError when it makes no sense.
 
-        *client_options* go to ``redis.asyncio.Redis.from_url``. The client is ours: ``close()``
-        closes it. It does not try again by itself, beyond replacing a connection that was cut
-        while idle: that is what ``SessionOptions.retries`` is for.
+        - ``redis://host:6379/0``, ``rediss://`` (TLS), ``unix:///run/redis.sock``
+        - ``redis+sentinel://host1,host2/name/0``: the primary that the sentinels call *name*
+        - ``redis+cluster://host1,host2``: a cluster of which these are some nodes
+        - ``valkey`` in the place of ``redis``, and ``s`` for TLS, in each of them
+
+        *client_options* go to the client of ``redis.asyncio``, and ``sentinel_kwargs`` to those of
+        the sentinels. The clients, one for each event loop, are ours: ``close()`` closes them. They
+        do not try again by themselves, beyond replacing a connection that was cut while idle:
+        that is what ``SessionOptions.retries`` is for.
         """
-        # The time limit is SessionOptions.timeout; a second one in the client only costs.
-        options: dict[str, Any] = {
-            "retry": Retry(NoBackoff(), 1),
-            "socket_timeout": None,
-            **client_options,
-        }
-        # redis-py does not say what **kwargs may hold.
-        _check_url(url)
-        try:
-            client = Redis.from_url(url, **options)  # pyright: ignore[reportUnknownMemberType]
-        except ValueError as error:
-            raise OptionsError(f"the URL is none that redis-py takes: {error}") from None
-        storage = cls(client, prefix=prefix, multiplex=multiplex)
-        storage._owns_client = True
+        make = maker(url, client_options)
+        clients = Clients(make(), make=make)
+        storage = cls(clients.first, prefix=prefix, multiplex=multiplex)
+        storage._owns_clients = True
+        storage._use(clients, multiplex=multiplex)
         return storage
 
-    def within(self, timeout: float) -> Self | None:
+    def within(self, timeout: float) -> Self:
         """Return the same storage, whose calls raise StorageUnavailable after *timeout* seconds.
 
-        ``None`` where it takes somebody else to watch the time: on a cluster, and without
-        ``multiplex``.
+        That is the time in which Redis says nothing: while it answers, however slowly, nobody on
+        the shared connection is refused.
         """
-        if not isinstance(self._line, RedisLine):
-            return None
         limited = copy.copy(self)
         limited._timeout = timeout  # noqa: SLF001 - it is one of us
         return limited
 
     async def close(self) -> None:
-        """Close the client if ``from_url`` made it; one that was handed in stays open."""
+        """Close the client if ``from_url`` made it; one that was handed in stays open.
+
+        What is in use in another event loop, which runs in a thread of its own, stays open too.
+        """
         await self._line.close()
-        if self._owns_client:
-            await self._client.aclose()
+        if self._owns_clients:
+            await self._clients.close()
 
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
         """Keep *payload* under a free id (``SET NX PX``); IdTaken when it is not."""
@@ -189,21 +190,6 @@ class RedisStorage(Closing):
     async def delete(self, session_id: str) -> bool:
         """Remove the record (``DEL``); False when there was none."""
         return bool(await self._line.ask(("DEL", self._prefix + session_id), self._timeout))
-
-
-def _check_url(url: object) -> None:
-    """Raise OptionsError for what redis-py would take for another server, or not at all."""
-    # Nothing of it in the messages but the scheme: it may hold a password.
-    scheme, found, rest = url.partition("://") if isinstance(url, str) else ("", "", "")
-    if not found or scheme not in _SCHEMES:
-        given = f"has the scheme {scheme!r}" if found else "has no scheme"
-        raise OptionsError(
-            f"the URL {given}: it must begin with "
-            + " or ".join(repr(f"{each}://") for each in _SCHEMES)
-        )
-    database = rest.partition("?")[0].rpartition("/")[2] if "/" in rest else ""
-    if scheme != "unix" and database and not database.isdecimal():
-        raise OptionsError("the URL names a database that is no number: end it in /0, or another")
 
 
 def _as_bytes(answer: str | bytes | None) -> bytes | None:

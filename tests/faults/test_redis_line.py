@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -240,7 +241,11 @@ async def test_a_connection_that_owes_an_answer_for_too_long_is_replaced(
     assert then == [b"sess:a", b"sess:b"]
 
 
-async def test_a_connection_that_is_not_made_in_time_is_given_up(little_patience: None) -> None:
+async def test_a_connection_that_is_not_made_in_time_is_given_up(
+    little_patience: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_line, "_CONNECT", PATIENCE)
+
     async def talk(client: Conversation) -> None:
         if client.number == 1:
             while True:
@@ -548,9 +553,11 @@ async def test_the_time_limit_counts_while_the_connection_is_made() -> None:
             await limited.load("a")
 
 
-async def test_a_call_that_was_late_costs_the_others_neither_connection_nor_answer() -> None:
+async def test_a_call_that_was_late_does_not_cost_the_others_their_answer() -> None:
     async def talk(client: Conversation) -> None:
         await client.greet()
+        if client.number > 1:
+            await client.echo()
         late, other = await client.command(), await client.command()
         await asyncio.sleep(2 * LIMIT)
         client.say(bulk(late[1]) + bulk(other[1]))
@@ -568,10 +575,107 @@ async def test_a_call_that_was_late_costs_the_others_neither_connection_nor_answ
     assert then == [b"sess:b"]
 
 
-def test_without_a_shared_connection_the_storage_watches_no_time() -> None:
-    storage = RedisStorage(Redis(), multiplex=False)
+async def test_without_a_shared_connection_the_time_limit_is_kept_too() -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        while True:
+            await client.command()
 
-    assert storage.within(1.0) is None
+    async with (
+        odd_redis(talk) as url,
+        RedisStorage.from_url(url, multiplex=False) as storage,
+    ):
+        with pytest.raises(StorageUnavailable, match=rf"did not answer within {LIMIT:g} s"):
+            await storage.within(LIMIT).load("a")
+
+
+@pytest.mark.parametrize("limit", [LIMIT, 2 * LIMIT])
+async def test_a_silent_connection_is_replaced_after_the_time_limit_of_the_storage(
+    limit: float,
+) -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        while client.number == 1:
+            await client.command()
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        limited = storage.within(limit)
+        started = time.monotonic()
+        late = await outcomes(limited, ["a", "b"])
+        took = time.monotonic() - started
+        then = await outcomes(limited, ["a", "b"])
+
+    assert late == [StorageUnavailable] * 2
+    assert took >= limit
+    assert then == [b"sess:a", b"sess:b"]
+
+
+async def test_a_time_limit_above_those_of_the_clients_is_kept(little_patience: None) -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        key = (await client.command())[1]
+        await asyncio.sleep(1.5 * PATIENCE)
+        client.say(bulk(key))
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        results = await outcomes(storage.within(20 * PATIENCE), ["a"])
+
+    assert results == [b"sess:a"]
+
+
+async def test_a_large_answer_delays_the_others_and_refuses_nobody() -> None:
+    numbers: set[int] = set()
+
+    async def talk(client: Conversation) -> None:
+        numbers.add(client.number)
+        await client.greet()
+        large, small = await client.command(), await client.command()
+        answer = bulk(large[1] * 100)
+        for start in range(0, len(answer), 100):
+            client.say(answer[start : start + 100])
+            await asyncio.sleep(LIMIT / 2)
+        client.say(bulk(small[1]))
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        patient = RetryingStorage(storage.within(LIMIT), RetryPolicy(retries=2), is_punctual=True)
+        results = await outcomes(patient, ["a", "b"])
+
+    assert results == [b"sess:a" * 100, b"sess:b"]
+    assert numbers == {1}
+
+
+async def test_who_asks_while_a_connection_is_given_up_that_was_not_made_has_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redis_line, "_CONNECT", PATIENCE)
+
+    async def talk(client: Conversation) -> None:
+        if client.number == 1:
+            await asyncio.Event().wait()
+        await client.greet()
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        limited = storage.within(PATIENCE)
+        first = until_asked(limited, "a")
+        await asyncio.sleep(PATIENCE / 2)
+        second = until_asked(limited, "b")
+
+        results = await asyncio.gather(first, second, return_exceptions=True)
+
+    assert isinstance(results[0], StorageUnavailable)
+    assert results[1] == b"sess:b"
+
+
+async def test_a_connection_is_kept_alive(redis_server: RedisServer) -> None:
+    async with RedisStorage.from_url(redis_server.url) as storage:
+        await storage.load("a")
+
+        end = storage._line._wire.transport.get_extra_info("socket")  # type: ignore[union-attr]
+        assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
 
 
 # What Redis says unasked

@@ -90,8 +90,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "that another cookie may lead to a record where the first does not",
-        "            found = await self._first_kept(request, cookie, but=self.came, refused=found)\n",
-        "            pass\n",
+        "found = await self._first_kept(request, cookie, but=self.came, refused=found)\n",
+        "pass\n",
     ),
     # End.
     Mutant(

@@ -227,7 +227,7 @@ async def test_a_record_of_another_key_is_given_to_nobody() -> None:
         assert await client.ask(b"k", GET) == Value(b"cart", b"7")
 
 
-@pytest.mark.parametrize("said", [b"CLIENT_ERROR bad data chunk", b"ERROR", b"HTTP/1.1 400 No"])
+@pytest.mark.parametrize("said", [b"CLIENT_ERROR bad data chunk", b"ERROR"])
 async def test_after_a_command_that_was_not_understood_the_connection_is_new(said: bytes) -> None:
     connections = 0
     talk_odd, talk_well = answering(said + b"\r\n"), answering(b"END\r\n")
@@ -245,6 +245,31 @@ async def test_after_a_command_that_was_not_understood_the_connection_is_new(sai
 
     assert odd == said
     assert causes([next_in_line]) == [ConnectionResetError]
+    assert after == b"END"
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"HTTP/1.1 400 No\r\n", b"VALUE\r\n", b"VALUE k 0 x 7\r\n", bytes(5_000)]
+)
+async def test_what_is_not_of_the_protocol_is_no_answer_and_the_connection_is_new(
+    garbage: bytes,
+) -> None:
+    connections = 0
+    talk_odd, talk_well = answering(garbage), answering(b"END\r\n")
+
+    async def odd_at_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await (talk_odd if connections == 1 else talk_well)(reader, writer)
+
+    async with pretending(odd_at_first) as client:
+        outcomes = await asyncio.gather(
+            client.ask(b"k", GET), client.ask(b"k", GET), return_exceptions=True
+        )
+        after = await client.ask(b"k", GET)
+
+    assert causes(outcomes) == [ConnectionResetError] * 2
+    assert "HTTP" not in str(outcomes[0])
     assert after == b"END"
 
 
@@ -289,15 +314,25 @@ async def test_a_server_that_says_late_that_it_takes_no_more_is_an_outage() -> N
             await MemcachedStorage(client).load("k")
 
 
-async def test_a_reply_that_makes_no_sense_for_a_load_is_an_error() -> None:
+@pytest.mark.parametrize("reply", [b"SERVER_ERROR out of memory storing object\r\n"])
+async def test_a_server_that_is_full_is_an_outage_that_is_not_retried(reply: bytes) -> None:
+    # The first line is the command, the second its data.
+    async with pretending(answering(b"", reply)) as client:
+        with pytest.raises(StorageUnavailable, match="out of memory") as full:
+            await MemcachedStorage(client).create("k", b"cart", 60)
+
+    assert not full.value.may_retry
+
+
+async def test_a_reply_that_makes_no_sense_for_a_load_is_no_answer() -> None:
     async with pretending(answering(b"TOUCHED\r\n")) as client:
-        with pytest.raises(StorageError, match="answered with an error: TOUCHED"):
+        with pytest.raises(StorageUnavailable, match="answers another command"):
             await MemcachedStorage(client).load("k")
 
 
-async def test_a_reply_that_makes_no_sense_for_a_touch_is_an_error() -> None:
+async def test_a_reply_that_makes_no_sense_for_a_touch_is_no_answer() -> None:
     async with pretending(answering(FOUND)) as client:
-        with pytest.raises(StorageError, match="answered with an error: a value"):
+        with pytest.raises(StorageUnavailable, match="answers another command"):
             await MemcachedStorage(client, prefix="").touch("k", 60)
 
 
@@ -316,7 +351,7 @@ async def test_a_connection_that_does_not_come_about_is_an_outage() -> None:
     async with pretending(never) as pretended:
         (port,) = [node._port for node in pretended._nodes]
         client = MemcachedClient(f"127.0.0.1:{port}", timeout=0.1, tls=ssl.create_default_context())
-        with pytest.raises(StorageUnavailable, match="did not answer: TimeoutError"):
+        with pytest.raises(StorageUnavailable, match=r"did not answer within 0\.1 s"):
             await client.ask(b"k", GET)
 
 
@@ -358,20 +393,24 @@ async def test_the_password_in_the_url_opens_the_door(locked_server: Memcached) 
     assert stored.payload == b"cart"
 
 
-async def test_a_wrong_password_is_an_error_and_no_outage(locked_server: Memcached) -> None:
+async def test_a_wrong_password_is_an_outage_that_is_not_retried(locked_server: Memcached) -> None:
     url = f"memcached://alice:looking-glass@127.0.0.1:{locked_server.port}"
     async with MemcachedStorage.from_url(url) as storage:
-        with pytest.raises(StorageError, match="refused the username or password") as refused:
+        with pytest.raises(StorageUnavailable, match="the username or password") as refused:
             await storage.load("k")
 
-    assert not isinstance(refused.value, StorageUnavailable)
+    assert not refused.value.may_retry
     assert "looking-glass" not in str(refused.value)
 
 
-async def test_no_password_where_one_is_asked_for_is_an_error(locked_server: Memcached) -> None:
+async def test_no_password_where_one_is_asked_for_is_an_outage_that_is_not_retried(
+    locked_server: Memcached,
+) -> None:
     async with MemcachedStorage.from_url(locked_server.url) as storage:
-        with pytest.raises(StorageError, match="unauthenticated"):
+        with pytest.raises(StorageUnavailable, match="unauthenticated") as refused:
             await storage.load("k")
+
+    assert not refused.value.may_retry
 
 
 @pytest.fixture
@@ -511,6 +550,45 @@ async def test_a_call_to_a_silent_server_ends_with_the_time_limit_of_the_storage
 
         with pytest.raises(StorageUnavailable, match=r"did not answer within 0\.05 s"):
             await storage.load("k")
+
+
+async def test_a_silent_server_is_connected_to_anew_after_the_time_limit() -> None:
+    connections = 0
+    talk_well = answering(FOUND)
+
+    async def silent_at_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await (silent if connections == 1 else talk_well)(reader, writer)
+
+    async with pretending(silent_at_first, patience=60) as client:
+        storage = MemcachedStorage(client, prefix="").within(0.05)
+        with pytest.raises(StorageUnavailable):
+            await storage.load("k")
+
+        stored = await storage.load("k")
+
+    assert stored is not None
+    assert connections == 2
+
+
+async def test_a_large_record_that_arrives_slowly_delays_others_and_refuses_nobody() -> None:
+    large = b"VALUE k 0 400 7\r\n" + b"x" * 400 + b"\r\nEND\r\n"
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await reader.readline()
+        for start in range(0, len(large), 50):
+            writer.write(large[start : start + 50])
+            await asyncio.sleep(0.03)
+        writer.write(FOUND)
+        await reader.read()
+
+    async with pretending(slow) as client:
+        storage = MemcachedStorage(client, prefix="").within(0.1)
+        stored = await asyncio.gather(storage.load("k"), storage.load("k"))
+
+    assert [len(each.payload) for each in stored if each is not None] == [400, 4]
 
 
 async def test_the_time_limit_counts_while_the_connection_is_made() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 import subprocess
 import sys
 import traceback
@@ -14,12 +16,14 @@ from typing import Any, Final, cast
 
 import pytest
 from redis import Redis as BlockingRedis
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Connection, ConnectionPool, Redis
 from redis.exceptions import ResponseError
 
 from aiosess import Conflict, OptionsError, StorageError, StorageUnavailable
+from aiosess.clients.redis import in_words_of_a_storage
 from aiosess.storages import Stored
 from aiosess.storages.redis import RedisStorage
+from aiosess.testing import Harness, report, run_contract
 from tests.servers import RedisServer, free_port
 
 VERBS: Final = ("create", "load", "replace", "touch", "delete")
@@ -390,7 +394,16 @@ async def test_an_error_inside_a_script_of_redis_6_is_read_too(session_id: str) 
         await storage.replace(session_id, b"more", 60, expected=b"cart")
 
 
-# Errors that trying again would not mend.
+# Errors that trying again would not mend, and what does so in a moment.
+
+
+def is_refused(error: StorageError) -> bool:
+    """Ask whether it is an outage that is not tried again, with its cause."""
+    return (
+        isinstance(error, StorageUnavailable)
+        and not error.may_retry
+        and isinstance(error.__cause__, Exception)
+    )
 
 
 def is_final(error: StorageError) -> bool:
@@ -400,7 +413,7 @@ def is_final(error: StorageError) -> bool:
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("login", ["", ":wrong@", "nobody:wrong@"])
-async def test_a_wrong_password_is_an_error_that_is_not_retried(
+async def test_a_wrong_password_is_an_outage_that_is_not_retried(
     own_redis_server: RedisServer, verb: str, login: str, session_id: str
 ) -> None:
     async with Redis.from_url(own_redis_server.url) as client:
@@ -411,12 +424,12 @@ async def test_a_wrong_password_is_an_error_that_is_not_retried(
         with pytest.raises(StorageError) as error:
             await call(storage, verb, session_id)
 
-    assert is_final(error.value)
+    assert is_refused(error.value)
     assert "wrong" not in str(error.value).replace("WRONGPASS", "")
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_a_user_without_the_right_is_an_error_that_is_not_retried(
+async def test_a_user_without_the_right_is_an_outage_that_is_not_retried(
     own_redis_server: RedisServer, verb: str, session_id: str
 ) -> None:
     async with Redis.from_url(own_redis_server.url) as client:
@@ -427,7 +440,7 @@ async def test_a_user_without_the_right_is_an_error_that_is_not_retried(
         with pytest.raises(StorageError) as error:
             await call(storage, verb, session_id)
 
-    assert is_final(error.value)
+    assert is_refused(error.value)
     assert session_id not in str(error.value)
 
 
@@ -464,7 +477,7 @@ async def test_a_key_of_another_type_is_an_error_that_is_not_retried(
 
 
 @pytest.mark.parametrize("verb", ["create", "replace"])
-async def test_a_server_without_memory_is_an_error_that_is_not_retried(
+async def test_a_server_without_memory_is_an_outage_that_is_not_retried(
     own_redis_server: RedisServer, verb: str, session_id: str
 ) -> None:
     async with Redis.from_url(own_redis_server.url) as client:
@@ -476,7 +489,130 @@ async def test_a_server_without_memory_is_an_error_that_is_not_retried(
         with pytest.raises(StorageError) as error:
             await call(storage, verb, session_id)
 
-    assert is_final(error.value)
+    assert is_refused(error.value)
+
+
+async def let_snapshots_fail(client: Redis) -> None:
+    await client.config_set("save", "1 1")
+    await client.config_set("dir", "/proc/self")
+    async with asyncio.timeout(30):
+        while (await client.info("persistence"))["rdb_last_bgsave_status"] == "ok":
+            with contextlib.suppress(ResponseError):
+                await client.bgsave()
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("verb", ["create", "replace", "delete"])
+async def test_a_server_whose_disk_is_full_refuses_writes_and_still_reads(
+    tmp_path: Path, verb: str, session_id: str
+) -> None:
+    server = RedisServer(tmp_path, "--enable-protected-configs", "yes")
+    server.start()
+    try:
+        async with (
+            Redis.from_url(server.url) as client,
+            RedisStorage.from_url(server.url) as storage,
+        ):
+            await storage.create(session_id, b"cart", 60)
+            await let_snapshots_fail(client)
+
+            with pytest.raises(StorageUnavailable, match="MISCONF") as error:
+                await call(storage, verb, "another" if verb == "create" else session_id)
+            stored = await storage.load(session_id)
+    finally:
+        server.stop()
+
+    assert is_refused(error.value)
+    assert stored is not None
+
+
+async def test_a_server_without_its_replicas_refuses_writes(
+    tmp_path: Path, session_id: str
+) -> None:
+    server = RedisServer(tmp_path, "--min-replicas-to-write", "1")
+    server.start()
+    try:
+        async with RedisStorage.from_url(server.url) as storage:
+            with pytest.raises(StorageUnavailable, match="NOREPLICAS") as error:
+                await storage.create(session_id, b"cart", 60)
+    finally:
+        server.stop()
+
+    assert is_refused(error.value)
+
+
+async def test_a_server_that_is_busy_with_a_script_is_asked_again(
+    tmp_path: Path, session_id: str
+) -> None:
+    server = RedisServer(tmp_path, "--busy-reply-threshold", "50")
+    server.start()
+    try:
+        async with (
+            Redis.from_url(server.url) as client,
+            RedisStorage.from_url(server.url) as storage,
+        ):
+            await storage.load(session_id)
+            script = asyncio.ensure_future(client.eval("while true do end", 0))
+            await asyncio.sleep(0.3)
+
+            with pytest.raises(StorageUnavailable, match="BUSY") as error:
+                await storage.load(session_id)
+            async with Redis.from_url(server.url) as killer:
+                await killer.script_kill()
+            with pytest.raises(ResponseError):
+                await script
+    finally:
+        server.stop()
+
+    assert error.value.may_retry
+
+
+@pytest.mark.parametrize(
+    ("said", "may_retry"),
+    [
+        ("LOADING Redis is loading the dataset in memory", True),
+        ("BUSY Redis is busy running a script.", True),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", True),
+        ("CLUSTERDOWN The cluster is down", True),
+        ("READONLY You can't write against a read only replica.", True),
+        ("ERR max number of clients reached", True),
+        ("OOM command not allowed when used memory > 'maxmemory'.", False),
+        ("MISCONF Redis is configured to save RDB snapshots", False),
+        ("NOREPLICAS Not enough good replicas to write.", False),
+        ("NOPERM this user has no permissions to run the 'get' command", False),
+        ("NOAUTH Authentication required.", False),
+        ("WRONGPASS invalid username-password pair or user is disabled.", False),
+        # In a script, before Redis 7.
+        ("ERR Error running script: @user_script:7: -OOM command not allowed", False),
+        ("ERR Error running script: @user_script:7: -READONLY You can't write", True),
+    ],
+)
+def test_what_redis_says_instead_of_doing_it_is_an_outage(said: str, *, may_retry: bool) -> None:
+    parser: Any = Connection()._parser
+
+    error = in_words_of_a_storage(parser.parse_error(said))
+
+    assert isinstance(error, StorageUnavailable)
+    assert error.may_retry == may_retry
+
+
+@pytest.mark.parametrize(
+    "error", [AttributeError("'NoneType' object has no attribute 'writelines'"), EOFError()]
+)
+@pytest.mark.parametrize("multiplex", [True, False])
+async def test_whatever_a_client_raises_that_is_no_answer_is_an_outage(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, error: Exception, *, multiplex: bool
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise error
+
+    async with RedisStorage.from_url(redis_server.url, multiplex=multiplex) as storage:
+        monkeypatch.setattr(storage._clients.first.connection_pool, "get_connection", fail)
+
+        with pytest.raises(StorageUnavailable) as unavailable:
+            await storage.load("k")
+
+    assert unavailable.value.may_retry
 
 
 # Whose client it is.
@@ -577,21 +713,21 @@ async def test_a_url_is_no_client() -> None:
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
-        ("redis:/127.0.0.1", "has no scheme"),
-        ("127.0.0.1:6379", "has no scheme"),
-        ("http://127.0.0.1", "has the scheme 'http'"),
-        ("Redis+tls://127.0.0.1", "has the scheme 'Redis+tls'"),
-        ("redis://:hush@127.0.0.1/zero", "names a database that is no number"),
-        ("redis://127.0.0.1:port/0", "is none that redis-py takes"),
-        ("", "has no scheme"),
-        (None, "has no scheme"),
+        ("redis:/127.0.0.1", "begins with no known scheme"),
+        ("127.0.0.1:6379", "begins with no known scheme"),
+        ("http://127.0.0.1", "begins with no known scheme"),
+        ("Redis+tls://127.0.0.1", "did you mean rediss://?"),
+        ("redis://:hush@127.0.0.1/zero", "'zero' in the url is no database"),
+        ("redis://127.0.0.1:port/0", "its port is not from 1 to 65535"),
+        ("", "begins with no known scheme"),
+        (None, "the url is of type NoneType"),
     ],
 )
 def test_a_url_with_a_mistake_is_refused_when_built(url: Any, complaint: str) -> None:
     with pytest.raises(OptionsError) as caught:
         RedisStorage.from_url(url)
 
-    assert f"the URL {complaint}" in str(caught.value)
+    assert complaint in str(caught.value)
     assert "hush" not in str(caught.value)
 
 
@@ -624,3 +760,87 @@ def test_without_redis_py_the_error_says_what_to_install(module: str) -> None:
     )
 
     assert 'pip install "aiosess[redis]"' in finished.stderr.splitlines()[-1]
+
+
+# What the guide says of rights.
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "load_and_touch"])
+@pytest.mark.parametrize("multiplex", [True, False])
+async def test_the_rights_that_the_guide_names_are_enough(
+    own_redis_server: RedisServer, verb: str, session_id: str, *, multiplex: bool
+) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "how-to" / "redis.md"
+    [command] = re.findall(r"^ACL SETUSER .*$", guide.read_text(), re.MULTILINE)
+    async with Redis.from_url(own_redis_server.url) as client:
+        await client.execute_command(*command.split())  # type: ignore[no-untyped-call]
+        if verb != "create":
+            await client.set(f"sess:{session_id}", "cart", ex=30)
+    url = own_redis_server.url.replace("redis://", "redis://sessions:password@")
+
+    async with RedisStorage.from_url(
+        url.removesuffix("/0"), multiplex=multiplex, client_name="web"
+    ) as storage:
+        answer = await call(storage, verb, session_id)
+
+    assert answer not in {None, False}
+
+
+# Clients of valkey-py, which was redis-py once.
+
+
+@pytest.fixture
+async def valkey_client(redis_server: RedisServer) -> AsyncIterator[Any]:
+    library = pytest.importorskip("valkey.asyncio", reason="valkey-py is not installed")
+    async with library.Valkey.from_url(redis_server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def valkey(valkey_client: Any) -> RedisStorage:
+    return RedisStorage(valkey_client)
+
+
+async def test_a_client_of_valkey_py_keeps_the_contract(valkey_client: Any) -> None:
+    def make() -> RedisStorage:
+        return RedisStorage(valkey_client, prefix=f"{uuid.uuid4()}:")
+
+    results = await run_contract(Harness(make, unit=0.05))
+
+    assert all(result.is_kept for result in results), report(results)
+
+
+async def test_a_script_that_valkey_does_not_know_is_sent_again(
+    valkey: RedisStorage, client: Redis, session_id: str
+) -> None:
+    await valkey.create(session_id, b"cart", 60)
+    await client.script_flush()
+
+    await valkey.replace(session_id, b"more", 60, expected=b"cart")
+
+    stored = await valkey.load(session_id)
+    assert stored is not None
+    assert stored.payload == b"more"
+
+
+async def test_an_outage_is_one_with_a_client_of_valkey_py_too() -> None:
+    library = pytest.importorskip("valkey.asyncio", reason="valkey-py is not installed")
+    async with library.Valkey(port=free_port()) as client:
+        with pytest.raises(StorageUnavailable) as unavailable:
+            await RedisStorage(client).within(1).load("k")
+
+    assert unavailable.value.may_retry
+
+
+async def test_a_refusal_is_one_with_a_client_of_valkey_py_too(
+    own_redis_server: RedisServer, session_id: str
+) -> None:
+    library = pytest.importorskip("valkey.asyncio", reason="valkey-py is not installed")
+    async with Redis.from_url(own_redis_server.url) as client:
+        await client.config_set("maxmemory", 1)
+
+    async with library.Valkey.from_url(own_redis_server.url) as client:
+        with pytest.raises(StorageUnavailable) as refused:
+            await RedisStorage(client).create(session_id, b"cart", 60)
+
+    assert is_refused(refused.value)

@@ -309,7 +309,7 @@ async def shares_one_connection(storage: RedisStorage, name: str) -> bool:
     seen = await asyncio.gather(*(payload(storage, session_id) for session_id in ids))
     assert seen == [session_id.encode() for session_id in ids]
     # The other one asks this very question.
-    return len(await connections(storage._client, name)) == 2
+    return len(await connections(storage._clients.first, name)) == 2
 
 
 async def test_a_password_in_the_url(start_redis: Callable[..., RedisServer], name: str) -> None:
@@ -335,7 +335,7 @@ async def test_the_number_of_the_database_in_the_url(
 
     async with RedisStorage.from_url(f"{server.url[:-1]}3", client_name=name) as storage:
         assert await shares_one_connection(storage, name)
-        databases = {each["db"] for each in await connections(storage._client, name)}
+        databases = {each["db"] for each in await connections(storage._clients.first, name)}
 
     assert databases == {"3"}
 

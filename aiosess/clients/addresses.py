@@ -1,0 +1,29 @@
+"""Where a server is: what stands between ``//`` and ``/`` in a URL."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiosess.errors import OptionsError
+
+__all__ = ["address"]
+
+_MOST_PORTS: Final = 65535
+
+
+def address(name: str, *, port: int) -> tuple[str, int]:
+    """Return host and port of ``host:port``, ``host`` or ``[::1]:port``; *port* where none stands.
+
+    OptionsError, which shows no password, when *name* is none of these.
+    """
+    shown = repr(name.rpartition("@")[2])
+    host, colon, given = name.rpartition(":")
+    if not colon or name.endswith("]"):
+        host, given = name, str(port)
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if is_bracketed else host
+    if not host or (":" in host and not is_bracketed):
+        raise OptionsError(f"{shown} is not a node: write 'host:port' or '[::1]:port'")
+    if not (given.isascii() and given.isdigit() and 0 < int(given) <= _MOST_PORTS):
+        raise OptionsError(f"{shown} is not a node: its port is not from 1 to {_MOST_PORTS}")
+    return host, int(given)
