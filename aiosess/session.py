@@ -194,7 +194,8 @@ class Session(aiohttp_session.Session):
     async def destroy(self) -> None:
         """Delete the record now and clear the cookie; the session cannot be used afterwards.
 
-        Raise StorageUnavailable after all retries: the session is not over then.
+        That needs no room in the back-end. Raise StorageUnavailable after all retries, StorageError
+        where even deleting is refused: the session is not over then.
         """
         if self._state.past is not Past.DESTROYED:
             await self._io.destroy()

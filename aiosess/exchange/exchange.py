@@ -171,7 +171,9 @@ class Exchange(Acting):
                 rules = rules.again() if self.stage is Commit.DONE else rules
                 await self.alone(self._settle, rules, has_left=has_left)
         except StorageUnavailable as error:
-            if not self.handler_knows:
+            is_still_to_end = self.state is not None and self.state.is_still_to_end
+            # Nobody is told of a logout that did not happen.
+            if is_still_to_end or not self.handler_knows:
                 self.manager.outage.refuse(error, has_left=has_left)
             self.manager.events.tell(Reason.WITHOUT_SESSION, error=error)
         if has_left:

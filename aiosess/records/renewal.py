@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from aiosess.attributes import CookieOptions, SessionCookie
-from aiosess.errors import Conflict, MergeConflict, StorageUnavailable
+from aiosess.errors import Conflict, MergeConflict, StorageError, StorageUnavailable
 from aiosess.records.aliases import ENDED, Aliases
 from aiosess.records.conflicts import MOST_MERGES, Conflicts, Rebase, superseded, too_often
 from aiosess.records.format import Alias, Former, Record, encode_alias, encode_former
@@ -127,7 +127,11 @@ class Renewal:
         return await self._conflicts.put_on_top(state, outcome)
 
     async def end(self, session_id: str, version: Version) -> None:
-        """Remove the record, also when it was renewed meanwhile and lives under another id."""
+        """Remove the record, also when it was renewed meanwhile and lives under another id.
+
+        That needs no room in the back-end. Raise StorageError where even deleting is refused, so
+        that the record may still be there.
+        """
         for _ in range(MOST_MERGES):
             try:
                 # From here on nobody can renew it any more.
@@ -137,13 +141,27 @@ class Renewal:
                 break
             except Conflict as conflict:
                 current = conflict.current
+            except StorageError:
+                # A back-end that is full takes no marker, and still deletes.
+                await self._delete_all(session_id)
+                return
             session_id, current = await self._where_it_lives(session_id, current)
             if current is None:
                 return
             version = current.version
         # The session is over; if this fails, what is left goes when nobody asks for it any more.
-        with contextlib.suppress(StorageUnavailable):
+        with contextlib.suppress(StorageError):
             await self._storage.delete(session_id)
+
+    async def _delete_all(self, session_id: str) -> None:
+        """Delete the record without a marker, and those to which it leads."""
+        for _ in range(MOST_MERGES):
+            leads_to = self._next(await self._storage.load(session_id))
+            # A renewal that is still to leave something here finds no record, and undoes itself.
+            await self._storage.delete(session_id)
+            if not leads_to:
+                return
+            session_id = leads_to
 
     async def _where_it_lives(
         self, session_id: str, current: Stored | None
@@ -153,15 +171,19 @@ class Renewal:
         Raise SessionGone where rights have changed since.
         """
         for _ in range(MOST_MERGES):
-            found = self._aliases.read(current)
-            if isinstance(found, Former) and not found.is_same_principal:
-                raise superseded()
-            leads_to = _leads_to(found)
+            leads_to = self._next(current)
             if not leads_to:
                 return session_id, current
             await self._storage.delete(session_id)
             session_id, current = leads_to, await self._storage.load(leads_to)
         raise too_often()
+
+    def _next(self, stored: Stored | None) -> str:
+        """Return the id to which *stored* leads, or ""; SessionGone where rights have changed."""
+        found = self._aliases.read(stored)
+        if isinstance(found, Former) and not found.is_same_principal:
+            raise superseded()
+        return _leads_to(found)
 
     async def end_live(self, former_id: str) -> None:
         """End the session that lives on since rights changed, where the principal is the same.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
 from aiosess.attributes import CookieOptions, SessionCookie
-from aiosess.errors import Conflict, SessionGone, StorageUnavailable
+from aiosess.errors import Conflict, SessionGone, StorageError, StorageUnavailable
 from aiosess.events import Events
 from aiosess.records.aliases import Aliases, Found, Leftover
 from aiosess.records.changes import Snapshot
@@ -19,7 +19,7 @@ from aiosess.records.format import began_without_tls
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
 from aiosess.records.merge import Merge
 from aiosess.records.renewal import Renewal
-from aiosess.records.state import SessionState, Standing
+from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.records.writing import Writing
 from aiosess.storages import Storage, Stored, TouchingStorage
 from aiosess.timeouts import Timeouts
@@ -210,22 +210,32 @@ class SessionRepository:
         """Keep *state* for the first time; IdTaken when its id is not free.
 
         What the browser came with before makes way: the record that regenerate() left, or one
-        that could not be used.
+        that could not be used. The first of these ends even where the new one cannot be kept.
         """
-        self.writing.saved(state, await self.writing.create(state))
         if state.previous is not None:
-            await self.storage.delete(state.previous.session_id)
+            await self._delete_kept(state.previous)
+            state.previous = None
+        self.writing.saved(state, await self.writing.create(state))
         if state.stale_id is not None and state.stale_id != state.session_id:
             await self.storage.delete(state.stale_id)
-        state.previous = state.stale_id = None
+        state.stale_id = None
 
     async def replace(self, state: SessionState) -> bool:
         """Write what was changed on top of what others changed; False when the record is gone.
 
-        Raise MergeConflict when ``merge="raise"`` finds one, or others were quicker too often.
+        Raise MergeConflict when ``merge="raise"`` finds one, or others were quicker too often. A
+        session that was emptied ends even where what is new in it cannot be kept.
         """
         if self.lifetime.ttl(state) <= 0:
             return await self._end(state)
+        try:
+            return await self._replace(state)
+        except StorageError:
+            if state.intent is Intent.EMPTY:
+                await self.delete(state)
+            raise
+
+    async def _replace(self, state: SessionState) -> bool:
         try:
             written = await self.writing.replace(state)
         except Conflict as conflict:
@@ -269,9 +279,16 @@ class SessionRepository:
     async def renew(self, state: SessionState, previous: SessionState) -> bool:
         """Keep *state* under its new id, because rights change; False when it is gone.
 
-        Under the old id remains what was there just before, for those who come with it.
+        Under the old id remains what was there just before, for those who come with it. A session
+        that was emptied ends even where what is new in it cannot be kept.
         """
-        return await self._renewal.renew(state, previous)
+        try:
+            return await self._renewal.renew(state, previous)
+        except StorageError:
+            if previous.intent is Intent.EMPTY:
+                await self._delete_kept(previous)
+                state.previous = None
+            raise
 
     async def rotate(self, state: SessionState, previous: SessionState) -> bool:
         """Keep *state* under its new id, and let the old one lead there; False when it is gone."""
@@ -287,9 +304,13 @@ class SessionRepository:
             await self._renewal.end_live(state.session_id)
         else:
             for each in (state.previous, state):
-                if each is not None and each.version is not None:
-                    await self._renewal.end(each.session_id, each.version)
+                if each is not None:
+                    await self._delete_kept(each)
         state.deleted()
+
+    async def _delete_kept(self, state: SessionState) -> None:
+        if state.version is not None:
+            await self._renewal.end(state.session_id, state.version)
 
     async def reload(self, state: SessionState) -> None:
         """Read the record again into *state*, whose changes are forgotten.

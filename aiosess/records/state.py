@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import enum
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from msgspec import Struct
 
@@ -44,6 +44,9 @@ class Standing(enum.Enum):
     """An id that was rotated away: it leads to the session."""
     FORMER = enum.auto()
     """The id from before a change of rights: it shows what was before, and changes nothing."""
+
+
+_ENDS: Final = frozenset({Intent.REGENERATE, Intent.EMPTY, Intent.DESTROY})
 
 
 class Past(enum.Enum):
@@ -129,6 +132,13 @@ class SessionState(Struct):
             or self.cookie.own != self.original_own
             or bool(self.values.changed(self.originals, self.data))
         )
+
+    @property
+    def is_still_to_end(self) -> bool:
+        """Whether there is a record that the handler wants to be gone."""
+        before = self.previous
+        is_to_end = self.intent in _ENDS or (before is not None and before.intent in _ENDS)
+        return is_to_end and self.is_stored
 
     def beyond_data(self) -> None:
         """Take note that more is done to the session than to read its data and change some."""
