@@ -128,7 +128,8 @@ class SessionOptions:
       given another value. By default the key of aiohttp-security.
     - ``on_event``: a function that is told what happened and why, as a SessionEvent. The requests
       of an application that has one do without the fast lane.
-    - ``clock``: returns the Unix time; for tests, which can then move it.
+    - ``clock``: returns the Unix time; for tests, which can then move it. Spans of time go by it
+      too; without one of your own they go by ``time.monotonic``, which nobody sets.
     - ``load``: ``"lazy"`` when the handler asks, ``"eager"`` before it runs; ``None``: eager
       when ``retries`` is set.
     """

@@ -65,7 +65,7 @@ class Shortcuts:
         self.idle = repository.lifetime.idle
         self.is_touch_due = repository.lifetime.touched.is_due
         self.touched = repository.lifetime.touched.add
-        self.now = repository.now
+        self.now = repository.lifetime.now
         self.verified = transport.signer.verified
         self.proxy = transport.proxy
         self.cookie_starts = f"{transport.name}="
@@ -121,15 +121,19 @@ class FastExchange(Exchange):
         self.is_busy = True
         try:
             stored = await short.load(session_id)
-            if stored is not None and (found := usual(stored[0], cookie.head)) is not None:
+            if (
+                stored is not None
+                and (found := usual(stored[0], cookie.head, short.now())) is not None
+            ):
+                data, created_at, authenticated_at = found
                 state = SessionState(
                     session_id,
                     SessionCookie(cookie),
-                    found[1],
-                    found[0],
+                    created_at,
+                    data,
                     stored[1],
                     only_data=True,
-                    authenticated_at=found[2],
+                    authenticated_at=authenticated_at,
                 )
             else:
                 state = await self._unusual(request, session_id, stored, cookie)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -21,7 +22,9 @@ _JUST_NOW: Final = 1.0
 class Lifetime:
     """The two timeouts of an application, for each of its sessions.
 
-    *is_idle_by_cookie*: each request's cookie options say how long its session may be idle.
+    *is_idle_by_cookie*: each request's cookie options say how long its session may be idle. *clock*
+    gives Unix time, which may be set back; *steady* is for spans of time. Without one that is the
+    machine's, unless *clock* is a clock of one's own, which serves for both.
     """
 
     def __init__(
@@ -30,9 +33,12 @@ class Lifetime:
         *,
         is_idle_by_cookie: bool,
         clock: Callable[[], float],
+        steady: Callable[[], float] | None = None,
     ) -> None:
+        own = time.monotonic if clock is time.time else clock
+        self.steady = own if steady is None else steady
         self.idle = timeouts.idle
-        self.touched = Touched(timeouts.touch_after, clock)
+        self.touched = Touched(timeouts.touch_after, self.steady)
         self.now = clock
         self.is_idle_by_cookie = is_idle_by_cookie
         self._timeouts = timeouts
@@ -78,7 +84,7 @@ class Lifetime:
         if state.cookie.own or self.is_idle_by_cookie:
             own = self.own_idle(state)
         if state.touched_at is not None:
-            passed = self.now() - state.touched_at
+            passed = self.steady() - state.touched_at
             if passed < min(_JUST_NOW, (own or self.idle) / 20):
                 return False
         if own is not None and own < self.idle:

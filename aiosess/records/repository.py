@@ -368,7 +368,7 @@ class SessionRepository:
             except StorageUnavailable:
                 # The record was read, and is touched once more at the end of the request.
                 return
-        state.touched_at = self.now()
+        state.touched_at = self.lifetime.steady()
         self.lifetime.touched.add(state.session_id)
 
     async def _end(self, state: SessionState) -> bool:
@@ -379,7 +379,12 @@ class SessionRepository:
     def _state(self, found: Found, cookie: CookieOptions) -> SessionState:
         session_id, record, version, payload, standing = found
         own = record.own_attributes(cookie)
-        created_at = self.now() if record.created_at is None else record.created_at
+        # A clock that was ahead and is right again must put no end off.
+        now, began_at = self.now(), record.created_at
+        created_at = now if began_at is None else min(began_at, now)
+        authenticated_at = record.authenticated_at
+        if authenticated_at is not None:
+            authenticated_at = min(authenticated_at, now)
         state = SessionState(
             session_id,
             SessionCookie(cookie, own),
@@ -388,12 +393,14 @@ class SessionRepository:
             version,
             original_own=dict(own),
             standing=standing,
-            authenticated_at=record.authenticated_at,
+            authenticated_at=authenticated_at,
             former_id=record.former_id,
             renewed_at=record.renewed_at,
         )
         if cookie.secure and "secure" not in own and standing is Standing.LIVE:
             state.is_renewal_due = began_without_tls(payload)
-        # Without a beginning of its own, a session of Express would never be too old.
-        state.must_be_written = record.created_at is None and self.lifetime.ends_anyway
+        # Without a beginning that was written, as in Express, it would never be too old.
+        state.must_be_written = self.lifetime.ends_anyway and (
+            created_at != began_at or authenticated_at != record.authenticated_at
+        )
         return state

@@ -70,7 +70,8 @@ class SessionState(Struct):
     - ``unconfirmed``: the payloads that got no answer and may have been written all the same.
     - ``is_renewal_due``: the id went over a connection without TLS, and this one has it.
     - ``must_be_written``: the session is written even where nothing seems to have changed.
-    - ``touched_at``: when the record was touched as it was read; ``None``: it was only read.
+    - ``touched_at``: when the record was touched as it was read, by the steady clock of its
+      lifetime; ``None``: it was only read.
     - ``standing``: what the id that the request came with is to the session.
     - ``authenticated_at``: when the principal was last authenticated; ``None``: never.
     - ``former_id``: the id from before a change of rights, until the new one was first used.

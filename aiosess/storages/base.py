@@ -75,8 +75,9 @@ class TouchingStorage(Protocol):
     async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
         """Return the record, and whether it now lives *ttl* seconds.
 
-        A record that lives longer anyway keeps its end, and the second is False. Payload and
-        version stay. Return ``None``, and create nothing, when there is no such record.
+        A record that lives longer anyway keeps its end, and the second is False; one that has no
+        end keeps none, and it is True. Payload and version stay. Return ``None``, and create
+        nothing, when there is no such record.
         """
         ...
 

@@ -34,24 +34,35 @@ if not kept then
   return false
 end
 if redis.sha1hex(kept) ~= ARGV[1] then return kept end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+if redis.call('PTTL', KEYS[1]) == -1 then
+  redis.call('SET', KEYS[1], ARGV[2])
+else
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+end
 return 1
 """
 
-# The answer: the payload, and 1 when its life was extended. A key without an end (connect-redis has
-# an option for that) keeps none. Where nothing can be written just now, as on a replica, the record
-# is read all the same.
+# The answer: 1, or 0 when there is no such record.
+_TOUCH: Final = """\
+if redis.call('PTTL', KEYS[1]) == -1 then return 1 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[1])
+"""
+
+# The answer: the payload, and 1 when it lives long enough now. Where nothing can be written just
+# now, as on a replica, the record is read all the same.
 _LOAD_AND_TOUCH: Final = """\
 local kept = redis.call('GET', KEYS[1])
 if not kept then return false end
 local left = redis.call('PTTL', KEYS[1])
-if left < 0 or left > tonumber(ARGV[1]) then return {kept, 0} end
+if left == -1 then return {kept, 1} end
+if left > tonumber(ARGV[1]) then return {kept, 0} end
 return {kept, redis.pcall('PEXPIRE', KEYS[1], ARGV[1])}
 """
 
 
 _sha1: Final = partial(hashlib.sha1, usedforsecurity=False)
 _REPLACE_SHA: Final = _sha1(_REPLACE.encode()).hexdigest()
+_TOUCH_SHA: Final = _sha1(_TOUCH.encode()).hexdigest()
 _LOAD_AND_TOUCH_SHA: Final = _sha1(_LOAD_AND_TOUCH.encode()).hexdigest()
 
 
@@ -60,7 +71,8 @@ class RedisStorage(Closing):
 
     *client* is any ``redis.asyncio`` client, with ``decode_responses`` or without; it is the
     application's to close. *prefix* stands before each session id. The version of a record is
-    its payload, so that a change by Express is seen as one too.
+    its payload, so that a change by Express is seen as one too. A key that has no end, as
+    connect-redis writes them with ``disableTTL``, is given none: not by a touch, nor by a replace.
 
     With *multiplex* all requests of the process share one connection of the client's pool, on a
     cluster one to each node. What they ask in one tick leaves in one write. A connection that
@@ -154,13 +166,7 @@ class RedisStorage(Closing):
 
     async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
         """Return the record, and whether it now lives *ttl* seconds (a script, one round trip)."""
-        arguments = (1, self._prefix + session_id, _ms(ttl))
-        try:
-            answer = await self._line.ask(
-                ("EVALSHA", _LOAD_AND_TOUCH_SHA, *arguments), self._timeout
-            )
-        except exceptions.NoScriptError:
-            answer = await self._line.ask(("EVAL", _LOAD_AND_TOUCH, *arguments), self._timeout)
+        answer = await self._run(_LOAD_AND_TOUCH, _LOAD_AND_TOUCH_SHA, session_id, ttl)
         if answer is None:
             return None
         payload = cast("bytes", _as_bytes(answer[0]))
@@ -183,13 +189,23 @@ class RedisStorage(Closing):
         raise Conflict(None if current is None else Stored(current, current))
 
     async def touch(self, session_id: str, ttl: float) -> bool:
-        """Let the record live *ttl* seconds from now (``PEXPIRE``); False when there is none."""
-        command = ("PEXPIRE", self._prefix + session_id, _ms(ttl))
-        return bool(await self._line.ask(command, self._timeout))
+        """Let the record live *ttl* seconds from now (a script, one round trip).
+
+        False when there is none.
+        """
+        return bool(await self._run(_TOUCH, _TOUCH_SHA, session_id, ttl))
 
     async def delete(self, session_id: str) -> bool:
         """Remove the record (``DEL``); False when there was none."""
         return bool(await self._line.ask(("DEL", self._prefix + session_id), self._timeout))
+
+    async def _run(self, script: str, digest: str, session_id: str, ttl: float) -> Any:
+        """Run *script*, which is sent where the server does not know its *digest*."""
+        arguments = (1, self._prefix + session_id, _ms(ttl))
+        try:
+            return await self._line.ask(("EVALSHA", digest, *arguments), self._timeout)
+        except exceptions.NoScriptError:
+            return await self._line.ask(("EVAL", script, *arguments), self._timeout)
 
 
 def _as_bytes(answer: str | bytes | None) -> bytes | None:

@@ -8,7 +8,8 @@ __all__ = ["FakeClock"]
 class FakeClock:
     """Call it for the time, in seconds; ``advance`` moves it.
 
-    Fits wherever aiosess takes a ``clock``: ``MemoryStorage(clock=clock)``.
+    Fits wherever aiosess takes a ``clock``: ``SessionOptions(clock=clock)`` for all that sessions
+    measure, ``MemoryStorage(clock=clock)`` for the end of records.
     """
 
     def __init__(self, now: float = 1_000_000.0) -> None:

@@ -124,6 +124,30 @@ async def test_the_ttl_counts_at_the_server_to_the_millisecond(
     assert 79_000 < touched <= 80_500
 
 
+@pytest.mark.parametrize("verb", ["load", "touch", "load_and_touch", "replace"])
+async def test_a_key_without_an_end_is_given_none(
+    redis: RedisStorage, client: Redis, session_id: str, verb: str
+) -> None:
+    # As connect-redis keeps sessions with disableTTL.
+    await client.set(f"sess:{session_id}", "cart")
+
+    await call(redis, verb, session_id)
+
+    assert await client.pttl(f"sess:{session_id}") == -1
+
+
+async def test_a_record_without_an_end_need_not_be_touched(
+    redis: RedisStorage, client: Redis, session_id: str
+) -> None:
+    await client.set(f"sess:{session_id}", "cart")
+
+    loaded = await redis.load_and_touch(session_id, 60)
+
+    assert loaded is not None
+    assert loaded[1]
+    assert await redis.touch(session_id, 60)
+
+
 async def test_a_record_is_deleted_and_not_only_emptied(
     redis: RedisStorage, client: Redis, session_id: str
 ) -> None:
@@ -169,7 +193,7 @@ async def test_a_change_by_express_is_a_conflict(
         ("create", "SET"),
         ("load", "GET"),
         ("replace", "EVALSHA"),
-        ("touch", "PEXPIRE"),
+        ("touch", "EVALSHA"),
         ("load_and_touch", "EVALSHA"),
         ("delete", "DEL"),
     ],
@@ -180,6 +204,7 @@ async def test_each_verb_is_one_command(
     version = await redis.create("warm " + session_id, b"cart", 60)
     await redis.replace("warm " + session_id, b"more", 60, expected=version)
     await redis.load_and_touch("warm " + session_id, 60)
+    await redis.touch("warm " + session_id, 60)
     if verb != "create":
         await redis.create(session_id, b"cart", 60)
 
@@ -224,9 +249,11 @@ async def test_a_server_that_forgot_how_to_read_and_touch_is_told_once(
 
     async with commands_seen(client) as seen:
         loaded = [await redis.load_and_touch(session_id, 600) for _ in range(2)]
+        touched = [await redis.touch(session_id, 600) for _ in range(2)]
 
-    assert seen == ["EVALSHA", "EVAL", "EVALSHA"]
+    assert seen == ["EVALSHA", "EVAL", "EVALSHA"] * 2
     assert [each and each[0].payload for each in loaded] == [b"one", b"one"]
+    assert touched == [True, True]
 
 
 async def test_a_conflict_is_noticed_by_a_server_that_forgot_the_script(
@@ -343,17 +370,6 @@ async def test_what_is_due_for_a_touch_is_read_where_nothing_can_be_written(
     assert loaded == (Stored(b"cart", b"cart"), False)
 
 
-async def test_a_record_without_an_end_keeps_none_when_it_is_read_and_touched(
-    redis: RedisStorage, client: Redis, session_id: str
-) -> None:
-    await client.set(f"sess:{session_id}", "by express")
-
-    loaded = await redis.load_and_touch(session_id, 60)
-
-    assert loaded == (Stored(b"by express", b"by express"), False)
-    assert await client.ttl(f"sess:{session_id}") == -1
-
-
 @pytest.mark.parametrize("verb", VERBS)
 async def test_a_replica_that_lost_its_primary_is_unavailable(
     own_redis_server: RedisServer, verb: str, session_id: str
@@ -372,7 +388,7 @@ async def test_a_primary_with_too_few_replicas_is_unavailable_for_writing(
     own_redis_server: RedisServer, verb: str, session_id: str
 ) -> None:
     async with Redis.from_url(own_redis_server.url) as client:
-        await client.set(f"sess:{session_id}", "cart")
+        await client.set(f"sess:{session_id}", "cart", ex=60)
         await client.config_set("min-replicas-to-write", 1)
 
     async with RedisStorage.from_url(own_redis_server.url) as storage:

@@ -23,6 +23,7 @@ from aiosess.records.format import (
     decode_value,
     encode,
     encode_alias,
+    encode_usual,
     encode_value,
     usual,
 )
@@ -36,9 +37,11 @@ def options(**given: Any) -> CookieOptions:
     return CookieOptions(**{"secure": False, **given})
 
 
-def encoded(data: dict[str, Any], cookie: SessionCookie | None = None) -> bytes:
+def encoded(
+    data: dict[str, Any], cookie: SessionCookie | None = None, *, began_at: float = NOW - 60
+) -> bytes:
     cookie = SessionCookie(options()) if cookie is None else cookie
-    return encode(data, cookie, created_at=NOW - 60, now=NOW)
+    return encode(data, cookie, created_at=began_at, now=NOW)
 
 
 def decoded(payload: bytes) -> Record:
@@ -311,7 +314,7 @@ def test_a_number_beyond_float_is_refused_also_where_the_head_is_known() -> None
     cookie = SessionCookie(options())
     payload = encoded({"a": 123456789}, cookie).replace(b"123456789", b"1e400")
 
-    assert usual(payload, cookie.base.head) is None
+    assert usual(payload, cookie.base.head, NOW) is None
     with pytest.raises(RecordError, match="a number beyond float"):
         decode(payload)
 
@@ -502,10 +505,22 @@ def test_a_record_without_attributes_of_its_own_begins_as_its_options_say() -> N
     assert encoded({"n": 1}, cookie).startswith(cookie.base.head)
 
 
+@given(st.dictionaries(st.text(), st.text() | st.floats(allow_nan=False, allow_infinity=False)))
+def test_such_a_record_is_written_the_same_in_fewer_steps(values: dict[str, Any]) -> None:
+    data = {"n": 1, **values}
+
+    payload = encode_usual(data, options().head, NOW, None)
+
+    assert decode(payload) == decode(
+        encode(data, SessionCookie(options()), created_at=NOW, now=NOW)
+    )
+    assert usual(payload, options().head, NOW) == (data, NOW, None)
+
+
 def test_what_such_a_record_says_is_the_same_whether_its_head_is_known_or_not() -> None:
     payload = encoded({"n": 1, "cart": ["tea"]})
 
-    known = usual(payload, options().head)
+    known = usual(payload, options().head, NOW)
 
     assert known == ({"n": 1, "cart": ["tea"]}, NOW - 60, None)
     assert decode(payload) == Record({"n": 1, "cart": ["tea"]}, None, {}, NOW - 60)
@@ -515,34 +530,40 @@ def test_a_cookie_with_an_end_has_no_head_that_stays_the_same() -> None:
     assert options(max_age=60).head == options(expires=IN_2030).head == b""
 
 
+def test_a_record_from_the_future_is_read_as_a_whole() -> None:
+    payload = encoded({"n": 1})
+
+    assert usual(payload, options().head, NOW - 61) is None
+
+
 def test_a_record_with_attributes_of_its_own_is_read_as_a_whole() -> None:
     cookie = SessionCookie(options())
     cookie.max_age = 60
 
     payload = encoded({"n": 1}, cookie)
 
-    assert usual(payload, options().head) is None
+    assert usual(payload, options().head, NOW) is None
     assert decode(payload) == Record({"n": 1}, 60.0, {}, NOW - 60)
 
 
 def test_a_record_by_other_options_is_read_as_a_whole() -> None:
     payload = encoded({"n": 1}, SessionCookie(options(samesite="strict")))
 
-    assert usual(payload, options().head) is None
+    assert usual(payload, options().head, NOW) is None
     assert decode(payload) == Record({"n": 1}, None, {}, NOW - 60)
 
 
 def test_of_two_cookies_in_a_record_the_last_counts_though_the_first_is_known() -> None:
     payload = options().head + b'"cookie":{"originalMaxAge":60000},"n":1}'
 
-    assert usual(payload, options().head) is None
+    assert usual(payload, options().head, NOW) is None
     assert decode(payload) == Record({"n": 1}, 60.0, {}, None)
 
 
 def test_a_record_that_breaks_off_after_its_head_cannot_be_read() -> None:
     payload = options().head + b'"n":'
 
-    assert usual(payload, options().head) is None
+    assert usual(payload, options().head, NOW) is None
     with pytest.raises(RecordError, match="not JSON"):
         decode(payload)
 
@@ -567,6 +588,6 @@ def test_whatever_follows_a_known_head_is_read_as_if_it_were_not_known(
 ) -> None:
     payload = options().head + json.dumps(rest).encode()[1:]
 
-    known = usual(payload, options().head)
+    known = usual(payload, options().head, NOW)
 
     assert known is None or decode(payload) == Record(known[0], None, {}, known[1], known[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,8 +22,8 @@ from aiosess import (
 )
 from aiosess.records.aliases import Leftover
 from aiosess.records.conflicts import _Queues
-from aiosess.records.format import Alias, decode, encode_alias
-from aiosess.records.lifetime import Touched
+from aiosess.records.format import Alias, Record, decode, encode_alias
+from aiosess.records.lifetime import Lifetime, Touched
 from aiosess.records.merge import freeze
 from aiosess.records.repository import RecordOptions, SessionRepository
 from aiosess.records.state import Intent, SessionState, Standing
@@ -764,6 +765,86 @@ def test_a_touch_is_forgotten_in_time_however_late_somebody_asks(clock: FakeCloc
 
     assert is_recent
     assert touched.is_due("id")
+
+
+def test_the_clock_of_a_test_is_the_one_for_spans_of_time_too(clock: FakeClock) -> None:
+    lifetime = Lifetime(Timeouts(idle=IDLE), is_idle_by_cookie=False, clock=clock)
+
+    assert lifetime.steady is clock
+
+
+def test_the_machines_clock_may_be_set_back_and_its_steady_one_is_not() -> None:
+    lifetime = Lifetime(Timeouts(idle=IDLE), is_idle_by_cookie=False, clock=time.time)
+
+    assert lifetime.steady is time.monotonic
+
+
+@pytest.mark.parametrize("step", [-86_400.0, -IDLE, -1.0, 86_400.0])
+async def test_a_session_in_use_outlives_a_wall_clock_that_is_set(
+    step: float, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steady = FakeClock()
+    monkeypatch.setattr(time, "time", clock)
+    monkeypatch.setattr(time, "monotonic", steady)
+    repository = SessionRepository(
+        MemoryStorage(clock=steady),
+        RecordOptions(timeouts=Timeouts(idle=IDLE, touch_after=IDLE / 20)),
+        clock=clock,
+    )
+    state = repository.fresh("id", COOKIE)
+    state.data["user"] = "Ann"
+    await repository.create(state)
+    clock.advance(step)
+
+    for _ in range(50):
+        steady.advance(IDLE / 10)
+        clock.advance(IDLE / 10)
+        seen = await repository.load("id", COOKIE)
+        assert isinstance(seen, SessionState)
+        if repository.lifetime.is_touch_due(seen):
+            await repository.touch(seen, is_renewal_told=False)
+
+
+async def test_a_session_from_the_future_begins_now_and_says_so_when_it_is_written(
+    bench: Bench,
+) -> None:
+    await bench.keep(count=1)
+    clock = FakeClock(bench.clock() - 10_000)
+    repository = SessionRepository(
+        bench.memory,
+        RecordOptions(timeouts=Timeouts(idle=IDLE, absolute=IDLE * 2)),
+        clock=clock,
+    )
+
+    state = await repository.load("id", COOKIE)
+    assert isinstance(state, SessionState)
+    began_at, is_written = state.created_at, state.must_be_written
+    await repository.replace(state)
+
+    assert began_at == clock()
+    assert is_written
+    stored = await bench.memory.load("id")
+    assert stored is not None
+    record = decode(stored.payload)
+    assert isinstance(record, Record)
+    assert record.created_at == began_at
+
+
+async def test_a_session_from_the_future_has_its_absolute_timeout(bench: Bench) -> None:
+    await bench.keep(count=1)
+    clock = FakeClock(bench.clock() - 1_000_000)
+    repository = SessionRepository(
+        bench.memory,
+        RecordOptions(timeouts=Timeouts(idle=IDLE, absolute=IDLE)),
+        clock=clock,
+    )
+    state = await repository.load("id", COOKIE)
+    assert isinstance(state, SessionState)
+    await repository.replace(state)
+
+    clock.advance(IDLE + 1)
+
+    assert await repository.load("id", COOKIE) is None
 
 
 def test_touches_are_remembered_in_bounded_memory(
