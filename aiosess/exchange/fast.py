@@ -191,12 +191,12 @@ class FastExchange(Exchange):
                 return self.commit(response)
         except (KeyError, TypeError):
             return self.commit(response)
-        short = self.manager.shortcuts
         if state.originals:
-            if len(self.handed) == 1 and state.originals.keys().isdisjoint(short.renew_on):
+            renew_on = self.manager.shortcuts.renew_on
+            if len(self.handed) == 1 and state.originals.keys().isdisjoint(renew_on):
                 return self._keep_data(state, response)
             return self.commit(response)
-        if short.is_touch_due(state.session_id):
+        if self.manager.shortcuts.is_touch_due(state.session_id):
             return self.commit(response)
         self.stage = _DONE
         self.session = None

@@ -107,12 +107,12 @@ MUTANTS: Final = (
     ),
     Mutant(
         "to renew the id at a login",
-        " and state.originals.keys().isdisjoint(short.renew_on)",
+        " and state.originals.keys().isdisjoint(renew_on)",
         "",
     ),
     Mutant(
         "to touch the record of a session that was only read",
-        "        if short.is_touch_due(state.session_id):\n"
+        "        if self.manager.shortcuts.is_touch_due(state.session_id):\n"
         "            return self.commit(response)\n",
         "",
         first=184,
