@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
 from aiosess.attributes import CookieOptions, SessionCookie
-from aiosess.errors import Conflict, SessionGone, StorageError, StorageUnavailable
+from aiosess.errors import Conflict, IdTaken, SessionGone, StorageError, StorageUnavailable
 from aiosess.events import Events
 from aiosess.records.aliases import Aliases, Found, Leftover
 from aiosess.records.changes import Snapshot
@@ -210,12 +210,17 @@ class SessionRepository:
         """Keep *state* for the first time; IdTaken when its id is not free.
 
         What the browser came with before makes way: the record that regenerate() left, or one
-        that could not be used. The first of these ends even where the new one cannot be kept.
+        that could not be used. The first of these ends even where a back-end that is full or away
+        cannot keep the new one.
         """
-        if state.previous is not None:
-            await self._delete_kept(state.previous)
-            state.previous = None
-        self.writing.saved(state, await self.writing.create(state))
+        try:
+            self.writing.saved(state, await self.writing.create(state))
+        except IdTaken:
+            raise
+        except StorageError:
+            await self._delete_previous(state)
+            raise
+        await self._delete_previous(state)
         if state.stale_id is not None and state.stale_id != state.session_id:
             await self.storage.delete(state.stale_id)
         state.stale_id = None
@@ -286,8 +291,7 @@ class SessionRepository:
             return await self._renewal.renew(state, previous)
         except StorageError:
             if previous.intent is Intent.EMPTY:
-                await self._delete_kept(previous)
-                state.previous = None
+                await self._delete_previous(state)
             raise
 
     async def rotate(self, state: SessionState, previous: SessionState) -> bool:
@@ -307,6 +311,11 @@ class SessionRepository:
                 if each is not None:
                     await self._delete_kept(each)
         state.deleted()
+
+    async def _delete_previous(self, state: SessionState) -> None:
+        if state.previous is not None:
+            await self._delete_kept(state.previous)
+            state.previous = None
 
     async def _delete_kept(self, state: SessionState) -> None:
         if state.version is not None:
