@@ -67,12 +67,12 @@ async def regenerate(request: web.Request) -> web.Response:
     "still good",
 )
 @pytest.mark.parametrize("retries", [0, None])
-async def test_a_login_whose_old_record_cannot_be_deleted_does_not_happen(
+async def test_a_login_whose_old_record_cannot_be_ended_does_not_happen(
     serve: Serve, watched: FaultyStorage, storage: Storage, retries: int | None
 ) -> None:
     client = await serve(regenerate, retries=retries)
     first = await client.get("/")
-    watched.fail(StorageUnavailable("boom!"), verbs=("delete",))
+    watched.fail(StorageUnavailable("boom!"), verbs=("replace", "delete"))
 
     second = await client.get("/login")
 

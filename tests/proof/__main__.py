@@ -69,6 +69,18 @@ async def prove(size: Size) -> list[Line]:
         return found
 
 
+async def logins(browser: lines.Browser, rounds: int, backend: str, what: str) -> list[Line]:
+    """Run the lines on logins."""
+    seen, changed, overwritten = await lines.logins(browser, rounds)
+    return [
+        Line(f"data of a login seen through the old id in {rounds} ({what})", backend, seen),
+        Line(
+            f"sessions ended or changed through the old id in {rounds} ({what})", backend, changed
+        ),
+        Line(f"cookies of a login overwritten in {rounds} ({what})", backend, overwritten),
+    ]
+
+
 async def on_backend(backend: str, url: str, processes: int, size: Size) -> list[Line]:
     """Run the lines on one back-end."""
     found: list[Line] = []
@@ -89,9 +101,14 @@ async def on_backend(backend: str, url: str, processes: int, size: Size) -> list
             revived, reissued = await lines.logout_races(browser, size.rounds)
             found.append(Line(f"sessions revived in {size.rounds} log-outs", backend, revived))
             found.append(Line(f"cookies re-issued in {size.rounds} log-outs", backend, reissued))
-            out, lost = await lines.renewals(browser, size.rounds)
-            found.append(Line(f"requests logged out in {size.rounds} renewals", backend, out))
-            found.append(Line(f"changes lost in {size.rounds} renewals", backend, lost))
+            out, lost = await lines.rotations(browser, size.rounds)
+            found.append(Line(f"requests logged out in {size.rounds} rotations", backend, out))
+            found.append(Line(f"changes lost in {size.rounds} rotations", backend, lost))
+            found += await logins(browser, size.rounds, backend, "a grace of 10 s")
+    with servers(url, processes, "--brief") as ports:
+        async with client() as http:
+            browser = lines.Browser(http, ports)
+            found += await logins(browser, size.rounds, backend, "requests slower than the grace")
     with servers(url, processes, "--repeating") as ports:
         async with client() as http:
             browser = lines.Browser(http, ports)

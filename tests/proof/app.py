@@ -28,6 +28,8 @@ from aiosess.storages.redis import RedisStorage
 
 SECRET = "the proof's secret, long enough to be quiet"
 REPEATING_IDS = 1000
+# A grace that is over before the slow requests are, in seconds.
+BRIEF = 0.001
 THEIRS = web.AppKey("theirs", bool)
 
 
@@ -102,6 +104,14 @@ async def login(request: web.Request) -> web.Response:
     return web.Response()
 
 
+async def rotate(request: web.Request) -> web.Response:
+    """Give the session another id, as is done now and then."""
+    session = await opened(request)
+    await session.rotate_id()
+    session["rotated"] = True
+    return web.Response()
+
+
 async def logout(request: web.Request) -> web.Response:
     """Destroy the session."""
     session = await opened(request)
@@ -109,10 +119,12 @@ async def logout(request: web.Request) -> web.Response:
     return web.json_response({"at": time.monotonic()})
 
 
-def application(backend: str, *, is_theirs: bool, is_repeating: bool) -> web.Application:
+def application(
+    backend: str, *, is_theirs: bool, is_repeating: bool, is_brief: bool
+) -> web.Application:
     """Return the application on *backend*, which is ``memory`` or a URL."""
     app = web.Application()
-    for handler in (put, add, buy, say, tell, show, login, logout):
+    for handler in (put, add, buy, say, tell, show, login, rotate, logout):
         app.router.add_get(f"/{handler.__name__}", handler)
     if is_theirs:
         app[THEIRS] = True
@@ -131,6 +143,7 @@ def application(backend: str, *, is_theirs: bool, is_repeating: bool) -> web.App
         cookie=CookieOptions(max_age=600),
         genid=repeating if is_repeating else random_id,
         timeout=30,
+        renew_grace=BRIEF if is_brief else 10.0,
     )
     setup(app, options)
     return app
@@ -152,10 +165,16 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--theirs", action="store_true")
     parser.add_argument("--repeating", action="store_true")
+    parser.add_argument("--brief", action="store_true")
     given = parser.parse_args()
     # A refused id is a 500 with a traceback, and that is wanted a hundred thousand times here.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-    app = application(given.backend, is_theirs=given.theirs, is_repeating=given.repeating)
+    app = application(
+        given.backend,
+        is_theirs=given.theirs,
+        is_repeating=given.repeating,
+        is_brief=given.brief,
+    )
     web.run_app(app, host="127.0.0.1", port=given.port, print=None, access_log=None, backlog=4096)
 
 

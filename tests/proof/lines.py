@@ -102,13 +102,13 @@ async def _logout_race(browser: Browser) -> tuple[bool, bool]:
     return bool(data), came_after and set_cookie == cookie
 
 
-async def renewals(browser: Browser, rounds: int, in_flight: int = 8) -> tuple[int, int]:
-    """Requests in flight while the id is renewed: how many were logged out, changes lost."""
-    outcomes = await _rounds(rounds, lambda: _renewal(browser, in_flight))
+async def rotations(browser: Browser, rounds: int, in_flight: int = 8) -> tuple[int, int]:
+    """Requests in flight while the id is rotated: how many were logged out, changes lost."""
+    outcomes = await _rounds(rounds, lambda: _rotation(browser, in_flight))
     return sum(out for out, _ in outcomes), sum(lost for _, lost in outcomes)
 
 
-async def _renewal(browser: Browser, in_flight: int) -> tuple[int, int]:
+async def _rotation(browser: Browser, in_flight: int) -> tuple[int, int]:
     cookie = await browser.start()
 
     async def request(number: int) -> bool:
@@ -118,11 +118,40 @@ async def _renewal(browser: Browser, in_flight: int) -> tuple[int, int]:
 
     others = [asyncio.ensure_future(request(number)) for number in range(in_flight)]
     await asyncio.sleep(random.uniform(0, 0.02))
-    _, _, renewed = await browser.get("/login", cookie)
+    _, _, rotated = await browser.get("/rotate", cookie)
     known = await asyncio.gather(*others)
-    _, data, _ = await browser.get("/show", renewed)
-    wanted = ["base", "user", *(f"k{number}" for number in range(in_flight))]
+    _, data, _ = await browser.get("/show", rotated)
+    wanted = ["base", "rotated", *(f"k{number}" for number in range(in_flight))]
     return known.count(False), sum(key not in data for key in wanted)
+
+
+async def logins(browser: Browser, rounds: int) -> tuple[int, int, int]:
+    """A login while requests are under way, and somebody else who has the id from before.
+
+    Return how often that one saw data of the login, how often the session was changed or destroyed
+    by way of the old id, and how many requests under way overwrote the login's cookie.
+    """
+    outcomes = await _rounds(rounds, lambda: _login(browser))
+    seen, changed, overwritten = zip(*outcomes, strict=True)
+    return sum(seen), sum(changed), sum(overwritten)
+
+
+async def _login(browser: Browser) -> tuple[bool, bool, int]:
+    cookie = await browser.start()
+    slow = [
+        asyncio.ensure_future(browser.get(f"/put?key=slow{number}&ms=40", cookie))
+        for number in range(2)
+    ]
+    await asyncio.sleep(random.uniform(0, 0.02))
+    _, _, logged_in = await browser.get("/login", cookie)
+    began = await browser.get("/show", logged_in)
+    _, view, _ = await browser.get("/show", cookie)
+    await browser.get("/put?key=planted", cookie)
+    await browser.get("/logout", cookie)
+    answers = await asyncio.gather(*slow)
+    _, data, _ = await browser.get("/show", logged_in)
+    is_changed = "user" not in began[1] or "user" not in data or "planted" in data
+    return "user" in view, is_changed, sum(each[2] is not None for each in answers)
 
 
 async def ids_shared(browser: Browser, requests: int) -> tuple[int, int]:
