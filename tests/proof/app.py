@@ -101,7 +101,8 @@ async def login(request: web.Request) -> web.Response:
     session = await opened(request)
     await session.renew_id()
     session["user"] = "somebody"
-    return web.Response()
+    await session.save()
+    return web.json_response({"at": time.monotonic()})
 
 
 async def rotate(request: web.Request) -> web.Response:
