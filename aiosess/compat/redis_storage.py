@@ -6,14 +6,18 @@ from aiohttp_session import AbstractStorage, Session
 from aiohttp_session.redis_storage import RedisStorage as _RedisStorage
 
 try:
-    from redis import VERSION as REDIS_VERSION  # pyright: ignore[reportUnknownVariableType]
+    from redis import VERSION as _VERSION  # pyright: ignore[reportUnknownVariableType]
     from redis.asyncio import Redis
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f'{error}: pip install "aiosess[redis]"', name=error.name) from error
+except ModuleNotFoundError as _error:
+    raise ModuleNotFoundError(
+        f'{_error}: pip install "aiosess[redis]"', name=_error.name
+    ) from _error
 
 from aiosess.compat.keyed import KeyedRecords
 
 __all__ = ["REDIS_VERSION", "AbstractStorage", "RedisStorage", "Session"]
+
+REDIS_VERSION: tuple[int | str, ...] = _VERSION
 
 
 class RedisStorage(KeyedRecords, _RedisStorage):

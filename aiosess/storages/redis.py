@@ -13,8 +13,10 @@ try:
     from redis import RedisCluster as BlockingCluster
     from redis import exceptions
     from redis.asyncio import Redis, RedisCluster
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f'{error}: pip install "aiosess[redis]"', name=error.name) from error
+except ModuleNotFoundError as _error:
+    raise ModuleNotFoundError(
+        f'{_error}: pip install "aiosess[redis]"', name=_error.name
+    ) from _error
 
 from aiosess.clients.redis import ClientLine, line_of
 from aiosess.clients.redis_clients import Clients
