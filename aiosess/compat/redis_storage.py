@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from aiohttp_session import AbstractStorage, Session
 from aiohttp_session.redis_storage import RedisStorage as _RedisStorage
 
@@ -17,7 +19,7 @@ from aiosess.compat.keyed import KeyedRecords
 
 __all__ = ["REDIS_VERSION", "AbstractStorage", "RedisStorage", "Session"]
 
-REDIS_VERSION: tuple[int | str, ...] = _VERSION
+REDIS_VERSION = cast("tuple[int | str, ...]", _VERSION)
 
 
 class RedisStorage(KeyedRecords, _RedisStorage):
