@@ -304,7 +304,5 @@ SESSION: Final = web.RequestKey("aiosess.session", Session)
 
 def is_of(session: object, state: SessionState) -> bool:
     """Ask whether *session* is what was handed out of *state*."""
-    # No member of the class, where users would see it.
-    return (
-        isinstance(session, Session) and session._state is state  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-    )
+    mine: Any = session
+    return isinstance(session, Session) and mine._state is state  # noqa: SLF001 - in its own module

@@ -20,7 +20,8 @@ def with_hints(elsewhere: Mapping[str, str]) -> Callable[[type[T]], type[T]]:
     """
 
     def decorate(options: type[T]) -> type[T]:
-        known = [field.name for field in fields(options) if field.init]  # type: ignore[arg-type]
+        a_dataclass: Any = options
+        known = [field.name for field in fields(a_dataclass) if field.init]
         init: Callable[..., None] = options.__init__
 
         @functools.wraps(init)

@@ -169,8 +169,8 @@ def _of_sentinels(parts: _Parts, options: dict[str, Any]) -> Callable[[], Any]:
     }
 
     def make() -> Any:
-        # redis-py does not say what these take.
-        sentinel: Any = QuickSentinel(hosts, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
+        sentinels: Callable[..., Any] = QuickSentinel  # redis-py does not say what it takes
+        sentinel: Any = sentinels(hosts, sentinel_kwargs=of_sentinels)
         return sentinel.master_for(name, redis_class=_OfSentinels, **connection)
 
     return make
@@ -210,10 +210,13 @@ def _try(client: Any) -> None:
 class _OfSentinels(Redis):
     """The client of a primary, which closes those of its sentinels too."""
 
-    async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001
+    async def aclose(
+        self,
+        close_connection_pool: bool | None = None,  # noqa: FBT001 - as redis-py's own method
+    ) -> None:
         await super().aclose(close_connection_pool)
-        manager: Any = getattr(self.connection_pool, "sentinel_manager")  # noqa: B009
-        for sentinel in manager.sentinels:
+        pool: Any = self.connection_pool
+        for sentinel in pool.sentinel_manager.sentinels:
             await sentinel.aclose()
 
 
@@ -223,8 +226,7 @@ class QuickSentinel(Sentinel):
     async def discover_master(self, service_name: str) -> Any:
         """Return host and port of the primary that the sentinels call *service_name*."""
         await put_quickest_first(self, service_name)
-        # redis-py does not say of what kind the two are.
-        return await super().discover_master(service_name)  # pyright: ignore[reportUnknownVariableType]
+        return await super().discover_master(service_name)  # pyright: ignore[reportUnknownVariableType] - redis-py has no types
 
 
 async def put_quickest_first(sentinel: Any, name: str) -> None:

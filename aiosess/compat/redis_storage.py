@@ -8,7 +8,7 @@ from aiohttp_session import AbstractStorage, Session
 from aiohttp_session.redis_storage import RedisStorage as _RedisStorage
 
 try:
-    from redis import VERSION as _VERSION  # pyright: ignore[reportUnknownVariableType]
+    from redis import VERSION as _VERSION  # pyright: ignore[reportUnknownVariableType] - untyped
     from redis.asyncio import Redis
 except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(

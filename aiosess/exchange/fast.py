@@ -8,8 +8,9 @@ compares them. A reader of the house may leave this file out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
+from weakref import ref
 
 from aiohttp import hdrs, web
 from aiohttp_session import SESSION_KEY
@@ -27,7 +28,8 @@ from aiosess.records.merge import Original
 from aiosess.records.repository import SessionRepository
 from aiosess.records.state import Past, SessionState, Standing
 from aiosess.session import SESSION, Session
-from aiosess.storages import Stored
+from aiosess.storages import Stored, Version
+from aiosess.transports.base import SignedId
 from aiosess.transports.cookie import CookieTransport, is_secure, vary_by_cookie
 
 __all__ = ["FastExchange", "Shortcuts"]
@@ -59,17 +61,17 @@ class Shortcuts:
         cookies: tuple[CookieOptions, CookieOptions],
     ) -> None:
         self.repository = repository
-        self.load = repository.storage.load
-        self.replace = repository.storage.replace
-        self.is_touching = repository.touching is not None
-        self.idle = repository.lifetime.idle
-        self.is_touch_due = repository.lifetime.touched.is_due
-        self.touched = repository.lifetime.touched.add
-        self.now = repository.lifetime.now
-        self.verified = transport.signer.verified
-        self.proxy = transport.proxy
-        self.cookie_starts = f"{transport.name}="
-        self.renew_on = options.plan.renew_on
+        self.load: Callable[[str], Coroutine[Any, Any, Stored | None]] = repository.storage.load
+        self.replace: Callable[..., Coroutine[Any, Any, Version]] = repository.storage.replace
+        self.is_touching: bool = repository.touching is not None
+        self.idle: float = repository.lifetime.idle
+        self.is_touch_due: Callable[[str], bool] = repository.lifetime.touched.is_due
+        self.touched: Callable[[str], None] = repository.lifetime.touched.add
+        self.now: Callable[[], float] = repository.lifetime.now
+        self.verified: dict[str, SignedId] = transport.signer.verified
+        self.proxy: bool | None = transport.proxy
+        self.cookie_starts: str = f"{transport.name}="
+        self.renew_on: frozenset[str] = options.plan.renew_on
         self.cookies = cookies
 
     @staticmethod
@@ -88,6 +90,22 @@ class Shortcuts:
 
 class FastExchange(Exchange):
     """An exchange that knows the shortest way for a session of which only data are used."""
+
+    # As declared above, for checkers that look at one class at a time.
+    opening: Opening
+    stage: Commit
+    is_busy: bool
+    has_left: bool
+    is_secure: bool
+    came: SignedId | None
+    state: SessionState | None
+    handed: tuple[ref[web.Request], ...]
+    arrival: Reason
+    outcome: Reason
+    told_on: web.StreamResponse | None
+
+    _request: Any
+    """Not as above: that the request may be gone is seen by a TypeError, in fewer steps."""
 
     def open(self, request: web.Request, *, required: bool = True) -> Coroutine[Any, Any, Any]:
         """Return, once awaited, the session; see ``Holding``."""
@@ -187,7 +205,7 @@ class FastExchange(Exchange):
             return self.commit(response)
         try:
             # TypeError where the request is gone.
-            if self._request()[SESSION] is not session:  # type: ignore[index] # pyright: ignore[reportOptionalSubscript]
+            if self._request()[SESSION] is not session:
                 return self.commit(response)
         except (KeyError, TypeError):
             return self.commit(response)
@@ -288,7 +306,7 @@ class FastExchange(Exchange):
             self.manager.finish(self._finish(response, has_left=False))
             raise
 
-    def let_go(self, response: web.StreamResponse) -> bool:
+    def let_go(self, response: web.StreamResponse, /) -> bool:
         """Let *response* leave as it is, where nothing is to be done; False: it takes prepare()."""
         if self.opening is _UNASKED:
             self.has_left = True

@@ -21,7 +21,7 @@ class NoSession:
         if required:
             self._refuse()
 
-    def let_go(self, _response: web.StreamResponse) -> bool:
+    def let_go(self, _response: web.StreamResponse, /) -> bool:
         """Return True: the response can leave as it is."""
         return True
 

@@ -24,7 +24,7 @@ from aiosess.interop.repository import BorrowedRepository
 from aiosess.interop.session import BorrowedSession
 from aiosess.interop.storage import BorrowedStorage
 from aiosess.interop.transport import BorrowedTransport
-from aiosess.options import SessionOptions
+from aiosess.options import Plan, SessionOptions
 from aiosess.records.decide import Rules
 from aiosess.records.repository import Repository, SessionRepository
 from aiosess.records.state import SessionState
@@ -79,13 +79,13 @@ class SessionManager:
         outage: OutagePolicy | None = None,
     ) -> None:
         self.options = options
-        self.events = Events(options.on_event, options.clock)
-        self.is_heard = self.events.wants_decisions
+        self.events: Events = Events(options.on_event, options.clock)
+        self.is_heard: bool = self.events.wants_decisions
         """Whether anybody hears the decisions of each request, as it was at the start."""
-        self.outage = outage or _outage(options, self.events)
-        self.plan = options.plan
+        self.outage: OutagePolicy = outage or _outage(options, self.events)
+        self.plan: Plan = options.plan
         self.rules: Rules = options.plan.rules
-        self.decided = options.plan.routes.decided
+        self.decided: dict[web.AbstractRoute, bool] = options.plan.routes.decided
         self.is_told_of_headers = False
         """Whether the signal ``on_response_prepare`` tells us before headers leave."""
         # By what all clones of a request share.

@@ -97,7 +97,12 @@ class BorrowedRepository:
         await self._save(state)
         return True
 
-    async def touch(self, state: SessionState, *, is_renewal_told: bool = True) -> bool:  # noqa: ARG002
+    async def touch(
+        self,
+        state: SessionState,
+        *,
+        is_renewal_told: bool = True,  # noqa: ARG002 - no old id leads anywhere here
+    ) -> bool:
         """Write all of *state* again: nothing less extends its life."""
         if state.data:
             await self._save(state)
@@ -141,7 +146,7 @@ class BorrowedRepository:
         state.replaced_by(newest)
         _write(loaded, mapping=state.data)
 
-    async def atomic(self, state: SessionState, change: Callable[[SessionState], T]) -> T:  # noqa: ARG002
+    async def atomic(self, _state: SessionState, _change: Callable[[SessionState], T], /) -> T:
         """Raise SessionError."""
         raise SessionError(
             f"session.atomic() needs a storage that compares and sets, which {self._storage.name} "

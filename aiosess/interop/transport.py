@@ -33,14 +33,15 @@ class BorrowedTransport:
 
     async def attributes(
         self,
-        request: web.Request,  # noqa: ARG002
+        _request: web.Request,
+        /,
         *,
-        is_secure: bool,  # noqa: ARG002
+        is_secure: bool,  # noqa: ARG002 - the storage's cookie is the same with TLS and without
     ) -> CookieOptions:
         """Return the attributes of the storage's cookie, the same for each request."""
         return self._storage.cookie
 
-    def is_sent(self, request: web.Request, cookie: CookieOptions) -> bool:  # noqa: ARG002
+    def is_sent(self, _request: web.Request, _cookie: CookieOptions, /) -> bool:
         """Return True: the storage looks for its cookie in each request."""
         return True
 
@@ -52,11 +53,17 @@ class BorrowedTransport:
         """Return True: the storage alone knows."""
         return True
 
-    def withheld_because(self, _state: SessionState, /, *, is_secure: bool) -> Reason | None:  # noqa: ARG002
+    def withheld_because(
+        self,
+        _state: SessionState,
+        /,
+        *,
+        is_secure: bool,  # noqa: ARG002 - the storage looks at it or does not
+    ) -> Reason | None:
         """Return ``None``: the storage sends its cookie whatever becomes of it."""
         return None
 
-    def is_for_host(self, request: web.Request, state: SessionState) -> bool:  # noqa: ARG002
+    def is_for_host(self, _request: web.Request, _state: SessionState, /) -> bool:
         """Return True: the storage writes its cookie itself."""
         return True
 
@@ -70,9 +77,10 @@ class BorrowedTransport:
     def tell(
         self,
         response: web.StreamResponse,
-        reply: Reply,  # noqa: ARG002 - the storage has decided that
-        state: SessionState,  # noqa: ARG002
+        _reply: Reply,
+        _state: SessionState,
         told: Lines,
+        /,
     ) -> Lines:
         """Put what the storage wrote into the headers of *response*."""
         written = self._repository.written

@@ -23,8 +23,8 @@ class Lifetime:
     """The two timeouts of an application, for each of its sessions.
 
     *is_idle_by_cookie*: each request's cookie options say how long its session may be idle. *clock*
-    gives Unix time, which may be set back; *steady* is for spans of time. Without one that is the
-    machine's, unless *clock* is a clock of one's own, which serves for both.
+    gives Unix time, which may be set back; spans of time go by ``steady``. That is the machine's,
+    unless *clock* is a clock of one's own, which serves for both.
     """
 
     def __init__(
@@ -33,12 +33,10 @@ class Lifetime:
         *,
         is_idle_by_cookie: bool,
         clock: Callable[[], float],
-        steady: Callable[[], float] | None = None,
     ) -> None:
-        own = time.monotonic if clock is time.time else clock
-        self.steady = own if steady is None else steady
-        self.idle = timeouts.idle
-        self.touched = Touched(timeouts.touch_after, self.steady)
+        self.steady: Callable[[], float] = time.monotonic if clock is time.time else clock
+        self.idle: float = timeouts.idle
+        self.touched: Touched = Touched(timeouts.touch_after, self.steady)
         self.now = clock
         self.is_idle_by_cookie = is_idle_by_cookie
         self._timeouts = timeouts

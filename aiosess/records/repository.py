@@ -95,7 +95,7 @@ class Repository(Protocol):
         """Read the record again into *state*; SessionGone when there is none."""
         ...
 
-    async def atomic(self, state: SessionState, change: Callable[[SessionState], T]) -> T:
+    async def atomic(self, state: SessionState, change: Callable[[SessionState], T], /) -> T:
         """Apply *change* to the newest data and write that alone; return what it returned."""
         ...
 
@@ -130,13 +130,15 @@ class SessionRepository:
     ) -> None:
         self.storage = storage
         self.now = clock
-        self.lifetime = Lifetime(
+        self.lifetime: Lifetime = Lifetime(
             options.timeouts, is_idle_by_cookie=options.is_idle_by_cookie, clock=clock
         )
-        self.writing = Writing(storage, self.lifetime)
+        self.writing: Writing = Writing(storage, self.lifetime)
         self._is_renewed_now_and_then = options.is_renewed_now_and_then
         self._whole = options.whole
-        self.touching = storage if isinstance(storage, TouchingStorage) else None
+        self.touching: TouchingStorage | None = (
+            storage if isinstance(storage, TouchingStorage) else None
+        )
         events = events or Events()
         self._aliases = Aliases(storage, clock, events)
         rebase = Rebase(options.merge, options.whole, events)
@@ -339,7 +341,7 @@ class SessionRepository:
         state.replaced_by(newest)
         state.put_back(meanwhile, "mine", self._whole)
 
-    async def atomic(self, state: SessionState, change: Callable[[SessionState], T]) -> T:
+    async def atomic(self, state: SessionState, change: Callable[[SessionState], T], /) -> T:
         """Apply *change* to the newest data and write that alone; return what it returned.
 
         The unsaved changes in *state* stay on top of the result. To a session that is not kept yet,

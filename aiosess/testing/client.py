@@ -68,7 +68,7 @@ class _Raise:
         """Raise *error*."""
         raise error
 
-    def refuse(self, error: Exception, *, has_left: bool = False) -> NoReturn:  # noqa: ARG002
+    def refuse(self, error: Exception, *, has_left: bool = False) -> NoReturn:  # noqa: ARG002 - as early
         """Raise *error*."""
         raise error
 
@@ -87,7 +87,7 @@ class _Jar(CookieTransport):
         """Ask whether the test server speaks TLS."""
         return self.url.scheme == "https"
 
-    def is_sent(self, request: web.Request, cookie: CookieOptions) -> bool:  # noqa: ARG002
+    def is_sent(self, _request: web.Request, _cookie: CookieOptions, /) -> bool:
         """Return True: to the jar the path of the cookie is of no importance."""
         return True
 
@@ -96,7 +96,7 @@ class _Jar(CookieTransport):
         values = [morsel.value for morsel in self._jar if morsel.key == self.name]
         return self.signer.held(values)
 
-    def is_for_host(self, request: web.Request, state: SessionState) -> bool:  # noqa: ARG002
+    def is_for_host(self, _request: web.Request, _state: SessionState, /) -> bool:
         """Return True: the jar gets its cookie without a domain."""
         return True
 
@@ -105,10 +105,11 @@ class _Jar(CookieTransport):
 
     def tell(
         self,
-        response: web.StreamResponse,  # noqa: ARG002
+        _response: web.StreamResponse,
         reply: Reply,
         state: SessionState,
-        told: Lines,  # noqa: ARG002
+        _told: Lines,
+        /,
     ) -> Lines:
         """Put the cookie into the jar, or take it out."""
         if reply is Reply.CLEAR:

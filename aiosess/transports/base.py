@@ -33,11 +33,11 @@ class Transport(Protocol):
         """Ask whether the client's connection is encrypted."""
         ...
 
-    async def attributes(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
+    async def attributes(self, request: web.Request, /, *, is_secure: bool) -> CookieOptions:
         """Return the cookie's attributes for this connection, each ``"auto"`` settled."""
         ...
 
-    def is_sent(self, request: web.Request, cookie: CookieOptions) -> bool:
+    def is_sent(self, request: web.Request, cookie: CookieOptions, /) -> bool:
         """Ask whether clients send the id along with requests to the path of *request*."""
         ...
 
@@ -53,7 +53,7 @@ class Transport(Protocol):
         """Return why the client would refuse the id of *state*; ``None`` where it would not."""
         ...
 
-    def is_for_host(self, request: web.Request, state: SessionState) -> bool:
+    def is_for_host(self, request: web.Request, state: SessionState, /) -> bool:
         """Ask whether clients take the id of *state* from the host of *request*."""
         ...
 
@@ -62,7 +62,7 @@ class Transport(Protocol):
         ...
 
     def tell(
-        self, response: web.StreamResponse, reply: Reply, state: SessionState, told: Lines
+        self, response: web.StreamResponse, reply: Reply, state: SessionState, told: Lines, /
     ) -> Lines:
         """Tell the client what *reply* says, in the headers of *response*.
 

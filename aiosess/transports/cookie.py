@@ -67,7 +67,7 @@ class CookieTransport:
         """Ask whether the browser's connection is encrypted."""
         return is_secure(request, proxy=self.proxy)
 
-    async def attributes(self, request: web.Request, *, is_secure: bool) -> CookieOptions:
+    async def attributes(self, request: web.Request, /, *, is_secure: bool) -> CookieOptions:
         """Return the cookie's attributes for this connection, each ``"auto"`` settled.
 
         Raise OptionsError where the application's function returns what cannot be this cookie.
@@ -76,7 +76,7 @@ class CookieTransport:
             return self.resolved[is_secure]
         return await self._asked(request, is_secure=is_secure)
 
-    def is_sent(self, request: web.Request, cookie: CookieOptions) -> bool:
+    def is_sent(self, request: web.Request, cookie: CookieOptions, /) -> bool:
         """Ask whether the path of *request* is under the cookie's."""
         return is_under(request.rel_url.raw_path, cookie.path)
 
@@ -94,7 +94,7 @@ class CookieTransport:
             return Reason.SECURE_NAME_WITHHELD if self._has_secure_name else None
         return None if is_secure else Reason.SECURE_COOKIE_WITHHELD
 
-    def is_for_host(self, request: web.Request, state: SessionState) -> bool:
+    def is_for_host(self, request: web.Request, state: SessionState, /) -> bool:
         """Ask whether the host of *request* is the domain of the cookie, or below it."""
         domain = (state.cookie.domain or "").lower().lstrip(".")
         host = (request.url.host or "").lower()
@@ -105,7 +105,7 @@ class CookieTransport:
         return action in {Action.CREATE, Action.RENEW}
 
     def tell(
-        self, response: web.StreamResponse, reply: Reply, state: SessionState, told: Lines
+        self, response: web.StreamResponse, reply: Reply, state: SessionState, told: Lines, /
     ) -> Lines:
         """Set or clear the cookie in *response*; a cookie *told* before makes way."""
         lines = self._lines(reply, state)
