@@ -18,6 +18,7 @@ from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.errors import SessionError, SessionGone
 from aiosess.interop.storage import BorrowedStorage
 from aiosess.interop.values import COPIES
+from aiosess.records.conflicts import gone
 from aiosess.records.decide import Ending, ending
 from aiosess.records.repository import NewId
 from aiosess.records.state import SessionState
@@ -140,7 +141,7 @@ class BorrowedRepository:
             raise SessionGone("the session is new: there is no record to read yet")
         loaded = await self._storage.load(self._request)
         if loaded.new:
-            raise SessionGone("the record was destroyed or has expired meanwhile")
+            raise gone(state)
         newest = self._state_of(loaded, state.cookie.base)
         state.rollback()
         state.replaced_by(newest)

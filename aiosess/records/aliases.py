@@ -17,7 +17,9 @@ __all__ = ["ENDED", "Aliases", "Found", "Leftover"]
 # An id that was rotated time and again while one request was under way.
 _MOST_ALIASES: Final = 10
 
-ENDED: Final = encode_alias(Alias("", 0.0))
+_ENDED: Final = Alias("", 0.0)
+
+ENDED: Final = encode_alias(_ENDED)
 """What stands under an id while its session is being destroyed: it leads nowhere."""
 
 
@@ -57,28 +59,29 @@ class Aliases:
         standing = Standing.LIVE
         for _ in range(_MOST_ALIASES):
             found = self.read(stored)
+            if is_by_client and self._is_over(found):
+                self._events.tell(Reason.OLD_ID_USED)
+                return Leftover.REFUSED
             match found:
                 case Record() if stored is not None:
                     return Found(session_id, found, stored.version, stored.payload, standing)
                 case Former() if stored is not None:
-                    if is_by_client and self._is_over(found.until):
-                        self._events.tell(Reason.OLD_ID_USED)
-                        return Leftover.REFUSED
                     return Found(
                         session_id, found.record, stored.version, stored.payload, Standing.FORMER
                     )
                 case Alias() if found.renewed_to:
-                    if is_by_client and self._is_over(found.until):
-                        self._events.tell(Reason.OLD_ID_USED)
-                        return Leftover.REFUSED
                     session_id, standing = found.renewed_to, Standing.ALIAS
                     stored = await self._storage.load(session_id)
                 case _:
                     return None
         return None
 
-    def _is_over(self, until: float | None) -> bool:
-        return until is not None and self._clock() >= until
+    def _is_over(self, found: Record | Alias | Former | None) -> bool:
+        match found:
+            case Former() | Alias() if found != _ENDED:
+                return self._clock() >= found.until
+            case _:
+                return False
 
     def read(self, stored: Stored | None) -> Record | Alias | Former | None:
         """Return what *stored* says; ``None`` where that cannot be decoded: the log says so."""

@@ -17,7 +17,7 @@ from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.records.writing import Writing
 from aiosess.storages import Storage, Stored, Version
 
-__all__ = ["MOST_MERGES", "Conflicts", "Rebase", "gone", "superseded", "too_often"]
+__all__ = ["MOST_MERGES", "Conflicts", "Rebase", "go_on_under", "gone", "superseded", "too_often"]
 
 T = TypeVar("T")
 
@@ -59,10 +59,10 @@ class Conflicts:
         events: Events,
         sleep: Callable[[float], Awaitable[object]],
     ) -> None:
-        self._storage = storage
-        self._aliases = aliases
-        self._writing = writing
-        self._rebase = rebase
+        self.storage: Storage = storage
+        self.aliases: Aliases = aliases
+        self.writing: Writing = writing
+        self.rebase: Rebase = rebase
         self._events = events
         self._sleep = sleep
         self._queues = _Queues()
@@ -75,21 +75,21 @@ class Conflicts:
         # One at a time in this process, so that only other processes can be quicker.
         async with self._queues.enter(state.session_id):
             for tries in range(MOST_MERGES):
-                found = await self._aliases.follow(state.session_id, current)
+                found = await self.aliases.follow(state.session_id, current)
                 if not isinstance(found, Found):
                     state.is_gone = True
                     return False
                 if found.standing is Standing.FORMER:
                     self.drop(state)
                     return True
-                _go_on_under(state, found)
-                self._rebase(state, found.record, found.version)
+                go_on_under(state, found)
+                self.rebase(state, found.record, found.version)
                 try:
-                    written = await self._writing.replace(state)
+                    written = await self.writing.replace(state)
                 except Conflict as conflict:
                     current = await self._newest(state, conflict, tries)
                     continue
-                self._writing.saved(state, written)
+                self.writing.saved(state, written)
                 return True
         raise too_often()
 
@@ -107,24 +107,24 @@ class Conflicts:
         """
         state.changes()
         async with self._queues.enter(state.session_id):
-            stored = await self._storage.load(state.session_id)
+            stored = await self.storage.load(state.session_id)
             for tries in range(MOST_MERGES):
-                found = await self._aliases.follow(state.session_id, stored)
+                found = await self.aliases.follow(state.session_id, stored)
                 if not isinstance(found, Found):
                     raise gone(state)
                 if found.standing is Standing.FORMER:
                     self.drop(state)
                     raise superseded()
-                _go_on_under(state, found)
+                go_on_under(state, found)
                 newest = as_state(found)
                 result = change(newest)
                 try:
                     if newest.is_modified:
-                        self._writing.saved(newest, await self._writing.replace(newest))
+                        self.writing.saved(newest, await self.writing.replace(newest))
                 except Conflict as conflict:
                     stored = await self._newest(state, conflict, tries)
                     continue
-                self._rebase(state, _as_record(newest), newest.version, merge="mine")
+                self.rebase(state, _as_record(newest), newest.version, merge="mine")
                 if newest.intent is not Intent.KEEP:
                     state.intent = newest.intent
                 return result
@@ -144,7 +144,7 @@ class Conflicts:
         # Jitter parts processes that keep meeting each other; what the conflict told is old then.
         most = min(_LONGEST_PAUSE, 0.001 * 2 ** (tries - _QUICK_TRIES))
         await self._sleep(random.uniform(0, most))  # noqa: S311 - no secret hangs on it
-        return await self._storage.load(state.session_id)
+        return await self.storage.load(state.session_id)
 
 
 def gone(state: SessionState) -> SessionGone:
@@ -166,11 +166,12 @@ def too_often() -> MergeConflict:
     return MergeConflict(f"others changed the session {MOST_MERGES} times: it was not saved")
 
 
-def _go_on_under(state: SessionState, found: Found) -> None:
+def go_on_under(state: SessionState, found: Found) -> None:
     """Take the id to which a renewed one led."""
     # The version stays until the data are of that version too: see SessionState.rebase.
     if state.session_id != found.session_id:
         state.standing = Standing.ALIAS
+        state.renewed_at = found.record.renewed_at
     state.session_id = found.session_id
 
 

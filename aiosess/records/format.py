@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
@@ -68,6 +69,8 @@ _AUTHENTICATED: Final = (
     b'%%b%%b,"%b":{"created":%%b,"auth":%%b,"rev":"%%x"}}' % RESERVED_KEY.encode()
 )
 
+_IN_CLEAR: Final = re.compile(rb'"secure"\s*:\s*false')
+
 Meta: TypeAlias = dict[str, Any]
 
 
@@ -118,13 +121,13 @@ class Former:
 
     - ``record``: what it still shows.
     - ``moved_to``: the id under which the session lives on.
-    - ``until``: Unix time; ``None`` while the new id was not used yet.
+    - ``until``: Unix time; as long as the record lives, while the new id was not used yet.
     - ``is_same_principal``: whether it belongs to the same principal as before.
     """
 
     record: Record
     moved_to: str
-    until: float | None
+    until: float
     is_same_principal: bool
 
 
@@ -275,15 +278,15 @@ def decode(payload: bytes) -> Record | Alias | Former:
         former_id if isinstance(former_id, str) else None,
         _instant(meta.get("renewed")),
     )
-    moved_to = meta.get("moved_to")
-    if not isinstance(moved_to, str):
+    moved_to, until = meta.get("moved_to"), _instant(meta.get("until"))
+    if not isinstance(moved_to, str) or until is None:
         return record
-    return Former(record, moved_to, _instant(meta.get("until")), meta.get("same") is True)
+    return Former(record, moved_to, until, meta.get("same") is True)
 
 
 def began_without_tls(payload: bytes) -> bool:
     """Ask whether the record in *payload* says that its cookie went over the wire in the clear."""
-    if b'"secure"' not in payload:
+    if _IN_CLEAR.search(payload) is None:
         return False
     data = decode_value(payload)
     return data[COOKIE_KEY].get("secure") is False

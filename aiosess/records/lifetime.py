@@ -42,11 +42,6 @@ class Lifetime:
         self._timeouts = timeouts
 
     @property
-    def is_usual(self) -> bool:
-        """Whether a session without attributes of its own lives as long as all others."""
-        return not self.is_idle_by_cookie and self._timeouts.absolute is None
-
-    @property
     def ends_anyway(self) -> bool:
         """Whether there is an absolute timeout."""
         return self._timeouts.absolute is not None

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Final
 
 from aiosess.attributes import CookieOptions, SessionCookie
-from aiosess.errors import Conflict, MergeConflict, StorageError, StorageUnavailable
-from aiosess.records.aliases import ENDED, Aliases
-from aiosess.records.conflicts import MOST_MERGES, Conflicts, Rebase, superseded, too_often
+from aiosess.errors import Conflict, MergeConflict, StorageError
+from aiosess.records.aliases import ENDED
+from aiosess.records.conflicts import MOST_MERGES, Conflicts, superseded, too_often
 from aiosess.records.format import Alias, Former, Record, encode_alias, encode_former
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
 from aiosess.records.state import SessionState
-from aiosess.records.writing import Writing, Written
-from aiosess.storages import Storage, Stored, Version
+from aiosess.records.writing import Written
+from aiosess.storages import Stored, Version
 
 __all__ = ["Renewal"]
 
@@ -27,24 +27,20 @@ class Renewal:
 
     def __init__(
         self,
-        storage: Storage,
-        aliases: Aliases,
-        writing: Writing,
+        conflicts: Conflicts,
         lifetime: Lifetime,
         *,
-        conflicts: Conflicts,
         grace: float,
-        rebase: Rebase,
         principal_keys: frozenset[str],
     ) -> None:
-        self._storage = storage
-        self._aliases = aliases
-        self._writing = writing
-        self._lifetime = lifetime
+        self._storage = conflicts.storage
+        self._aliases = conflicts.aliases
+        self._writing = conflicts.writing
+        self._rebase = conflicts.rebase
         self._conflicts = conflicts
+        self._lifetime = lifetime
         self._principal_keys = principal_keys
         self._grace = grace
-        self._rebase = rebase
 
     async def renew(self, state: SessionState, previous: SessionState) -> bool:
         """Keep *state* under its new id, because rights change; False when it is gone.
@@ -52,22 +48,25 @@ class Renewal:
         Under the old id remains what was there just before. What others wrote there until then
         comes along.
         """
-        state.former_id = previous.session_id
-        is_same = self._is_same_principal(previous, state)
+        # Of two changes in one request, a client knows the first id only.
+        state.former_id = previous.former_id or previous.session_id
         shown = _as_kept(previous)
-        return await self._move(state, previous, shown, is_same_principal=is_same)
+        is_same = self._is_same_principal(shown, state)
+        until = self._lifetime.now() + self._ttl(state)
+        return await self._move(state, previous, Former(shown, state.session_id, until, is_same))
 
     async def rotate(self, state: SessionState, previous: SessionState) -> bool:
         """Keep *state* under its new id, and let the old one lead there; False when it is gone.
 
         Where another request has rotated it at the same time, *state* goes on under that id.
         """
-        return await self._move(state, previous, None, is_same_principal=True)
+        until = self._lifetime.now() + self._grace
+        return await self._move(state, previous, Alias(state.session_id, until))
 
     async def first_use(self, state: SessionState) -> None:
         """Let the time of grace of the id before begin, now that a client came with the new one.
 
-        Where the storage does not answer, that is tried again by the next request.
+        Where the storage cannot take note of it, that is tried again by the next request.
         """
         former_id = state.former_id
         if former_id is None:
@@ -75,15 +74,18 @@ class Renewal:
         try:
             stored = await self._storage.load(former_id)
             found = self._aliases.read(stored)
-            if stored is not None and isinstance(found, Former) and found.until is None:
+            if stored is not None and isinstance(found, Former):
                 await self._begin_grace(former_id, found, stored.version)
-        except StorageUnavailable:
+        except StorageError:
+            # Reading takes no room in the back-end.
             return
         state.former_id = None
         state.must_be_written = True
 
     async def _begin_grace(self, session_id: str, former: Former, version: Version) -> None:
         now = self._lifetime.now()
+        if former.until <= now + self._grace:
+            return
         cookie = SessionCookie(CookieOptions(secure=False))
         payload = encode_former(replace(former, until=now + self._grace), cookie, now=now)
         # Requests that are under way longer than the grace find it still: it tells them apart
@@ -94,21 +96,14 @@ class Renewal:
             )
 
     async def _move(
-        self,
-        state: SessionState,
-        previous: SessionState,
-        shown: Record | None,
-        *,
-        is_same_principal: bool,
+        self, state: SessionState, previous: SessionState, left: Alias | Former
     ) -> bool:
         # An explicit save() may have got halfway before the storage went away.
         keep = self._writing.create if state.version is None else self._writing.replace
         written = await keep(state)
         state.version = written.version
         try:
-            outcome = await self._leave_behind(
-                state, previous, written, shown, is_same_principal=is_same_principal
-            )
+            outcome = await self._leave_behind(state, previous, written, left)
         except MergeConflict:
             await self._storage.delete(state.session_id)
             state.version = None
@@ -142,26 +137,21 @@ class Renewal:
             except Conflict as conflict:
                 current = conflict.current
             except StorageError:
-                # A back-end that is full takes no marker, and still deletes.
-                await self._delete_all(session_id)
+                # A back-end that is full takes no marker, and still deletes. A renewal that is
+                # still to leave something here finds no record then, and undoes itself.
+                current = await self._storage.load(session_id)
+                session_id, _ = await self._where_it_lives(session_id, current)
+                await self._storage.delete(session_id)
                 return
             session_id, current = await self._where_it_lives(session_id, current)
             if current is None:
                 return
             version = current.version
+        else:
+            raise too_often()
         # The session is over; if this fails, what is left goes when nobody asks for it any more.
         with contextlib.suppress(StorageError):
             await self._storage.delete(session_id)
-
-    async def _delete_all(self, session_id: str) -> None:
-        """Delete the record without a marker, and those to which it leads."""
-        for _ in range(MOST_MERGES):
-            leads_to = self._next(await self._storage.load(session_id))
-            # A renewal that is still to leave something here finds no record, and undoes itself.
-            await self._storage.delete(session_id)
-            if not leads_to:
-                return
-            session_id = leads_to
 
     async def _where_it_lives(
         self, session_id: str, current: Stored | None
@@ -171,19 +161,15 @@ class Renewal:
         Raise SessionGone where rights have changed since.
         """
         for _ in range(MOST_MERGES):
-            leads_to = self._next(current)
+            found = self._aliases.read(current)
+            if isinstance(found, Former) and not found.is_same_principal:
+                raise superseded()
+            leads_to = _leads_to(found)
             if not leads_to:
                 return session_id, current
             await self._storage.delete(session_id)
             session_id, current = leads_to, await self._storage.load(leads_to)
         raise too_often()
-
-    def _next(self, stored: Stored | None) -> str:
-        """Return the id to which *stored* leads, or ""; SessionGone where rights have changed."""
-        found = self._aliases.read(stored)
-        if isinstance(found, Former) and not found.is_same_principal:
-            raise superseded()
-        return _leads_to(found)
 
     async def end_live(self, former_id: str) -> None:
         """End the session that lives on since rights changed, where the principal is the same.
@@ -193,9 +179,10 @@ class Renewal:
         found = self._aliases.read(await self._storage.load(former_id))
         if not isinstance(found, Former) or not found.is_same_principal:
             raise superseded()
-        live = await self._storage.load(found.moved_to)
+        moved_to = found.moved_to
+        session_id, live = await self._where_it_lives(moved_to, await self._storage.load(moved_to))
         if live is not None:
-            await self.end(found.moved_to, live.version)
+            await self.end(session_id, live.version)
         await self._storage.delete(former_id)
 
     async def _leave_behind(
@@ -203,21 +190,19 @@ class Renewal:
         state: SessionState,
         previous: SessionState,
         written: Written,
-        shown: Record | None,
-        *,
-        is_same_principal: bool,
+        left: Alias | Former,
     ) -> Written | Stored | None:
-        """Put what is left under the old id in the place of the record there.
+        """Put *left* under the old id, in the place of the record there.
 
         Return what is kept under the new id; ``None`` where the session was destroyed meanwhile;
         what stands there already where somebody else has rotated it.
         """
-        ttl = max(self._lifetime.ttl(state), self._grace, LEAST_TTL)
+        ttl = self._ttl(state)
         seen = previous.version
         for _ in range(MOST_MERGES):
-            left = self._left(state, shown, is_same_principal=is_same_principal)
+            payload = self._encoded(left, state)
             try:
-                await self._writing.replace_bytes(previous.session_id, left, ttl, expected=seen)
+                await self._writing.replace_bytes(previous.session_id, payload, ttl, expected=seen)
             except Conflict as conflict:
                 current = conflict.current
             else:
@@ -226,9 +211,10 @@ class Renewal:
             if current is None or theirs is None:
                 return None
             if not isinstance(theirs, Record):
-                return _met(theirs, current, written, is_rotation=shown is None)
+                return _met(theirs, current, written, left)
             self._rebase(state, theirs, state.version)
-            shown = None if shown is None else theirs
+            if isinstance(left, Former):
+                left = replace(left, record=theirs)
             try:
                 written = await self._writing.replace(state)
             except Conflict:
@@ -238,16 +224,18 @@ class Renewal:
             seen = current.version
         raise too_often()
 
-    def _left(self, state: SessionState, shown: Record | None, *, is_same_principal: bool) -> bytes:
-        now = self._lifetime.now()
-        if shown is None:
-            return encode_alias(Alias(state.session_id, now + self._grace))
-        former = Former(shown, state.session_id, None, is_same_principal)
-        return encode_former(former, state.cookie, now=now)
+    def _encoded(self, left: Alias | Former, state: SessionState) -> bytes:
+        if isinstance(left, Alias):
+            return encode_alias(left)
+        return encode_former(left, state.cookie, now=self._lifetime.now())
 
-    def _is_same_principal(self, before: SessionState, after: SessionState) -> bool:
+    def _ttl(self, state: SessionState) -> float:
+        """Return how long what is left under an old id is kept, in seconds."""
+        return max(self._lifetime.ttl(state), self._grace, LEAST_TTL)
+
+    def _is_same_principal(self, before: Record, after: SessionState) -> bool:
         """Ask whether a principal is known, and the same as before."""
-        was = _as_kept(before).data
+        was = before.data
         known = [key for key in self._principal_keys if was.get(key) is not None]
         return bool(known) and all(was[key] == after.data.get(key) for key in known)
 
@@ -264,13 +252,16 @@ def _leads_to(found: Record | Alias | Former | None) -> str:
 
 
 def _met(
-    theirs: Alias | Former, current: Stored, written: Written, *, is_rotation: bool
+    theirs: Alias | Former, current: Stored, written: Written, left: Alias | Former
 ) -> Written | Stored | None:
-    """Return what it means that somebody else moved or ended the session at the same time."""
+    """Return what it means that *left* found the session moved or ended already."""
+    if _leads_to(theirs) == _leads_to(left):
+        # It is what we left ourselves, by a write whose answer was lost.
+        return written
     if isinstance(theirs, Alias) and not theirs.renewed_to:
         return None
     # After two changes of rights at once, each keeps a session of its own.
-    return current if is_rotation else written
+    return current if isinstance(left, Alias) else written
 
 
 def _as_kept(previous: SessionState) -> Record:

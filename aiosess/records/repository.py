@@ -13,7 +13,7 @@ from aiosess.errors import Conflict, IdTaken, SessionGone, StorageError, Storage
 from aiosess.events import Events
 from aiosess.records.aliases import Aliases, Found, Leftover
 from aiosess.records.changes import Snapshot
-from aiosess.records.conflicts import Conflicts, Rebase, gone
+from aiosess.records.conflicts import Conflicts, Rebase, go_on_under, gone
 from aiosess.records.decide import Ending, ending
 from aiosess.records.format import began_without_tls
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
@@ -146,13 +146,9 @@ class SessionRepository:
             storage, self._aliases, self.writing, rebase=rebase, events=events, sleep=sleep
         )
         self._renewal = Renewal(
-            storage,
-            self._aliases,
-            self.writing,
+            self._conflicts,
             self.lifetime,
-            conflicts=self._conflicts,
             grace=options.renew_grace,
-            rebase=rebase,
             principal_keys=options.principal_keys,
         )
 
@@ -265,7 +261,8 @@ class SessionRepository:
         """Let the record live its idle timeout from now; False when it is gone.
 
         With *is_renewal_told*, the record is read again, in the same call where the storage can.
-        Where its id was renewed or rotated meanwhile, ``standing`` says so.
+        Where its id was renewed or rotated meanwhile, ``standing`` says so; of one that was
+        rotated, *state* goes on under the new id.
         """
         ttl = self.lifetime.ttl(state)
         if ttl <= 0:
@@ -274,10 +271,11 @@ class SessionRepository:
             stored = await self._load_and_touch(state.session_id, ttl)
             found = await self._aliases.follow(state.session_id, stored)
             state.is_gone = not isinstance(found, Found)
-            if isinstance(found, Found) and found.standing is not Standing.LIVE:
-                state.standing = found.standing
             if isinstance(found, Found) and found.session_id != state.session_id:
-                await self.storage.touch(found.session_id, ttl)
+                go_on_under(state, found)
+                await self.storage.touch(state.session_id, ttl)
+            elif isinstance(found, Found) and found.standing is Standing.FORMER:
+                state.standing = Standing.FORMER
         else:
             state.is_gone = not await self.storage.touch(state.session_id, ttl)
         self.lifetime.touched.add(state.session_id)
@@ -320,8 +318,11 @@ class SessionRepository:
             state.previous = None
 
     async def _delete_kept(self, state: SessionState) -> None:
-        if state.version is not None:
-            await self._renewal.end(state.session_id, state.version)
+        if state.version is None:
+            return
+        if state.former_id is not None:
+            await self.storage.delete(state.former_id)
+        await self._renewal.end(state.session_id, state.version)
 
     async def reload(self, state: SessionState) -> None:
         """Read the record again into *state*, whose changes are forgotten.
@@ -333,8 +334,11 @@ class SessionRepository:
         if kept.is_new:
             raise SessionGone("the session is new: there is no record to read yet")
         seen = state.seen()
-        newest = await self.load(kept.session_id, state.cookie.base)
-        if not isinstance(newest, SessionState):
+        # Not as for a client that comes with the id: this request has it already.
+        stored = await self.storage.load(kept.session_id)
+        found = await self._aliases.follow(kept.session_id, stored)
+        newest = self._state(found, state.cookie.base) if isinstance(found, Found) else None
+        if newest is None or self.lifetime.is_over(newest):
             raise gone(state)
         meanwhile = state.changed_since(seen)
         state.rollback()

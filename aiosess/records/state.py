@@ -128,10 +128,13 @@ class SessionState(Struct):
     @property
     def is_modified(self) -> bool:
         """Whether there is something to write. Raise UnserializableValue where there cannot."""
-        return (
-            self.must_be_written
-            or self.cookie.own != self.original_own
-            or bool(self.values.changed(self.originals, self.data))
+        return self.must_be_written or self.is_changed
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the handler changed anything. Raise UnserializableValue as is_modified does."""
+        return self.cookie.own != self.original_own or bool(
+            self.values.changed(self.originals, self.data)
         )
 
     @property
@@ -295,7 +298,7 @@ class SessionState(Struct):
         self.original_own = {}
         self.created_at = now
         self.standing = Standing.LIVE
-        self.authenticated_at = self.former_id = None
+        self.authenticated_at = self.former_id = self.renewed_at = None
         self.must_be_written = self.is_gone = False
 
     def fork_to(self, session_id: str, now: float) -> None:
@@ -321,6 +324,7 @@ class SessionState(Struct):
             self.session_id, self.version = before.session_id, before.version
             self.created_at, self.standing = before.created_at, before.standing
             self.authenticated_at, self.former_id = before.authenticated_at, before.former_id
+            self.renewed_at = before.renewed_at
             self.data.clear()
             self.data.update(before.data)
             self.originals = before.originals
