@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
 
-__all__ = ["Events", "Listener", "Reason", "SessionEvent"]
+__all__ = ["Events", "Listener", "Reason", "SessionEvent", "in_words"]
 
 _log: Final = logging.getLogger("aiosess")
 
@@ -206,7 +206,8 @@ class SessionEvent(Struct, frozen=True):
 
     - ``kind``: what it concerns: ``"session"``, ``"cookie"`` or ``"storage"``.
     - ``reason``: why.
-    - ``handle``: names the session to people without being its id; ``None`` where it has none.
+    - ``handle``: names the session to people without being its id; ``None``, as long as sessions
+      have none.
     - ``request``: the request in which it happened; ``None`` where that is not known.
     - ``at``: Unix time.
     """
@@ -220,6 +221,11 @@ class SessionEvent(Struct, frozen=True):
 
 Listener: TypeAlias = Callable[[SessionEvent], None]
 """What ``SessionOptions.on_event`` takes."""
+
+
+def in_words(reasons: Iterable[Reason]) -> str:
+    """Return *reasons* in one line, for people to read."""
+    return "; ".join(each.words for each in reasons)
 
 
 class Events:
@@ -258,7 +264,8 @@ class Events:
     def tell_decisions(self, reasons: Iterable[Reason], *, request: Any) -> None:
         """Tell what was decided in one request, in one line."""
         decided = tuple(reasons)
-        _log.debug("%s", "; ".join(each.words for each in decided))
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("%s", in_words(decided))
         for each in decided:
             self._hand_on(each, request)
 

@@ -22,7 +22,7 @@ from aiohttp.typedefs import Handler, Middleware
 from aiohttp_session import STORAGE_KEY
 
 from aiosess.errors import OptionsError
-from aiosess.events import Reason
+from aiosess.events import Reason, in_words
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.keys import NO_SESSION, NoSession
 from aiosess.exchange.manager import EXCHANGE, SessionManager
@@ -135,7 +135,7 @@ def explain(request: web.Request) -> str:
         return "no session middleware was at this request"
     if isinstance(exchange, NoSession):
         return Reason.NOT_SELECTED.words
-    return "; ".join(each.words for each in exchange.decisions())
+    return in_words(exchange.decisions())
 
 
 # The first spares most responses that their parents are looked at.

@@ -90,6 +90,7 @@ class Acting(Holding):
             return not state.is_gone and state.standing is not Standing.FORMER
         self._check_can_be_told(Action.TOUCH, state)
         is_kept = await self.repository.touch(state)
+        self.outcome = Reason.TOUCHED
         if not is_kept:
             self._drop_changes()
         return is_kept
@@ -148,7 +149,14 @@ class Acting(Holding):
         async def changed(held: SessionState) -> T:
             return await self.repository.atomic(held, lambda newest: self._apply(change, newest))
 
-        return await self._unless_gone(changed, state)
+        before = state.version
+        result = await self._unless_gone(changed, state)
+        if state.version is not before:
+            self.outcome = Reason.REPLACED
+            is_live = state.standing is Standing.LIVE
+            if is_live and not self.has_left and state.cookie.is_persistent:
+                self.due = Reply.SEND.after(self.due)
+        return result
 
     def _apply(self, change: Callable[[Session], T], state: SessionState) -> T:
         result = change(self.session_of(state))
@@ -171,12 +179,15 @@ class Acting(Holding):
         action = decide(end, rules)
         is_cookie_changed = state.cookie.own != state.original_own
         if action in {Action.CREATE, Action.RENEW} and self._is_withheld(state):
-            self._say_why_withheld(state)
-            self.outcome = Reason.WITHHELD
-            return
+            if not state.is_still_to_end:
+                self.outcome = Reason.WITHHELD
+                return
+            # There is no new session; the one before is over all the same.
+            action = Action.DELETE
         if action is Action.CREATE and not self.transport.is_for_host(self.request, state):
             self.manager.events.tell_first(
                 Reason.OUTSIDE_DOMAIN,
+                request=self.request,
                 name=self.manager.options.name,
                 domain=state.cookie.domain,
                 host=self.request.url.host,
@@ -186,12 +197,11 @@ class Acting(Holding):
                 "the session changed when the headers had left, so that its cookie cannot be sent: "
                 f"await session.save() before prepare(), and {USE_SETUP}"
             )
+        self.outcome = _OUTCOMES.get(action, self.outcome)
         # A cookie that is sent again must not put an id back that was renewed meanwhile.
         if not await self._do(action, state, is_cookie_due=rules.rolling or is_resigned):
             self._drop_changes()
             return
-        if action is not Action.NOTHING:
-            self.outcome = _OUTCOMES[action]
         self.due = decide_reply(
             action,
             end,
@@ -208,20 +218,25 @@ class Acting(Holding):
                 return True
             case Action.CREATE | Action.RENEW:
                 return await self._keep_under_new_id(state)
+            case Action.REPLACE if state.must_be_written and not state.is_changed:
+                return await self._if_possible(self.repository.replace(state))
             case Action.REPLACE:
                 return await self.repository.replace(state)
             case Action.TOUCH:
-                return await self._touch_if_possible(state, is_cookie_due=is_cookie_due)
+                return await self._if_possible(
+                    self.repository.touch(state, is_renewal_told=is_cookie_due)
+                )
             case Action.DELETE:
                 await self._delete(state)
                 return True
 
-    async def _touch_if_possible(self, state: SessionState, *, is_cookie_due: bool) -> bool:
-        """Let the record live on; that this fails is no reason to refuse the request."""
+    async def _if_possible(self, act: Coroutine[Any, Any, bool]) -> bool:
+        """Do what the handler did not ask for: that it fails is no reason to refuse the request."""
         try:
-            return await self.repository.touch(state, is_renewal_told=is_cookie_due)
+            return await act
         except StorageError as error:
-            self.manager.events.tell(Reason.NOT_TOUCHED, error=error, request=self._request())
+            self._say(Reason.NOT_TOUCHED, error=error)
+            self.outcome = Reason.UNCHANGED
             return True
 
     async def _keep_under_new_id(self, state: SessionState) -> bool:
@@ -253,16 +268,19 @@ class Acting(Holding):
         if is_login_now is None:
             return
         if is_new_id_due and has_left:
-            self.manager.events.tell(Reason.LOGIN_IN_STREAM)
+            self._say(Reason.LOGIN_IN_STREAM)
         elif is_new_id_due:
             await self._change_id(state, Intent.RENEW)
         state.authenticated_at = self.repository.now() if is_login_now else None
 
     def _drop_former(self, state: SessionState) -> None:
         """Drop what was done through the id from before a change of rights."""
+        if state.intent is Intent.DESTROY and not state.is_stored:
+            # destroy() has ended the session that lives on.
+            return
         if state.may_be_modified and (state.intent is not Intent.KEEP or state.is_modified):
-            self.manager.events.tell(Reason.FORMER_CHANGED, request=self._request())
-        self.outcome = Reason.DROPPED
+            self._say(Reason.FORMER_CHANGED)
+            self.outcome = Reason.DROPPED
         state.rollback()
 
     async def _rotate_if_due(self, state: SessionState, *, has_left: bool) -> None:
@@ -274,18 +292,18 @@ class Acting(Holding):
             await self._change_id(state, Intent.ROTATE)
 
     def _drop_changes(self) -> None:
-        self.manager.events.tell(Reason.SESSION_ENDED, request=self._request())
+        self._say(Reason.SESSION_ENDED)
         self.outcome = Reason.DROPPED
         self.due = Reply.CLEAR
 
     def _is_withheld(self, state: SessionState) -> bool:
-        """Ask whether the client would refuse the cookie."""
-        return self.transport.withheld_because(state, is_secure=self.is_secure) is not None
-
-    def _say_why_withheld(self, state: SessionState) -> None:
+        """Ask whether the client would refuse the cookie, and tell why, once."""
         reason = self.transport.withheld_because(state, is_secure=self.is_secure)
-        if reason is not None:
-            self.manager.events.tell_once(reason, name=self.manager.options.name)
+        if reason is None:
+            return False
+        request = self._request()
+        self.manager.events.tell_once(reason, request=request, name=self.manager.options.name)
+        return True
 
     def _check_can_be_told(self, action: Action, state: SessionState) -> None:
         if self.has_left and self.transport.is_told_of(action, state):

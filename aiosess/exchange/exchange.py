@@ -89,7 +89,8 @@ class Exchange(Acting):
             if request is not None:
                 hand_out(request, session)
         if is_over:
-            self.leave()
+            state.conclude()
+            self.session = None
         return session
 
     def end(self, response: web.StreamResponse) -> Coroutine[Any, Any, None] | None:
@@ -124,8 +125,7 @@ class Exchange(Acting):
         """Let the response leave where nothing is to be done; False: it takes prepare()."""
         if self.opening is Opening.UNASKED:
             self.has_left = True
-            if self.manager.is_heard:
-                self.manager.events.tell_decisions(self.decisions(), request=self._request())
+            self._tell_decisions()
         return self.has_left
 
     def abandon(self) -> None:
@@ -142,45 +142,50 @@ class Exchange(Acting):
         self.session, self.kept_alive = None, ()
         if not self.manager.is_told_of_headers:
             self.has_left = True
+        if self.opening is not Opening.UNASKED or not self.manager.is_told_of_headers:
+            self._tell_decisions()
+
+    def _tell_decisions(self) -> None:
         if self.manager.is_heard:
             self.manager.events.tell_decisions(self.decisions(), request=self._request())
 
     def decisions(self) -> tuple[Reason, ...]:
         """Return how the session was opened, and what became of it."""
-        if self.state is None:
+        is_undecided = self.stage is Commit.PENDING and self.outcome is Reason.UNCHANGED
+        if self.state is None or is_undecided:
             return (self.arrival,)
         failed = self.stage is Commit.BEGUN or self.stage is Commit.NEVER
         return self.arrival, Reason.FAILED if failed else self.outcome
 
     async def _to_its_end(self, response: web.StreamResponse, *, has_left: bool) -> None:
+        rules = self.manager.rules
+        rules = rules.again() if self.stage is Commit.DONE else rules
         try:
-            await self._commit(response, has_left=has_left)
+            await self._commit(response, rules, has_left=has_left)
         except asyncio.CancelledError:
             # The client is gone, perhaps; what the handler did is not.
-            self.manager.finish(self._finish(response, has_left=has_left))
+            self.manager.finish(self._finish(response, rules, has_left=has_left))
             raise
 
-    async def _finish(self, response: web.StreamResponse, *, has_left: bool) -> None:
+    async def _finish(self, response: web.StreamResponse, rules: Rules, *, has_left: bool) -> None:
         """Do again, in a task of its own, what was interrupted."""
         if self.stage is Commit.BEGUN:
             self.stage = moved(self.stage, Commit.PENDING)
         try:
-            await self._commit(response, has_left=has_left)
+            await self._commit(response, rules, has_left=has_left)
         except (AiosessError, web.HTTPException) as error:
-            self.manager.events.tell(Reason.NOT_FINISHED, error=repr(error))
+            self._say(Reason.NOT_FINISHED, error=repr(error))
 
-    async def _commit(self, response: web.StreamResponse, *, has_left: bool) -> None:
+    async def _commit(self, response: web.StreamResponse, rules: Rules, *, has_left: bool) -> None:
         try:
             if self._is_to_be_settled(has_left=has_left):
-                rules = self.manager.rules
-                rules = rules.again() if self.stage is Commit.DONE else rules
                 await self.alone(self._settle, rules, has_left=has_left)
         except StorageUnavailable as error:
             is_still_to_end = self.state is not None and self.state.is_still_to_end
             # Nobody is told of a logout that did not happen.
             if is_still_to_end or not self.handler_knows:
                 self.manager.outage.refuse(error, has_left=has_left)
-            self.manager.events.tell(Reason.WITHOUT_SESSION, error=error)
+            self._say(Reason.WITHOUT_SESSION, error=error)
         if has_left:
             self._check_told()
         else:
@@ -237,6 +242,8 @@ class Exchange(Acting):
                 state.intent = Intent.DESTROY
                 await self._act(state, rules, has_left=has_left)
             else:
+                if state.may_be_modified:
+                    self.outcome = Reason.DROPPED
                 state.rollback()
         self.stage = moved(self.stage, Commit.DONE)
 
@@ -245,7 +252,6 @@ class Exchange(Acting):
         state, due = self.state, self.due
         if state is not None:
             if due is Reply.SEND and self._is_withheld(state):
-                self._say_why_withheld(state)
                 due = Reply.LEAVE
             self.told = self.transport.tell(response, due, state, self.told)
         self.told_on = response
@@ -287,7 +293,7 @@ class Exchange(Acting):
         try:
             is_changed = self._is_changed_again()
         except UnserializableValue as error:
-            self.manager.events.tell(Reason.CHANGED_TOO_LATE, error=error)
+            self._say(Reason.CHANGED_TOO_LATE, error=error)
             return
         if is_changed:
             self.manager.finish(self._keep_late())
@@ -298,4 +304,4 @@ class Exchange(Acting):
         try:
             await self.alone(self._settle, self.manager.rules.again(), has_left=True)
         except AiosessError as error:
-            self.manager.events.tell(Reason.CHANGED_TOO_LATE, error=error)
+            self._say(Reason.CHANGED_TOO_LATE, error=error)

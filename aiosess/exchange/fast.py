@@ -46,6 +46,7 @@ _SEND: Final = Reply.SEND
 _CONCLUDED: Final = Past.CONCLUDED
 _LIVE: Final = Standing.LIVE
 _REPLACED: Final = Reason.REPLACED
+_TOUCHED: Final = Reason.TOUCHED
 _COOKIE: Final = hdrs.COOKIE
 _NOTHING: Final[dict[str, Original]] = {}
 
@@ -181,7 +182,12 @@ class FastExchange(Exchange):
         self.arrival = self._arrival(request, found)
         state = await self._or_fresh(found, cookie)
         state.only_data = not (
-            state.is_new or state.standing is not _LIVE or state.must_be_written or state.cookie.own
+            state.is_new
+            or state.standing is not _LIVE
+            or state.must_be_written
+            or state.cookie.own
+            or state.former_id
+            or state.renewed_at
         )
         return state
 
@@ -211,7 +217,8 @@ class FastExchange(Exchange):
             return self.commit(response)
         if state.originals:
             renew_on = self.manager.shortcuts.renew_on
-            if len(self.handed) == 1 and state.originals.keys().isdisjoint(renew_on):
+            is_alone = len(self.handed) == 1 and not self.is_busy and self.waiters is None
+            if is_alone and state.originals.keys().isdisjoint(renew_on):
                 return self._keep_data(state, response)
             return self.commit(response)
         if self.manager.shortcuts.is_touch_due(state.session_id):
@@ -231,10 +238,8 @@ class FastExchange(Exchange):
         short = manager.shortcuts
         self.stage = _BEGUN
         payload, changed, is_kept = b"", _NOTHING, True
+        self.is_busy = True
         try:
-            if self.is_busy:
-                await self.wait()
-            self.is_busy = True
             changed = JSON.changed(state.originals, state.data)
             if changed:
                 data, head = state.data, state.cookie.base.head
@@ -250,7 +255,9 @@ class FastExchange(Exchange):
                 short.touched(state.session_id)
                 self.outcome = _REPLACED
             elif short.is_touch_due(state.session_id):
-                is_kept = await self._touch_if_possible(state, is_cookie_due=False)
+                self.outcome = _TOUCHED
+                touch = short.repository.touch(state, is_renewal_told=False)
+                is_kept = await self._if_possible(touch)
             self.stage = _DONE
         except (Conflict, StorageUnavailable, asyncio.CancelledError) as error:
             is_kept = await self._recover(error, state, payload, Snapshot(changed, {}), response)
@@ -303,7 +310,7 @@ class FastExchange(Exchange):
         except StorageUnavailable as outage:
             self.manager.outage.refuse(outage)
         except asyncio.CancelledError:
-            self.manager.finish(self._finish(response, has_left=False))
+            self.manager.finish(self._finish(response, self.manager.rules, has_left=False))
             raise
 
     def let_go(self, response: web.StreamResponse, /) -> bool:

@@ -126,6 +126,10 @@ class Holding(Turns):
             state.conclude()
         return state
 
+    def _say(self, reason: Reason, **details: Any) -> None:
+        """Tell what happened in this request."""
+        self.manager.events.tell(reason, request=self._request(), **details)
+
     def _arrival(self, request: web.Request, found: SessionState | Leftover | None) -> Reason:
         """Return how the session is opened, where *found* is what the id that came leads to."""
         if isinstance(found, SessionState):
@@ -169,7 +173,9 @@ class Holding(Turns):
             f"{cookie_path!r}, the path of the cookie: widen CookieOptions(path=...), or ask by "
             "find_session(), which returns None here"
         )
-        self.manager.events.tell_first(Reason.OUTSIDE_PATH, path=path, cookie_path=cookie_path)
+        self.manager.events.tell_first(
+            Reason.OUTSIDE_PATH, request=self._request(), path=path, cookie_path=cookie_path
+        )
 
     async def _or_fresh(
         self, found: SessionState | Leftover | None, cookie: CookieOptions
@@ -178,7 +184,7 @@ class Holding(Turns):
         if isinstance(found, SessionState):
             if found.is_renewal_due and not self.has_left:
                 # An id that went over the wire in the clear leads to nothing that goes over TLS.
-                self.manager.events.tell(Reason.NOW_SECURE)
+                self._say(Reason.NOW_SECURE)
                 await self.repository.move(found, self._new_id)
                 found.intent = Intent.RENEW
             return found

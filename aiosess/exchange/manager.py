@@ -81,7 +81,7 @@ class SessionManager:
         self.options = options
         self.events: Events = Events(options.on_event, options.clock)
         self.is_heard: bool = self.events.wants_decisions
-        """Whether anybody hears the decisions of each request, as it was at the start."""
+        """Whether anybody hears the decisions of each request, as it was at set-up."""
         self.outage: OutagePolicy = outage or _outage(options, self.events)
         self.plan: Plan = options.plan
         self.rules: Rules = options.plan.rules

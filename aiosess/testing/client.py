@@ -96,6 +96,10 @@ class _Jar(CookieTransport):
         values = [morsel.value for morsel in self._jar if morsel.key == self.name]
         return self.signer.held(values)
 
+    def has_any(self, _request: web.Request, /) -> bool:
+        """Ask whether there is a session cookie in the jar."""
+        return any(morsel.key == self.name for morsel in self._jar)
+
     def is_for_host(self, _request: web.Request, _state: SessionState, /) -> bool:
         """Return True: the jar gets its cookie without a domain."""
         return True

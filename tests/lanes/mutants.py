@@ -75,13 +75,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "that a new session has to be created",
-        "            state.is_new or state.standing",
+        "            state.is_new\n            or state.standing",
         "            state.standing",
     ),
     Mutant(
         "that a session may have attributes of its own",
-        " or state.must_be_written or state.cookie.own\n",
-        " or state.must_be_written\n",
+        "            or state.cookie.own\n            or state.former_id",
+        "            or state.former_id",
     ),
     Mutant(
         "that the storage may not answer a read",
@@ -107,8 +107,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "to renew the id at a login",
-        " and state.originals.keys().isdisjoint(renew_on)",
-        "",
+        "if is_alone and state.originals.keys().isdisjoint(renew_on):",
+        "if is_alone:",
     ),
     Mutant(
         "to touch the record of a session that was only read",
@@ -153,7 +153,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "to finish what was interrupted",
-        "            self.manager.finish(self._finish(response, has_left=False))\n",
+        "            self.manager.finish(self._finish(response, self.manager.rules, has_left=False))\n",
         "",
     ),
     Mutant(

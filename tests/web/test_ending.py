@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from aiosess import (
     SESSION,
+    CookieOptions,
     SessionOptions,
     Storage,
     StorageError,
@@ -72,6 +73,12 @@ async def regenerate_and_go_on(request: web.Request) -> web.Response:
 async def begin_anew(request: web.Request) -> web.Response:
     await session_of(request)
     await new_session(request)
+    return web.Response()
+
+
+async def begin_and_go_on(request: web.Request) -> web.Response:
+    await session_of(request)
+    (await new_session(request))["flash"] = "bye"
     return web.Response()
 
 
@@ -187,3 +194,18 @@ async def test_a_session_ends_in_a_redis_that_is_full(
 
     assert response.status == status
     assert await full_redis.load("apple") is None
+
+
+@pytest.mark.parametrize(
+    "end", [regenerate_and_go_on, begin_and_go_on], ids=lambda end: end.__name__
+)
+async def test_a_session_ends_though_the_cookie_of_the_next_one_is_withheld(
+    end: Handler, connect: Connect, storage: Storage
+) -> None:
+    await keep(storage, "apple", user="Ann")
+    client = await connect(end, forgets=True, cookie=CookieOptions(secure=True))
+
+    response = await client.get(f"/{end.__name__}", headers=signed("apple"))
+
+    assert response.status == 200
+    assert await kept(storage, "apple") is None

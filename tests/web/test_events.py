@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+from pytest_aiohttp import AiohttpClient
 
-from aiosess import CookieOptions, Reason, Session, SessionEvent, Storage, explain
+from aiosess import SESSION, CookieOptions, Reason, Session, SessionEvent, Storage, explain
 from aiosess.testing import FakeClock, FaultyStorage
+from tests.conftest import MakeApp
 from tests.web.conftest import Connect
 from tests.web.handlers import keep, leave_alone, put, session_of, show, signed
 
@@ -190,3 +193,140 @@ async def test_explain_says_of_a_request_what_was_decided(
 
     what = "saved" if path == "/changed" else "not saved, because nothing was changed"
     assert said[-1] == f"the session was opened; {what}"
+
+
+async def test_a_logout_through_the_id_before_is_told_as_one(
+    connect: Connect, storage: Storage, heard: list[SessionEvent]
+) -> None:
+    async def step_up(request: web.Request) -> web.Response:
+        await (await session_of(request)).renew_id()
+        return web.Response()
+
+    async def log_out(request: web.Request) -> web.Response:
+        await (await session_of(request)).destroy()
+        return web.Response()
+
+    await keep(storage, "apple", user="ann")
+    client = await connect(step_up, log_out, on_event=heard.append, renew_on=["user"], forgets=True)
+    await client.get("/step_up", headers=signed("apple"))
+    heard.clear()
+
+    await client.get("/log_out", headers=signed("apple"))
+
+    assert reasons(heard) == [Reason.OPENED, Reason.DELETED]
+
+
+async def test_to_look_at_what_was_before_a_login_drops_nothing(
+    connect: Connect, storage: Storage, heard: list[SessionEvent]
+) -> None:
+    async def step_up(request: web.Request) -> web.Response:
+        await (await session_of(request)).renew_id()
+        return web.Response()
+
+    await keep(storage, "apple", user="ann")
+    client = await connect(step_up, show, on_event=heard.append, forgets=True)
+    await client.get("/step_up", headers=signed("apple"))
+    heard.clear()
+
+    await client.get("/show", headers=signed("apple"))
+
+    assert reasons(heard) == [Reason.OPENED, Reason.UNCHANGED]
+
+
+@pytest.mark.parametrize("error", [web.HTTPNotFound, ZeroDivisionError], ids=lambda e: e.__name__)
+async def test_that_nobody_asked_is_told_once(
+    connect: Connect, heard: list[SessionEvent], error: type[Exception]
+) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        raise error
+
+    client = await connect(handler, on_event=heard.append)
+
+    await client.get("/handler")
+
+    assert reasons(heard) == [Reason.NOT_ASKED]
+
+
+async def test_what_atomic_wrote_was_saved_and_its_cookie_lives_on(
+    connect: Connect, heard: list[SessionEvent]
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.atomic(lambda newest: newest.update(n=1))
+        return web.Response()
+
+    client = await connect(put, handler, on_event=heard.append, cookie=CookieOptions(max_age=60))
+    await client.get("/put?cart=tea")
+    heard.clear()
+
+    response = await client.get("/handler")
+
+    assert reasons(heard) == [Reason.OPENED, Reason.REPLACED]
+    assert hdrs.SET_COOKIE in response.headers
+
+
+async def test_changes_to_a_session_that_was_taken_away_are_told_to_be_dropped(
+    connect: Connect, storage: Storage, heard: list[SessionEvent]
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        (await session_of(request))["n"] = 1
+        del request[SESSION]
+        return web.Response()
+
+    await keep(storage, "apple")
+    client = await connect(handler, on_event=heard.append, forgets=True)
+
+    await client.get("/handler", headers=signed("apple"))
+
+    assert reasons(heard) == [Reason.OPENED, Reason.DROPPED]
+
+
+async def test_while_the_handler_runs_nothing_is_said_of_the_end(
+    connect: Connect, storage: Storage
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        (await session_of(request))["n"] = 1
+        return web.Response(text=explain(request))
+
+    await keep(storage, "apple")
+    client = await connect(handler)
+
+    response = await client.get("/handler", headers=signed("apple"))
+
+    assert await response.text() == "the session was opened"
+
+
+async def test_a_touch_is_told_where_a_container_was_looked_at(
+    make_app: MakeApp, aiohttp_client: AiohttpClient, storage: Storage, clock: FakeClock
+) -> None:
+    said: list[str] = []
+
+    @web.middleware
+    async def outside(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        said.append(explain(request))
+        return response
+
+    async def look(request: web.Request) -> web.Response:
+        (await session_of(request)).get("cart")
+        # So that the touch is due at the end, and not when the session is read.
+        clock.advance(50)
+        return web.Response()
+
+    app = make_app(put_cart, look, clock=clock, idle_timeout=100, touch_after=20)
+    app.middlewares.insert(0, outside)
+    client = await aiohttp_client(app)
+    await client.get("/put_cart")
+    # The fast lane is for cookies that came before.
+    await client.get("/look")
+
+    await client.get("/look")
+
+    assert said[-1] == (
+        "the session was opened; not saved, because nothing was changed, but touched"
+    )
+
+
+async def put_cart(request: web.Request) -> web.Response:
+    (await session_of(request))["cart"] = ["tea"]
+    return web.Response()
