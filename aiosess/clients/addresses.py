@@ -1,12 +1,13 @@
-"""Where a server is: what stands between ``//`` and ``/`` in a URL."""
+"""What a URL says, and where a server is: what stands between ``//`` and ``/``."""
 
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import SplitResult, urlsplit
 
 from aiosess.errors import OptionsError
 
-__all__ = ["address"]
+__all__ = ["address", "split"]
 
 _MOST_PORTS: Final = 65535
 
@@ -27,3 +28,11 @@ def address(name: str, *, port: int) -> tuple[str, int]:
     if not (given.isascii() and given.isdigit() and 0 < int(given) <= _MOST_PORTS):
         raise OptionsError(f"{shown} is not a node: its port is not from 1 to {_MOST_PORTS}")
     return host, int(given)
+
+
+def split(url: str) -> SplitResult:
+    """Return the parts of *url*; OptionsError, which shows none of it, where it has none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise OptionsError("the url has '[' or ']' that are not those of an IPv6 address") from None

@@ -14,13 +14,14 @@ import ssl
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
-from aiosess.clients.addresses import address
+from aiosess.clients.addresses import address, split
 from aiosess.clients.pipeline import Call, Pipeline, Wires, clock, hang_up, keep_alive
 from aiosess.errors import OptionsError, StorageUnavailable
+from aiosess.timeouts import seconds
 
 __all__ = ["MemcachedClient", "Reply", "Value"]
 
@@ -89,8 +90,9 @@ class MemcachedClient:
     ) -> None:
         if not nodes:
             raise OptionsError("nodes=() names no server: give 'host:port' once or more")
-        if not timeout > 0:
-            raise OptionsError(f"timeout={timeout!r} must be more than 0 seconds")
+        timeout = seconds(timeout, name="timeout")
+        if tls is not None and any(name.startswith("/") for name in nodes):
+            raise OptionsError("tls is for nodes of the network: a socket of this machine has none")
         if (username is None) != (password is None):
             raise OptionsError("username and password go together: give both or none")
         login = None if username is None else f"{username} {password}".encode()
@@ -107,9 +109,9 @@ class MemcachedClient:
         ``memcacheds://`` is the same over TLS, by *tls* or the default context;
         ``unix:///run/memcached.sock`` is a socket of this machine.
         """
-        parts = urlsplit(url)
+        parts = split(url)
         if parts.scheme == "unix" and parts.path and not parts.netloc:
-            return cls(parts.path, timeout=timeout)
+            return cls(parts.path, timeout=timeout, tls=tls)
         credentials, _, hosts = parts.netloc.rpartition("@")
         has_more = parts.path.strip("/") or parts.query or parts.fragment
         if parts.scheme not in ("memcached", "memcacheds") or not hosts or has_more:
@@ -228,6 +230,12 @@ class _Node:
             raise StorageUnavailable.after(limit)
         if task.cancelled():
             raise ConnectionAbortedError("the client was closed")
+        error = task.exception()
+        if isinstance(error, StorageUnavailable):
+            # One error each: an error that is raised twice collects both tracebacks.
+            raise StorageUnavailable(*error.args, may_retry=error.may_retry) from error
+        if isinstance(error, OSError):
+            raise _no_answer(error) from error
         return task.result()
 
     def close(self) -> None:
@@ -251,7 +259,7 @@ class _Node:
         try:
             async with asyncio.timeout(dial.timeout):
                 if self._path is not None:
-                    await loop.create_unix_connection(lambda: connection, self._path, ssl=dial.tls)
+                    await loop.create_unix_connection(lambda: connection, self._path)
                 else:
                     await loop.create_connection(
                         lambda: connection, self._host, self._port, ssl=dial.tls

@@ -13,6 +13,7 @@ import contextlib
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 from redis import exceptions
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
@@ -305,13 +306,13 @@ class ClusterLine:
     and the client learns which node has the key now.
     """
 
-    patience: Final = _PATIENCE
-
     def __init__(self, clients: Clients) -> None:
+        self.patience: float = _patience_of(clients.first)
         self._clients = clients
         self._own = ClientLine(clients)
-        # By the client that knows the node, and the node's name.
-        self._lines: dict[tuple[Any, str], RedisLine | None] = {}
+        # By the client that knows the node, and the node's name: those of a client go with it.
+        self._lines: WeakKeyDictionary[Any, dict[str, tuple[Any, RedisLine | None]]]
+        self._lines = WeakKeyDictionary()
         self._doubted: set[str] = set()
 
     async def ask(self, command: _Command, limit: float) -> Any:
@@ -345,17 +346,21 @@ class ClusterLine:
 
     async def close(self) -> None:
         """Give back the connections of this event loop; calls that wait in it fail."""
-        for line in list(self._lines.values()):
-            if line is not None:
-                await line.close()
+        for lines in list(self._lines.values()):
+            for _, line in list(lines.values()):
+                if line is not None:
+                    await line.close()
 
     def _line_to(self, client: Any, node: Any) -> RedisLine | None:
-        name = (client, node.name)
-        if name not in self._lines:
+        lines = self._lines.setdefault(client, {})
+        known, line = lines.get(node.name, (None, None))
+        # A node that left the cluster and came back is another one, with other connections.
+        if known is not node:
             # Nodes of older redis-py keep their connections to themselves.
             can_lend = hasattr(node, "release") and _is_shareable(node)
-            self._lines[name] = _line_to_node(node) if can_lend else None
-        return self._lines[name]
+            line = _line_to_node(node) if can_lend else None
+            lines[node.name] = (node, line)
+        return line
 
 
 def _node_of(client: Any, command: _Command) -> Any:
@@ -378,7 +383,6 @@ class _NodePool:
 
     def __init__(self, node: Any) -> None:
         self._node = node
-        self.connection_kwargs = node.connection_kwargs
 
     async def get_connection(self) -> _Connection:
         connection = self._node.acquire_connection()

@@ -38,7 +38,9 @@ class Clients:
         return client
 
     async def close(self) -> None:
-        """Close the client of this event loop; those of others are theirs to close."""
+        """Close the client of this event loop, if *make* made it; others are not ours to close."""
+        if self._make is None:
+            return
         client = self._by_loop.get(asyncio.get_running_loop())
         if client is not None:
             await client.aclose()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster, Sentinel
@@ -17,7 +17,7 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from aiosess.clients.addresses import address
+from aiosess.clients.addresses import address, split
 from aiosess.errors import OptionsError
 
 __all__ = ["QuickSentinel", "maker", "put_quickest_first"]
@@ -34,6 +34,15 @@ _SCHEMES: Final = (*(server + kind for kind in _KINDS for server in _SERVERS), "
 _SENTINEL_TIMEOUT: Final = 0.25
 # The cluster's client asks the next node who has which key when one says nothing for so long.
 _NODE_TIMEOUT: Final = 0.5
+
+
+# What the clients of redis-py raise for options that they do not take.
+_REFUSALS: Final = (
+    TypeError,
+    ValueError,
+    exceptions.RedisError,
+    exceptions.RedisClusterException,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +86,7 @@ def maker(url: str, options: dict[str, Any]) -> Callable[[], Any]:
     make = makers[parts.kind](parts, plain)
     try:
         _try(make())
-    except (TypeError, ValueError, exceptions.RedisError) as error:
+    except _REFUSALS as error:
         # These messages name an option and not its value.
         said = str(error).rpartition("__init__() ")[2]
         raise OptionsError(
@@ -92,10 +101,7 @@ def _parts_of(url: str) -> _Parts:
     scheme, colon, _ = url.partition("://")
     if not colon or scheme not in _SCHEMES:
         raise OptionsError(_unknown(scheme if colon else ""))
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise OptionsError("the url has '[' or ']' that are not those of an IPv6 address") from None
+    parts = split(url)
     # Half of a password would else pass for a host, which messages show.
     if "#" in url or "@" in parts.path + parts.query:
         raise OptionsError(
@@ -105,7 +111,7 @@ def _parts_of(url: str) -> _Parts:
     server, _, kind = scheme.partition("+")
     credentials, _, hosts = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
-    if scheme == "unix" and not parts.path:
+    if scheme == "unix" and (hosts or not parts.path):
         raise OptionsError("the url names no socket: write unix:///run/redis.sock")
     if scheme != "unix" and not hosts:
         raise OptionsError(f"the url names no host: write {scheme}://host")

@@ -178,7 +178,7 @@ class Acting(Holding):
         end = self.repository.ending(state, is_resigned=is_resigned, is_saved=self.is_saved)
         action = decide(end, rules)
         is_cookie_changed = state.cookie.own != state.original_own
-        if action in {Action.CREATE, Action.RENEW} and self._is_withheld(state):
+        if action in {Action.CREATE, Action.RENEW} and self._withholds(state):
             if not state.is_still_to_end:
                 self.outcome = Reason.WITHHELD
                 return
@@ -296,8 +296,8 @@ class Acting(Holding):
         self.outcome = Reason.DROPPED
         self.due = Reply.CLEAR
 
-    def _is_withheld(self, state: SessionState) -> bool:
-        """Ask whether the client would refuse the cookie, and tell why, once."""
+    def _withholds(self, state: SessionState) -> bool:
+        """Return whether the client would refuse the cookie, and tell why, once."""
         reason = self.transport.withheld_because(state, is_secure=self.is_secure)
         if reason is None:
             return False

@@ -251,7 +251,7 @@ class Exchange(Acting):
         """Write into the headers of *response* what the client is to be told."""
         state, due = self.state, self.due
         if state is not None:
-            if due is Reply.SEND and self._is_withheld(state):
+            if due is Reply.SEND and self._withholds(state):
                 due = Reply.LEAVE
             self.told = self.transport.tell(response, due, state, self.told)
         self.told_on = response

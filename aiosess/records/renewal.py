@@ -256,7 +256,7 @@ def _met(
 ) -> Written | Stored | None:
     """Return what it means that *left* found the session moved or ended already."""
     if _leads_to(theirs) == _leads_to(left):
-        # It is what we left ourselves, by a write whose answer was lost.
+        # What is there is our own, left by a write whose answer was lost.
         return written
     if isinstance(theirs, Alias) and not theirs.renewed_to:
         return None

@@ -100,7 +100,6 @@ class RedisStorage(Closing):
                 "event loop: take one of redis.asyncio"
             )
         self._prefix = prefix
-        self._owns_clients = False
         self._use(Clients(client), multiplex=multiplex)
 
     def _use(self, clients: Clients, *, multiplex: bool) -> None:
@@ -127,7 +126,6 @@ class RedisStorage(Closing):
         make = maker(url, client_options)
         clients = Clients(make(), make=make)
         storage = cls(clients.first, prefix=prefix, multiplex=multiplex)
-        storage._owns_clients = True
         storage._use(clients, multiplex=multiplex)
         return storage
 
@@ -147,8 +145,7 @@ class RedisStorage(Closing):
         What is in use in another event loop, which runs in a thread of its own, stays open too.
         """
         await self._line.close()
-        if self._owns_clients:
-            await self._clients.close()
+        await self._clients.close()
 
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
         """Keep *payload* under a free id (``SET NX PX``); IdTaken when it is not."""
@@ -168,7 +165,7 @@ class RedisStorage(Closing):
 
     async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
         """Return the record, and whether it now lives *ttl* seconds (a script, one round trip)."""
-        answer = await self._run(_LOAD_AND_TOUCH, _LOAD_AND_TOUCH_SHA, session_id, ttl)
+        answer = await self._run(_LOAD_AND_TOUCH, _LOAD_AND_TOUCH_SHA, session_id, _ms(ttl))
         if answer is None:
             return None
         payload = cast("bytes", _as_bytes(answer[0]))
@@ -180,11 +177,8 @@ class RedisStorage(Closing):
         """Put *payload* in the place of the version *expected* (a script, one round trip)."""
         # No payload has an empty digest, so that a version of another storage fits nothing.
         digest = _sha1(expected).hexdigest() if isinstance(expected, bytes) else ""
-        arguments = (1, self._prefix + session_id, digest, payload, _ms(ttl))
-        try:
-            answer = await self._line.ask(("EVALSHA", _REPLACE_SHA, *arguments), self._timeout)
-        except exceptions.NoScriptError:
-            answer = await self._line.ask(("EVAL", _REPLACE, *arguments), self._timeout)
+        arguments = (digest, payload, _ms(ttl))
+        answer = await self._run(_REPLACE, _REPLACE_SHA, session_id, *arguments)
         if answer == 1:
             return payload
         current = _as_bytes(answer)
@@ -195,15 +189,17 @@ class RedisStorage(Closing):
 
         False when there is none.
         """
-        return bool(await self._run(_TOUCH, _TOUCH_SHA, session_id, ttl))
+        return bool(await self._run(_TOUCH, _TOUCH_SHA, session_id, _ms(ttl)))
 
     async def delete(self, session_id: str) -> bool:
         """Remove the record (``DEL``); False when there was none."""
         return bool(await self._line.ask(("DEL", self._prefix + session_id), self._timeout))
 
-    async def _run(self, script: str, digest: str, session_id: str, ttl: float) -> Any:
+    async def _run(
+        self, script: str, digest: str, session_id: str, *arguments: str | bytes | int
+    ) -> Any:
         """Run *script*, which is sent where the server does not know its *digest*."""
-        arguments = (1, self._prefix + session_id, _ms(ttl))
+        arguments = (1, self._prefix + session_id, *arguments)
         try:
             return await self._line.ask(("EVALSHA", digest, *arguments), self._timeout)
         except exceptions.NoScriptError:

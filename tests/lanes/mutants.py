@@ -153,8 +153,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "to finish what was interrupted",
-        "            self.manager.finish(self._finish(response, self.manager.rules, has_left=False))\n",
-        "",
+        "self.manager.finish(self._finish(response, self.manager.rules, has_left=False))\n",
+        "pass\n",
     ),
     Mutant(
         "to let the next task have its turn",

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 import trustme
@@ -18,7 +18,7 @@ import trustme
 from aiosess.clients.memcached import MemcachedClient, Value
 from aiosess.errors import OptionsError, StorageError, StorageUnavailable
 from aiosess.storages.memcached import MemcachedStorage
-from tests.servers import MemcachedServer, binary
+from tests.servers import MemcachedServer, binary, free_port
 from tests.storages.real_memcached import Memcached, running
 
 GET = b"gets k\r\n"
@@ -513,9 +513,10 @@ def test_a_url_that_makes_no_sense_is_refused(url: str) -> None:
         MemcachedClient.from_url(url)
 
 
-def test_a_refused_url_does_not_print_the_password() -> None:
+@pytest.mark.parametrize("url", ["memcache://alice:wonderland@a", "memcached://a:wonderland@[::1"])
+def test_a_refused_url_does_not_print_the_password(url: str) -> None:
     with pytest.raises(OptionsError) as refused:
-        MemcachedClient.from_url("memcache://alice:wonderland@a")
+        MemcachedClient.from_url(url)
 
     assert "wonderland" not in str(refused.value)
 
@@ -527,8 +528,30 @@ def test_no_node_at_all_is_refused() -> None:
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
 def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
-    with pytest.raises(OptionsError, match="must be more than 0 seconds"):
+    with pytest.raises(OptionsError, match=f"timeout={timeout!r} must be"):
         MemcachedClient("a", timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", ["2", True, None])
+def test_a_timeout_that_is_no_number_is_refused(timeout: Any) -> None:
+    with pytest.raises(OptionsError, match="is not a duration"):
+        MemcachedClient("a", timeout=timeout)
+
+
+def test_tls_to_a_socket_of_this_machine_is_refused() -> None:
+    with pytest.raises(OptionsError, match="tls is for nodes of the network"):
+        MemcachedClient.from_url("unix:///run/m.sock", tls=ssl.create_default_context())
+
+
+async def test_each_call_that_waited_for_a_connection_gets_an_error_of_its_own() -> None:
+    client = MemcachedClient(f"127.0.0.1:{free_port()}")
+    asked = [client.ask(b"k", b"mg k v\r\n", 1.0) for _ in range(2)]
+
+    first, second = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert isinstance(first, StorageUnavailable)
+    assert isinstance(second, StorageUnavailable)
+    assert first is not second
 
 
 def test_a_username_without_a_password_is_refused() -> None:

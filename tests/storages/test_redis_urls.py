@@ -9,6 +9,7 @@ from redis.asyncio import RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection
 
 from aiosess import OptionsError
+from aiosess.clients.redis import ClusterLine, RedisLine
 from aiosess.storages.redis import RedisStorage
 from tests.servers import RedisServer
 
@@ -109,7 +110,9 @@ def test_a_url_of_a_cluster_names_some_of_its_nodes() -> None:
         ("redis+sentinel://:secret@one,two", "the name that the sentinels know it by"),
         ("redis+sentinel://:secret@one/name/db", "write its number, as in /0"),
         ("redis+cluster://:secret@one/3", "no other database than 0"),
+        ("redis+cluster://:secret@one?db=4", "'db'"),
         ("unix://", "write unix:///run/redis.sock"),
+        ("unix://run/redis.sock", "write unix:///run/redis.sock"),
     ],
 )
 def test_a_url_that_makes_no_sense_is_refused_with_the_way_out_and_without_the_password(
@@ -120,6 +123,14 @@ def test_a_url_that_makes_no_sense_is_refused_with_the_way_out_and_without_the_p
 
     assert "sec" not in str(refused.value)
     assert refused.value.__suppress_context__ or refused.value.__context__ is None
+
+
+@pytest.mark.parametrize("url", ["redis://h", "redis+cluster://h"])
+def test_a_time_limit_of_the_client_is_that_of_each_call(url: str) -> None:
+    storage = RedisStorage.from_url(url, socket_timeout=0.3)
+
+    assert isinstance(storage._line, RedisLine | ClusterLine)
+    assert storage._line.patience == 0.3
 
 
 @pytest.mark.parametrize(
