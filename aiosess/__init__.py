@@ -8,6 +8,7 @@ Reading order:
 - ``exchange``: one request, from the session id that came to the one that goes
 - ``records``: one session, what is kept of it, and the rules for that
 - ``transports``: how the session id travels
+- ``guard``: retries, time limits, budget and breaker around a storage
 - ``storages``: what keeps bytes under an id; ``storages.base`` is the contract
 """
 
@@ -27,16 +28,19 @@ from aiosess.errors import (
     UnserializableValue,
 )
 from aiosess.events import Reason, SessionEvent
+from aiosess.guard.breaker import BreakerOptions, NodeHealth
 from aiosess.middleware import (
     SESSION,
     explain,
     find_session,
     get_session,
+    health,
     session_middleware,
     setup,
     setup_async,
 )
 from aiosess.options import SessionOptions
+from aiosess.outages import Outage
 from aiosess.records.merge import MISSING
 from aiosess.routes import Route
 from aiosess.session import Session
@@ -46,12 +50,15 @@ __all__ = [
     "MISSING",
     "SESSION",
     "AiosessError",
+    "BreakerOptions",
     "Conflict",
     "CookieOptions",
     "IdTaken",
     "MemoryStorage",
     "MergeConflict",
+    "NodeHealth",
     "OptionsError",
+    "Outage",
     "Reason",
     "RecordError",
     "Route",
@@ -71,6 +78,7 @@ __all__ = [
     "explain",
     "find_session",
     "get_session",
+    "health",
     "session_middleware",
     "setup",
     "setup_async",

@@ -92,14 +92,26 @@ class StorageError(AiosessError):
 class StorageUnavailable(StorageError):
     """The back-end did not answer, or cannot do just now what it was asked.
 
-    ``may_retry`` says whether trying again in a moment may help, as with a back-end that is
-    starting. It is False for one that is full, or that refuses a password: those are no passing
-    faults.
+    - ``may_retry``: whether trying again in a moment may help, as with a back-end that is
+      starting. It is False for one that is full, or that refuses a password: those are no passing
+      faults.
+    - ``is_answer``: the back-end said so itself; it may still do something else.
+    - ``node``: where it is, as ``host:port``; ``None`` where that is not known.
+    - ``operation``: the verb that was asked for; ``None`` where that is not known.
+    - ``retry_after``: the seconds until the back-end is asked again; 0 where any call may ask it.
     """
 
-    def __init__(self, *args: object, may_retry: bool = True) -> None:
+    def __init__(self, *args: object, may_retry: bool = True, is_answer: bool = False) -> None:
         super().__init__(*args)
         self.may_retry = may_retry
+        self.is_answer = is_answer
+        self.node: str | None = None
+        self.operation: str | None = None
+        self.retry_after: float = 0.0
+
+    def again(self) -> Self:
+        """Return the same error for another call: one that is raised twice collects tracebacks."""
+        return type(self)(*self.args, may_retry=self.may_retry, is_answer=self.is_answer)
 
     @classmethod
     def after(cls, timeout: float) -> Self:

@@ -121,13 +121,39 @@ class Reason(enum.Enum):
         ),
     )
     # Storages.
+    OUTAGE_BEGAN = (
+        "storage",
+        logging.ERROR,
+        "{words}: {error}",
+    )
+    OUTAGE_GOES_ON = (
+        "storage",
+        logging.ERROR,
+        "{words} since {passed:.0f} s: {error}; {count} calls failed so far",
+    )
+    OUTAGE_ENDED = ("storage", logging.INFO, "{words} after {passed:.1f} s: {count} calls failed")
     WITHOUT_SESSION = (
         "storage",
-        logging.WARNING,
+        logging.DEBUG,
         "the request goes on without its session: {error}",
     )
-    REFUSED = ("storage", logging.ERROR, "the request is refused without its session: {error}")
+    ANONYMOUS = (
+        "storage",
+        logging.DEBUG,
+        "the request goes on with an empty session in the place of its own: {error}",
+    )
+    NOT_KEPT = (
+        "storage",
+        logging.DEBUG,
+        "a change to a session is not kept, and the request is answered all the same: {error}",
+    )
+    REFUSED = ("storage", logging.DEBUG, "the request is refused without its session: {error}")
     NOT_TOUCHED = (
+        "storage",
+        logging.DEBUG,
+        "a record could not be touched, and may end too early: {error}",
+    )
+    TOUCH_REFUSED = (
         "storage",
         logging.WARNING,
         "a record could not be touched, and may end too early: {error}",

@@ -21,12 +21,13 @@ from aiohttp.http import StreamWriter
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp_session import STORAGE_KEY
 
-from aiosess.errors import OptionsError
+from aiosess.errors import OptionsError, StorageUnavailable
 from aiosess.events import Reason, in_words
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.keys import NO_SESSION, NoSession
 from aiosess.exchange.manager import EXCHANGE, SessionManager
 from aiosess.exchange.stages import Opening
+from aiosess.guard.breaker import NodeHealth
 from aiosess.options import SessionOptions
 from aiosess.session import SESSION, Session
 
@@ -35,6 +36,7 @@ __all__ = [
     "explain",
     "find_session",
     "get_session",
+    "health",
     "session_middleware",
     "setup",
     "setup_async",
@@ -138,6 +140,23 @@ def explain(request: web.Request) -> str:
     return in_words(exchange.decisions())
 
 
+async def health(app: web.Application) -> tuple[NodeHealth, ...]:
+    """Return how each node of the back-end is that *app*'s sessions were asked of so far.
+
+    For a readiness endpoint: ``all(node.is_well for node in await health(app))``. A node that is
+    not well is asked, where that is due, so that it is known when it is well again though no
+    request comes. Sessions in memory have no nodes. RuntimeError where ``setup`` was not called.
+    """
+    slots = app.get(_SLOTS)
+    if slots is None:
+        raise RuntimeError(
+            "this application has no sessions by aiosess.setup(app, options), and without that "
+            "nothing is known of their storage"
+        )
+    known = [await slot.manager.health() for slot in slots]
+    return tuple(each for nodes in known for each in nodes)
+
+
 # The first spares most responses that their parents are looked at.
 _RESPONSES: Final = (web.Response, web.StreamResponse)
 
@@ -211,6 +230,10 @@ async def _serve(
     except web.HTTPException as response_raised:
         await exchange.commit(response_raised)
         raise
+    except StorageUnavailable as error:
+        # What a handler asked for by itself, and did not catch, gets what the options say, too.
+        exchange.abandon()
+        manager.outage.refuse(request, error, has_left=exchange.has_left)
     except BaseException:
         exchange.abandon()
         raise

@@ -15,13 +15,15 @@ from aiohttp_session import AbstractStorage
 from aiosess.attributes import CookieOptions, check_name
 from aiosess.errors import OptionsError
 from aiosess.events import Events, Listener, Reason
+from aiosess.guard.breaker import BreakerOptions
+from aiosess.guard.retries import RetryPolicy, no_wait
+from aiosess.outages import OnUnavailable, check_on_unavailable
 from aiosess.records.decide import Rules
 from aiosess.records.merge import Merge
 from aiosess.records.repository import RecordOptions
 from aiosess.routes import RouteEntry, RouteSelector
 from aiosess.spelling import with_hints
 from aiosess.storages import MemoryStorage, Storage
-from aiosess.storages.guard import RetryPolicy, no_wait
 from aiosess.timeouts import DAY, Duration, Timeouts, seconds
 from aiosess.transports.cookie import CookieFactory
 from aiosess.transports.signing import Secret, Signer
@@ -108,11 +110,20 @@ class SessionOptions:
       24 hours where it has none, be it for one session.
     - ``absolute_timeout``: the end of a session however busy it is.
     - ``for_routes``, ``exclude``: which routes get a session; see RouteSelector.
-    - ``retries``: how many more tries when the storage does not answer, then 500. ``None``: one
-      try; find_session() returns ``None`` then, while get_session() and saving answer 500.
+    - ``retries``: how many more tries when the storage does not answer, then ``on_unavailable``.
+      ``None``: one try; find_session() returns ``None`` then.
     - ``retries_strategy``: the seconds before each retry; called with 1, 2, ...; needs ``retries``.
       It is tried with 1 when the options are built.
     - ``timeout``: for one call of the storage.
+    - ``budget``: for all that one act of a request asks of the storage: the load, the commit, an
+      explicit verb, with retries, waits and merges. ``None``: what one call may take with all its
+      retries and waits.
+    - ``breaker``: when calls to a node that fails are given up at once, and how it is asked
+      whether it is well again; ``None``: never.
+    - ``on_unavailable``: what a request gets that needs its session while the storage is away, or
+      whose session cannot be kept. An HTTP error, as a class or made; 503 gets a ``Retry-After``.
+      Or ``"anonymous"``, an empty session that is never kept; or a function of request and
+      Outage that returns one of these.
     - ``touch_after``: a record that was touched more recently is not touched again; a duration,
       or a share of the idle timeout such as ``"5%"``. A session may end that much too early.
     - ``merge``: who wins when two requests changed the same value to different things: ``"mine"``
@@ -151,6 +162,9 @@ class SessionOptions:
     retries: int | None = None
     retries_strategy: Callable[[int], Duration] = no_wait
     timeout: Duration = 1.0
+    budget: Duration | None = None
+    breaker: BreakerOptions | None = field(default_factory=BreakerOptions)
+    on_unavailable: OnUnavailable = web.HTTPInternalServerError
     touch_after: Duration | str = _TOUCH_AFTER
     merge: Merge = "mine"
     whole: Collection[str] = ()
@@ -173,6 +187,9 @@ class SessionOptions:
         _check_cookie(self.cookie)
         check_name(self.name, self.cookie if isinstance(self.cookie, CookieOptions) else None)
         _check_callable(self.genid, "genid", "takes the request and returns a str")
+        check_on_unavailable(self.on_unavailable)
+        if not isinstance(self.breaker, BreakerOptions | None):
+            raise OptionsError(f"breaker={self.breaker!r} must be BreakerOptions(...) or None")
         if self.on_event is not None:
             _check_callable(self.on_event, "on_event", "takes a SessionEvent")
         _check_callable(self.clock, "clock", "returns the Unix time")
@@ -232,6 +249,7 @@ class SessionOptions:
             retries=0 if self.retries is None else self.retries,
             wait=self.retries_strategy,
             timeout=seconds(self.timeout, name="timeout"),
+            budget=None if self.budget is None else seconds(self.budget, name="budget"),
         )
         if self.retries is None and self.retries_strategy is not no_wait:
             raise OptionsError(

@@ -13,7 +13,7 @@ from aiosess.attributes import SessionCookie
 from aiosess.errors import SessionGone
 from aiosess.records.format import RESERVED_KEYS
 from aiosess.records.merge import MISSING, SCALARS, freeze, is_container
-from aiosess.records.state import Intent, Past, SessionState
+from aiosess.records.state import Intent, Past, SessionState, Standing
 from aiosess.timeouts import Duration
 
 __all__ = ["SESSION", "Session", "SessionIO", "is_of"]
@@ -111,6 +111,15 @@ class Session(aiohttp_session.Session):
     def created(self) -> int:
         """When the session began, in whole seconds of Unix time."""
         return int(self._state.created_at)
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether this empty session stands in for one that the storage cannot give now.
+
+        Only where ``on_unavailable`` says ``"anonymous"``. What is put in is dropped with the
+        response, and whatever would log somebody in or out raises StorageUnavailable.
+        """
+        return self._state.standing is Standing.ANONYMOUS
 
     @property
     def authenticated_at(self) -> float | None:

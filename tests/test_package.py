@@ -23,7 +23,7 @@ MODULES = [
     if not each.name.endswith("__main__")
 ]
 # Where users import from; everything else is how it is done, and may change.
-INSIDE = ("aiosess.storages._", "aiosess.storages.guard")
+INSIDE = "aiosess.storages._"
 PUBLIC = [
     "aiosess.errors",
     *(

@@ -146,7 +146,7 @@ class MemcachedClient:
         if timeout is None:
             timeout = self.timeout
         nodes = self._nodes
-        node = nodes[0] if len(nodes) == 1 else max(nodes, key=lambda node: node.score(key))
+        node = nodes[0] if len(nodes) == 1 else self._node_of(key)
         connection = node.connection
         # A connection that stands is asked at once: its future is all that there is to await.
         if (
@@ -156,6 +156,13 @@ class MemcachedClient:
         ):
             return connection.ask(command, timeout, key)
         return node.connect_and_ask(key, command, timeout)
+
+    def node_of(self, key: bytes) -> str:
+        """Return the node that has *key*, as ``host:port`` or path."""
+        return self._node_of(key).place
+
+    def _node_of(self, key: bytes) -> _Node:
+        return max(self._nodes, key=lambda node: node.score(key))
 
     async def close(self) -> None:
         """Close the connections of this event loop; calls that wait in it raise StorageUnavailable.
@@ -186,8 +193,8 @@ class _Node:
         self._connecting: dict[asyncio.AbstractEventLoop, asyncio.Task[_Connection]] = {}
         self._path = name if name.startswith("/") else None
         self._host, self._port = ("", 0) if self._path else address(name, port=_PORT)
-        place = self._path or f"{self._host}:{self._port}"
-        self._hash = hashlib.blake2b(place.encode() + b" ", digest_size=8)
+        self.place: str = self._path or f"{self._host}:{self._port}"
+        self._hash = hashlib.blake2b(self.place.encode() + b" ", digest_size=8)
 
     def score(self, key: bytes) -> bytes:
         """Return how much the key belongs here: the node with the most has it."""
@@ -233,7 +240,7 @@ class _Node:
         error = task.exception()
         if isinstance(error, StorageUnavailable):
             # One error each: an error that is raised twice collects both tracebacks.
-            raise StorageUnavailable(*error.args, may_retry=error.may_retry) from error
+            raise error.again() from error
         if isinstance(error, OSError):
             raise _no_answer(error) from error
         return task.result()
@@ -405,7 +412,7 @@ async def _log_in(connection: _Connection, login: bytes) -> None:
     reply = await connection.ask(command, math.inf)
     if reply != b"STORED":
         refused = f"memcached refused the username or password: {_text(reply)}"
-        raise StorageUnavailable(refused, may_retry=False)
+        raise StorageUnavailable(refused, may_retry=False, is_answer=True)
 
 
 def _text(reply: Reply) -> str:

@@ -127,9 +127,9 @@ def in_words_of_a_storage(error: Exception) -> Exception:
     if _is_among(kinds, said, _FORBIDDEN, _FORBIDDEN_WORDS):
         name = type(error).__name__
         refused = f"redis refuses this user ({name}): see its password and its rights (ACL)"
-        return _unavailable(refused, error, may_retry=False)
+        return _unavailable(refused, error, may_retry=False, is_answer=True)
     if "ResponseError" not in kinds:
-        return _unavailable(f"redis did not answer: {type(error).__name__}", error)
+        return _unavailable(f"redis did not answer: {_reason(error)}", error)
     if "NoScriptError" in kinds:
         return exceptions.NoScriptError(said)
     # Redis repeats the arguments of a command that it does not know: session id and payload.
@@ -137,9 +137,10 @@ def in_words_of_a_storage(error: Exception) -> Exception:
     if has_arguments:
         return _because(StorageError(f"redis answered with an error: {said}"), None)
     if _is_among(kinds, said, _NOT_NOW, _NOT_NOW_WORDS):
-        return _unavailable(f"redis is not ready: {said}", error)
+        return _unavailable(f"redis is not ready: {said}", error, is_answer=True)
     if _is_among(kinds, said, _NOT_AS_IT_IS, _NOT_AS_IT_IS_WORDS):
-        return _unavailable(f"redis refuses for now: {said}", error, may_retry=False)
+        refused = f"redis refuses for now: {said}"
+        return _unavailable(refused, error, may_retry=False, is_answer=True)
     return _because(StorageError(f"redis answered with an error: {said}"), error)
 
 
@@ -149,8 +150,20 @@ def _is_among(
     return not kinds.isdisjoint(known) or any(words in said for words in known_words)
 
 
-def _unavailable(said: str, cause: Exception, *, may_retry: bool = True) -> StorageError:
-    return _because(StorageUnavailable(said, may_retry=may_retry), cause)
+def _unavailable(
+    said: str, cause: Exception, *, may_retry: bool = True, is_answer: bool = False
+) -> StorageError:
+    return _because(StorageUnavailable(said, may_retry=may_retry, is_answer=is_answer), cause)
+
+
+def _reason(error: Exception) -> str:
+    """Return the class of *error*, and what the system said of it, which holds no secret."""
+    kind = type(error).__name__
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    said = cause.strerror if isinstance(cause, OSError) else None
+    return f"{kind} ({said})" if said else kind
 
 
 def _because(error: StorageError, cause: Exception | None) -> StorageError:

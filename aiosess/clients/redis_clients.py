@@ -37,6 +37,19 @@ class Clients:
                 client = self._by_loop[loop] = self._next()
         return client
 
+    def node_of(self, key: str) -> str:
+        """Return the server that has *key*, as ``host:port``, as far as the client knows it."""
+        client = self.first
+        if hasattr(client, "get_node_from_key"):
+            return _node_in_cluster(client, key)
+        pool = getattr(client, "connection_pool", None)
+        if pool is None:
+            return type(client).__name__
+        if hasattr(pool, "service_name"):
+            return f"primary {pool.service_name!r}"
+        known = pool.connection_kwargs
+        return str(known.get("path") or f"{known.get('host')}:{known.get('port')}")
+
     async def close(self) -> None:
         """Close the client of this event loop, if *make* made it; others are not ours to close."""
         if self._make is None:
@@ -64,3 +77,10 @@ class Clients:
         self._by_loop = {
             loop: client for loop, client in self._by_loop.items() if not is_over(loop)
         }
+
+
+def _node_in_cluster(client: _Client, key: str) -> str:
+    try:
+        return str(client.get_node_from_key(key).name)
+    except Exception:  # noqa: BLE001 - the client has not asked its cluster yet
+        return "cluster"

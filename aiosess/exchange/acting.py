@@ -52,7 +52,7 @@ class Acting(Holding):
     async def save(self) -> bool:
         """Write what was changed; False when the record is gone."""
         try:
-            is_kept = await self.alone(self._save, self._opened())
+            is_kept = await self.act(self._save, self._opened())
         except StorageUnavailable:
             self.handler_knows = True
             raise
@@ -60,6 +60,7 @@ class Acting(Holding):
         return is_kept
 
     async def _save(self, state: SessionState) -> bool:
+        self._check_not_anonymous(state)
         if not state.is_gone:
             await self._act(state, self.manager.rules.at_once(), has_left=self.has_left)
             self.is_saved = True
@@ -68,7 +69,9 @@ class Acting(Holding):
 
     async def reload(self) -> None:
         """Read the record again."""
-        await self.alone(self._unless_gone, self.repository.reload, self._opened())
+        state = self._opened()
+        self._check_not_anonymous(state)
+        await self.act(self._unless_gone, self.repository.reload, state)
 
     async def _unless_gone(
         self, act: Callable[[SessionState], Coroutine[Any, Any, T]], state: SessionState
@@ -83,7 +86,7 @@ class Acting(Holding):
 
     async def touch(self) -> bool:
         """Extend the record's life; False when it is gone."""
-        return await self.alone(self._touch, self._opened())
+        return await self.act(self._touch, self._opened())
 
     async def _touch(self, state: SessionState) -> bool:
         if state.is_new or state.is_gone or state.standing is Standing.FORMER:
@@ -97,9 +100,10 @@ class Acting(Holding):
 
     async def destroy(self) -> None:
         """Delete the record now, and the cookie with the response."""
-        await self.alone(self._destroy, self._opened())
+        await self.act(self._destroy, self._opened())
 
     async def _destroy(self, state: SessionState) -> None:
+        self._check_not_anonymous(state)
         self._check_can_be_told(Action.DELETE, state)
         await self.repository.delete(state)
         state.intent = Intent.DESTROY
@@ -109,9 +113,10 @@ class Acting(Holding):
 
     async def change_id(self, intent: Intent) -> None:
         """Take a new id, with the data (RENEW) or without (REGENERATE)."""
-        await self.alone(self._change_id, self._opened(), intent)
+        await self.act(self._change_id, self._opened(), intent)
 
     async def _change_id(self, state: SessionState, intent: Intent) -> None:
+        self._check_not_anonymous(state)
         if self.has_left:
             raise SessionNotSent(
                 f"the id cannot change any more, the headers have left: change it earlier, "
@@ -140,7 +145,7 @@ class Acting(Holding):
         """Apply *change* to the newest data, and write it."""
         if inspect.iscoroutinefunction(change):
             raise TypeError(f"atomic({change!r}): give a plain function, it may be called again")
-        return await self.alone(self._atomic, self._opened(), change)
+        return await self.act(self._atomic, self._opened(), change)
 
     async def _atomic(self, state: SessionState, change: Callable[[Session], T]) -> T:
         if state.previous is not None:
@@ -169,6 +174,9 @@ class Acting(Holding):
 
     async def _act(self, state: SessionState, rules: Rules, *, has_left: bool) -> None:
         """Decide, do to the record what was decided, and take note of what the client must hear."""
+        if state.standing is Standing.ANONYMOUS:
+            self._drop_anonymous(state)
+            return
         await self._note_authentication(state, has_left=has_left)
         if state.standing is Standing.FORMER:
             self._drop_former(state)
@@ -234,10 +242,12 @@ class Acting(Holding):
         """Do what the handler did not ask for: that it fails is no reason to refuse the request."""
         try:
             return await act
-        except StorageError as error:
+        except StorageUnavailable as error:
             self._say(Reason.NOT_TOUCHED, error=error)
-            self.outcome = Reason.UNCHANGED
-            return True
+        except StorageError as error:
+            self._say(Reason.TOUCH_REFUSED, error=error)
+        self.outcome = Reason.UNCHANGED
+        return True
 
     async def _keep_under_new_id(self, state: SessionState) -> bool:
         is_kept = True
@@ -282,6 +292,22 @@ class Acting(Holding):
             self._say(Reason.FORMER_CHANGED)
             self.outcome = Reason.DROPPED
         state.rollback()
+
+    def _drop_anonymous(self, state: SessionState) -> None:
+        """Drop what was put in where the storage is away; StorageUnavailable for a login."""
+        is_login_now = authentication(state, self.manager.plan.renew_on)
+        if is_login_now is not None or state.intent is not Intent.KEEP:
+            self._check_not_anonymous(state)
+        if state.is_modified:
+            self.outcome = Reason.DROPPED
+        state.rollback()
+
+    def _check_not_anonymous(self, state: SessionState) -> None:
+        """Raise StorageUnavailable where *state* only stands in for what the storage has."""
+        if state.standing is Standing.ANONYMOUS and isinstance(self.absent, StorageUnavailable):
+            error = self.absent.again()
+            error.node, error.retry_after = self.absent.node, self.absent.retry_after
+            raise error from self.absent
 
     async def _rotate_if_due(self, state: SessionState, *, has_left: bool) -> None:
         """Take a new id now and then, where the options say so and the client can be told."""

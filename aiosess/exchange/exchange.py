@@ -179,17 +179,25 @@ class Exchange(Acting):
     async def _commit(self, response: web.StreamResponse, rules: Rules, *, has_left: bool) -> None:
         try:
             if self._is_to_be_settled(has_left=has_left):
-                await self.alone(self._settle, rules, has_left=has_left)
+                await self.act(self._settle, rules, has_left=has_left)
         except StorageUnavailable as error:
-            is_still_to_end = self.state is not None and self.state.is_still_to_end
-            # Nobody is told of a logout that did not happen.
-            if is_still_to_end or not self.handler_knows:
-                self.manager.outage.refuse(error, has_left=has_left)
-            self._say(Reason.WITHOUT_SESSION, error=error)
+            self._lose(error, has_left=has_left)
         if has_left:
             self._check_told()
         else:
             self._tell(response)
+
+    def _lose(self, error: StorageUnavailable, *, has_left: bool) -> None:
+        """Let the response leave though the session was not kept, or raise what it gets."""
+        state, outage, request = self.state, self.manager.outage, self._request()
+        # Nobody is told of a logout that did not happen, or of a login.
+        if state is not None and (state.is_still_to_end or state.standing is Standing.ANONYMOUS):
+            outage.refuse(request, error, has_left=has_left)
+        if self.handler_knows:
+            self._say(Reason.WITHOUT_SESSION, error=error)
+        else:
+            outage.lose(request, error, has_left=has_left)
+        self.outcome = Reason.FAILED
 
     def _is_to_be_settled(self, *, has_left: bool) -> bool:
         """Ask whether there may be anything to do: not where it failed, or was done already."""
@@ -302,6 +310,6 @@ class Exchange(Acting):
         if self.stage is Commit.NEVER:
             self.stage = moved(self.stage, Commit.PENDING)
         try:
-            await self.alone(self._settle, self.manager.rules.again(), has_left=True)
+            await self.act(self._settle, self.manager.rules.again(), has_left=True)
         except AiosessError as error:
             self._say(Reason.CHANGED_TOO_LATE, error=error)

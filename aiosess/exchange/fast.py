@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from time import monotonic as clock
 from typing import Any, Final
 from weakref import ref
 
@@ -20,6 +21,7 @@ from aiosess.errors import Conflict, StorageUnavailable
 from aiosess.events import Reason
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.stages import Commit, Opening
+from aiosess.guard.retries import RetryingStorage
 from aiosess.options import SessionOptions
 from aiosess.records.changes import JSON, Snapshot
 from aiosess.records.decide import Reply
@@ -62,8 +64,14 @@ class Shortcuts:
         cookies: tuple[CookieOptions, CookieOptions],
     ) -> None:
         self.repository = repository
-        self.load: Callable[[str], Coroutine[Any, Any, Stored | None]] = repository.storage.load
-        self.replace: Callable[..., Coroutine[Any, Any, Version]] = repository.storage.replace
+        self.load: Callable[[str], Coroutine[Any, Any, Stored | None]]
+        self.replace: Callable[..., Coroutine[Any, Any, Version]]
+        self.guard: RetryingStorage | None = None
+        if isinstance(repository.storage, RetryingStorage):
+            self.guard = repository.storage
+        self._choose(is_well=True)
+        if self.guard is not None and self.guard.breaker is not None:
+            self.guard.breaker.on_change = lambda is_well: self._choose(is_well=is_well)
         self.is_touching: bool = repository.touching is not None
         self.idle: float = repository.lifetime.idle
         self.is_touch_due: Callable[[str], bool] = repository.lifetime.touched.is_due
@@ -74,6 +82,18 @@ class Shortcuts:
         self.cookie_starts: str = f"{transport.name}="
         self.renew_on: frozenset[str] = options.plan.renew_on
         self.cookies = cookies
+
+    def _choose(self, *, is_well: bool) -> None:
+        """Ask the storage past its guard, while all is well and the guard would only hand on."""
+        storage, straight = self.repository.storage, self.guard and self.guard.straight
+        if is_well and straight is not None:
+            storage = straight
+        self.load, self.replace = storage.load, storage.replace
+
+    def failed(self, operation: str, session_id: str, error: StorageUnavailable) -> None:
+        """Let the guard know of a call past it that failed."""
+        if self.guard is not None and error.operation is None:
+            self.guard.failed_straight(operation, session_id, error)
 
     @staticmethod
     def fit(options: SessionOptions) -> bool:
@@ -155,14 +175,15 @@ class FastExchange(Exchange):
                     authenticated_at=authenticated_at,
                 )
             else:
-                state = await self._unusual(request, session_id, stored, cookie)
+                spend = self.manager.budget.spend
+                state = await spend(self._unusual, request, session_id, stored, cookie)
             self.state = state
             self.opening = _OPEN
         except StorageUnavailable as error:
-            self.arrival = Reason.UNAVAILABLE
-            self.do_without(error, required=required)
+            short.failed("load", session_id, error)
+            await self.do_without(request, error, required=required)
             self.opening = _OPEN
-            return None
+            return None if self.state is None else self._hand_out(request, self.state)
         finally:
             if self.waiters is None:
                 self.is_busy = False
@@ -237,7 +258,7 @@ class FastExchange(Exchange):
         manager = self.manager
         short = manager.shortcuts
         self.stage = _BEGUN
-        payload, changed, is_kept = b"", _NOTHING, True
+        payload, changed, is_kept, began = b"", _NOTHING, True, clock()
         self.is_busy = True
         try:
             changed = JSON.changed(state.originals, state.data)
@@ -260,7 +281,10 @@ class FastExchange(Exchange):
                 is_kept = await self._if_possible(touch)
             self.stage = _DONE
         except (Conflict, StorageUnavailable, asyncio.CancelledError) as error:
-            is_kept = await self._recover(error, state, payload, Snapshot(changed, {}), response)
+            snapshot = Snapshot(changed, {})
+            is_kept = await self._recover(error, state, payload, snapshot, response, since=began)
+            if self.stage is not _DONE:
+                changed = _NOTHING
         finally:
             if self.waiters is None:
                 self.is_busy = False
@@ -295,12 +319,15 @@ class FastExchange(Exchange):
         payload: bytes,
         snapshot: Snapshot,
         response: web.StreamResponse,
+        *,
+        since: float,
     ) -> bool:
         """Go on after *error* as the whole way does; False where the record is gone."""
         try:
             if isinstance(error, Conflict):
-                repository = self.manager.shortcuts.repository
-                is_kept = await repository.resolve(state, error, payload, snapshot)
+                resolve = self.manager.shortcuts.repository.resolve
+                spent, spend = clock() - since, self.manager.budget.spend_rest
+                is_kept = await spend(spent, resolve, state, error, payload, snapshot)
                 self.outcome = _REPLACED
                 self.stage = _DONE
                 return is_kept
@@ -308,7 +335,9 @@ class FastExchange(Exchange):
                 self.manager.shortcuts.repository.writing.doubt(state, payload)
             raise error
         except StorageUnavailable as outage:
-            self.manager.outage.refuse(outage)
+            self.manager.shortcuts.failed("replace", state.session_id, outage)
+            self._lose(outage, has_left=False)
+            return True
         except asyncio.CancelledError:
             self.manager.finish(self._finish(response, self.manager.rules, has_left=False))
             raise

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import ref
 
 from aiohttp import web
@@ -15,9 +15,10 @@ from aiosess.events import Reason
 from aiosess.exchange.keys import hand_out
 from aiosess.exchange.stages import Opening, moved
 from aiosess.exchange.turns import Turns
+from aiosess.guard.budget import uncounted
 from aiosess.records.aliases import Leftover
 from aiosess.records.repository import Repository
-from aiosess.records.state import Intent, SessionState
+from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.session import SESSION, Session, is_of
 from aiosess.transports.base import SignedId, Transport
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from aiosess.exchange.manager import SessionManager
 
 __all__ = ["Holding"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Holding(Turns):
@@ -75,20 +79,30 @@ class Holding(Turns):
     async def _open(self, request: web.Request, *, required: bool) -> Session | None:
         self._request = ref(request)
         if self.opening is not Opening.OPEN:
-            await self.alone(self._read, request, required=required)
+            await self.act(self._read, request, required=required)
+        if self.state is None and required:
+            await self._stand_in_or_refuse(request)
         if self.state is None:
-            if required:
-                self._refuse()
             return None
         if not self.is_secure and self.transport.is_secure(request):
             await self._settle_cookie(request, self.state)
         return self._hand_out(request, self.state)
 
-    def _refuse(self) -> NoReturn:
-        """Raise why there is no session."""
-        if isinstance(self.absent, StorageUnavailable):
-            self.manager.outage.refuse(self.absent)
-        raise self.absent or SessionError("this request has no session")
+    async def act(
+        self, act: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return what *act* returns, while no other task has its turn, and within the budget."""
+
+        async def spending() -> T:
+            return await self.manager.budget.spend(act, *args, **kwargs)
+
+        return await self.alone(spending)
+
+    async def _stand_in_or_refuse(self, request: web.Request) -> None:
+        """Raise why there is no session, unless an empty one may stand in."""
+        if not isinstance(self.absent, StorageUnavailable):
+            raise self.absent or SessionError("this request has no session")
+        await self.do_without(request, self.absent, required=True)
 
     async def _read(self, request: web.Request, *, required: bool) -> None:
         if self.opening is Opening.OPEN:
@@ -97,23 +111,32 @@ class Holding(Turns):
         try:
             self.state = await self._loaded(request)
         except StorageUnavailable as error:
-            self.arrival = Reason.UNAVAILABLE
-            self.do_without(error, required=required)
+            await self.do_without(request, error, required=required)
         # Where that raised, the next one who asks tries again.
         self.opening = moved(self.opening, Opening.OPEN)
 
-    def do_without(self, error: StorageUnavailable, *, required: bool) -> None:
-        """Take note that there is no session; raise where it is *required*, or none may go on."""
-        if required:
-            self.manager.outage.refuse(error)
-        self.manager.outage.go_without(error)
+    async def do_without(
+        self, request: web.Request, error: StorageUnavailable, *, required: bool
+    ) -> None:
+        """Take note that there is no session, or that an empty one stands in for it.
+
+        Raise what the request gets where it cannot go on: where one is *required*, or always.
+        """
+        self.arrival = Reason.UNAVAILABLE
+        is_anonymous = self.manager.outage.opens_anonymously(request, error, required=required)
         self.absent = error
+        if is_anonymous:
+            self.is_secure = self.transport.is_secure(request)
+            cookie = await self.transport.attributes(request, is_secure=self.is_secure)
+            self.state = state = self.repository.fresh(await self._new_id(), cookie)
+            state.standing = Standing.ANONYMOUS
+            self.session = self.session_of(state)
 
     async def _loaded(self, request: web.Request) -> SessionState | None:
         """Return the session that came, or a new one; ``None`` where there can be none."""
         transport = self.transport
         self.is_secure = transport.is_secure(request)
-        cookie = await transport.attributes(request, is_secure=self.is_secure)
+        cookie = await uncounted(transport.attributes(request, is_secure=self.is_secure))
         if not transport.is_sent(request, cookie):
             self.arrival = Reason.PATH_DIFFERS
             self._note_path(request.rel_url.raw_path, cookie.path)
@@ -260,4 +283,4 @@ class Holding(Turns):
         return self.state
 
     async def _new_id(self) -> str:
-        return await self.manager.new_id(self.request)
+        return await uncounted(self.manager.new_id(self.request))

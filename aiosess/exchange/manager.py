@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
@@ -19,7 +20,10 @@ from aiosess.events import Events, Reason
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.fast import FastExchange, Shortcuts
 from aiosess.exchange.keys import NoSession, silence
-from aiosess.exchange.outage import GoOn, OutagePolicy, Refuse
+from aiosess.exchange.outage import AsOptionsSay, OutagePolicy
+from aiosess.guard.breaker import Breaker, NodeHealth
+from aiosess.guard.budget import Budget
+from aiosess.guard.retries import RetryingStorage, guarded
 from aiosess.interop.repository import BorrowedRepository
 from aiosess.interop.session import BorrowedSession
 from aiosess.interop.storage import BorrowedStorage
@@ -30,7 +34,6 @@ from aiosess.records.repository import Repository, SessionRepository
 from aiosess.records.state import SessionState
 from aiosess.session import Session
 from aiosess.storages import Closeable, Storage
-from aiosess.storages.guard import guarded
 from aiosess.transports.base import Transport
 from aiosess.transports.cookie import CookieTransport
 from aiosess.transports.signing import Signer
@@ -82,7 +85,16 @@ class SessionManager:
         self.events: Events = Events(options.on_event, options.clock)
         self.is_heard: bool = self.events.wants_decisions
         """Whether anybody hears the decisions of each request, as it was at set-up."""
-        self.outage: OutagePolicy = outage or _outage(options, self.events)
+        self.outage: OutagePolicy = outage or AsOptionsSay(
+            options.on_unavailable, self.events, finds_none=options.retries is None
+        )
+        self.breaker: Breaker = Breaker(
+            options.breaker,
+            self.events,
+            clock=options.clock,
+            steady=time.monotonic if options.clock is time.time else options.clock,
+        )
+        self.budget: Budget = options.plan.retry_policy.budget_of_an_act()
         self.plan: Plan = options.plan
         self.rules: Rules = options.plan.rules
         self.decided: dict[web.AbstractRoute, bool] = options.plan.routes.decided
@@ -92,6 +104,7 @@ class SessionManager:
         self._shared: WeakKeyDictionary[AbstractStreamWriter, Exchange] = WeakKeyDictionary()
         self._routes_checked = self._warnings_silenced = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._guarded: Storage | None = None
         if isinstance(options.storage, AbstractStorage):
             self._borrow(options.storage)
         elif options.plan.signer is not None:
@@ -104,8 +117,9 @@ class SessionManager:
         signer: Signer,
         transport: Transport | None,
     ) -> None:
+        self._guarded = guarded(storage, options.plan.retry_policy, self.breaker)
         repository = SessionRepository(
-            guarded(storage, options.plan.retry_policy),
+            self._guarded,
             options.plan.records,
             clock=options.clock,
             events=self.events,
@@ -123,7 +137,8 @@ class SessionManager:
         self.exchange = partial(Exchange if self.is_heard else lane_of(options), self)
 
     def _borrow(self, storage: AbstractStorage) -> None:
-        borrowed = BorrowedStorage(storage, self.options.plan.retry_policy, self.events)
+        policy = self.options.plan.retry_policy
+        borrowed = BorrowedStorage(storage, policy, self.events, breaker=self.breaker)
         self.exchange = partial(BorrowedExchange, self, borrowed=borrowed)
 
     def check_routes(self, app: web.Application) -> None:
@@ -200,6 +215,12 @@ class SessionManager:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def health(self) -> tuple[NodeHealth, ...]:
+        """Return how the nodes of the back-end are; those that are not are asked, where due."""
+        if isinstance(self._guarded, RetryingStorage):
+            await self._guarded.probe()
+        return self.breaker.health()
+
     async def close(self) -> None:
         """Wait for what is under way, then close the storage's own connections."""
         while self._tasks:
@@ -233,10 +254,6 @@ def _complaint(session_id: str) -> str | None:
             "with a control character, which logs and back-ends may take for theirs: leave it out"
         )
     return None
-
-
-def _outage(options: SessionOptions, events: Events) -> OutagePolicy:
-    return GoOn(events) if options.retries is None else Refuse(events)
 
 
 class BorrowedExchange(Exchange):

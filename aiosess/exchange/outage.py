@@ -1,4 +1,4 @@
-"""What a request gets while the storage does not answer."""
+"""What becomes of a request whose storage does not answer."""
 
 from __future__ import annotations
 
@@ -8,46 +8,85 @@ from aiohttp import web
 
 from aiosess.errors import StorageUnavailable
 from aiosess.events import Events, Reason
+from aiosess.outages import OnUnavailable, answer_to, unavailable
 
-__all__ = ["GoOn", "OutagePolicy", "Refuse"]
+__all__ = ["AsOptionsSay", "OutagePolicy"]
 
 
 class OutagePolicy(Protocol):
     """Decides what becomes of a request whose storage does not answer."""
 
-    def go_without(self, error: StorageUnavailable) -> None:
-        """Return where a handler that can do without a session may run, else refuse()."""
+    def opens_anonymously(
+        self, request: web.Request | None, error: StorageUnavailable, *, required: bool
+    ) -> bool:
+        """Return whether an empty session stands in; False: there is none.
+
+        Raise what the request gets where it cannot go on. *required*: None will not do.
+        """
         ...
 
-    def refuse(self, error: StorageUnavailable, *, has_left: bool = False) -> NoReturn:
-        """Raise what a request gets that needs its session, or whose session cannot be kept.
+    def lose(
+        self, request: web.Request | None, error: StorageUnavailable, *, has_left: bool
+    ) -> None:
+        """Return where what could not be kept may be lost, else refuse()."""
+        ...
+
+    def refuse(
+        self, request: web.Request | None, error: StorageUnavailable, *, has_left: bool
+    ) -> NoReturn:
+        """Raise what a request gets that is not to be answered as if it had been done.
 
         *has_left*: it is too late for another answer, because the headers are out.
         """
         ...
 
 
-class Refuse:
-    """Answers with an internal server error."""
+class AsOptionsSay:
+    """Does what *on_unavailable* says; *finds_none*: find_session() may return ``None``."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, on_unavailable: OnUnavailable, events: Events, *, finds_none: bool) -> None:
+        self._on_unavailable: OnUnavailable = on_unavailable
         self._events = events
+        self._finds_none = finds_none
 
-    def go_without(self, error: StorageUnavailable) -> None:
-        """Raise HTTPInternalServerError: no handler runs without the session it was promised."""
-        self.refuse(error)
+    def opens_anonymously(
+        self, request: web.Request | None, error: StorageUnavailable, *, required: bool
+    ) -> bool:
+        """Return whether an empty session stands in, or raise what the request gets."""
+        if self._finds_none and not required:
+            self._events.tell(Reason.WITHOUT_SESSION, request=request, error=error)
+            return False
+        answer = answer_to(self._on_unavailable, request, error)
+        if answer is not None:
+            self._raise(answer, request, error, has_left=False)
+        self._events.tell(Reason.ANONYMOUS, request=request, error=error)
+        return True
 
-    def refuse(self, error: StorageUnavailable, *, has_left: bool = False) -> NoReturn:
-        """Raise HTTPInternalServerError, or *error* itself where the headers have left."""
+    def lose(
+        self, request: web.Request | None, error: StorageUnavailable, *, has_left: bool
+    ) -> None:
+        """Return where the options allow that a change is lost, else refuse()."""
+        answer = answer_to(self._on_unavailable, request, error)
+        if answer is not None:
+            self._raise(answer, request, error, has_left=has_left)
+        self._events.tell(Reason.NOT_KEPT, request=request, error=error)
+
+    def refuse(
+        self, request: web.Request | None, error: StorageUnavailable, *, has_left: bool
+    ) -> NoReturn:
+        """Raise the answer, 503 where the options say anonymous; *error* where it has left."""
+        answer = answer_to(self._on_unavailable, request, error)
+        self._raise(answer or unavailable(error), request, error, has_left=has_left)
+
+    def _raise(
+        self,
+        answer: web.HTTPException,
+        request: web.Request | None,
+        error: StorageUnavailable,
+        *,
+        has_left: bool,
+    ) -> NoReturn:
         if has_left:
             raise error
-        self._events.tell(Reason.REFUSED, error=error)
-        raise web.HTTPInternalServerError(text="The session storage does not answer.") from error
-
-
-class GoOn(Refuse):
-    """Lets a handler decide that asks whether there is a session; refuses where one is needed."""
-
-    def go_without(self, error: StorageUnavailable) -> None:
-        """Return: there is no session, and no error."""
-        self._events.tell(Reason.WITHOUT_SESSION, error=error)
+        self._events.tell(Reason.REFUSED, request=request, error=error)
+        raise answer from error

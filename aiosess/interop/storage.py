@@ -11,7 +11,8 @@ from aiohttp import web
 from aiosess.attributes import CookieOptions
 from aiosess.errors import OptionsError, StorageUnavailable
 from aiosess.events import Events, Reason
-from aiosess.storages.guard import Retries, RetryPolicy
+from aiosess.guard.breaker import Breaker
+from aiosess.guard.retries import Retries, RetryPolicy
 
 __all__ = ["BorrowedStorage"]
 
@@ -29,12 +30,17 @@ class BorrowedStorage:
     """
 
     def __init__(
-        self, given: aiohttp_session.AbstractStorage, policy: RetryPolicy, events: Events
+        self,
+        given: aiohttp_session.AbstractStorage,
+        policy: RetryPolicy,
+        events: Events,
+        *,
+        breaker: Breaker | None = None,
     ) -> None:
         self.given = given
         self.name: str = type(given).__name__
         self.cookie: CookieOptions = _cookie_options(given)
-        self._retries = Retries(policy)
+        self._retries = Retries(policy, breaker=breaker)
         self._events = events
         self._kept_in_cookie = any(
             each.__name__ in {"SimpleCookieStorage", "EncryptedCookieStorage", "NaClCookieStorage"}
@@ -44,7 +50,7 @@ class BorrowedStorage:
 
     async def load(self, request: web.Request) -> aiohttp_session.Session:
         """Return the session that the cookie in *request* leads to, or a new one."""
-        session = await self._retries.call(self._load, request)
+        session = await self._retries.call(self.name, self._load, request)
         if not session.new and session.identity is None:
             self._kept_in_cookie = True
         return session
@@ -56,7 +62,7 @@ class BorrowedStorage:
 
         It is not the response that the handler made: that one may have left, or never leave.
         """
-        return await self._retries.call(self._save, request, session)
+        return await self._retries.call(self.name, self._save, request, session)
 
     async def new(self) -> aiohttp_session.Session:
         """Return a session that is not kept yet."""

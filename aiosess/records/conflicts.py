@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Final, TypeVar
 
 from aiosess.errors import Conflict, MergeConflict, SessionGone
 from aiosess.events import Events, Reason
+from aiosess.guard.budget import in_time, seconds_left
 from aiosess.records.aliases import Aliases, Found
 from aiosess.records.format import Record
 from aiosess.records.merge import Merge
@@ -73,7 +75,8 @@ class Conflicts:
         Raise MergeConflict when ``merge="raise"`` finds one, or others were quicker too often.
         """
         # One at a time in this process, so that only other processes can be quicker.
-        async with self._queues.enter(state.session_id):
+        async with self._queues.enter(state.session_id) as queue:
+            session_id, current = state.session_id, queue.newest or current
             for tries in range(MOST_MERGES):
                 found = await self.aliases.follow(state.session_id, current)
                 if not isinstance(found, Found):
@@ -90,6 +93,8 @@ class Conflicts:
                     current = await self._newest(state, conflict, tries)
                     continue
                 self.writing.saved(state, written)
+                # Under another id, it is nothing to those who wait for this one.
+                queue.newest = written.stored if state.session_id == session_id else None
                 return True
         raise too_often()
 
@@ -179,20 +184,41 @@ def _as_record(state: SessionState) -> Record:
     return Record(state.data, state.cookie.max_age, state.cookie.own, state.created_at)
 
 
+class _Queue:
+    """Those who wait to change one session; ``newest`` is what the one before them wrote."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.people = 0
+        self.newest: Stored | None = None
+
+
 class _Queues:
     """One queue for each session id, for as long as somebody stands in it."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._queues: dict[str, _Queue] = {}
 
     @asynccontextmanager
-    async def enter(self, session_id: str) -> AsyncGenerator[None]:
-        lock, people = self._queues.get(session_id, (asyncio.Lock(), 0))
-        self._queues[session_id] = (lock, people + 1)
+    async def enter(self, session_id: str) -> AsyncGenerator[_Queue]:
+        queue = self._queues.setdefault(session_id, _Queue())
+        queue.people += 1
         try:
-            async with lock:
-                yield
+            await _acquired(queue.lock)
+            try:
+                yield queue
+            finally:
+                queue.lock.release()
         finally:
-            _, people = self._queues.pop(session_id)
-            if people > 1:
-                self._queues[session_id] = (lock, people - 1)
+            queue.people -= 1
+            if not queue.people:
+                del self._queues[session_id]
+
+
+async def _acquired(lock: asyncio.Lock) -> None:
+    """Take *lock*; StorageUnavailable where the budget of the act ends before."""
+    left = seconds_left()
+    if left == math.inf:
+        await lock.acquire()
+    else:
+        await in_time(lock.acquire(), left)

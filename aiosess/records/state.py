@@ -44,6 +44,8 @@ class Standing(enum.Enum):
     """An id that was rotated away: it leads to the session."""
     FORMER = enum.auto()
     """The id from before a change of rights: it shows what was before, and changes nothing."""
+    ANONYMOUS = enum.auto()
+    """No id: the session is empty, because the storage cannot give the one that came."""
 
 
 _ENDS: Final = frozenset({Intent.REGENERATE, Intent.EMPTY, Intent.DESTROY})

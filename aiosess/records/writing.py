@@ -23,6 +23,12 @@ class Written(NamedTuple):
 
     version: Version
     snapshot: Snapshot
+    payload: bytes
+
+    @property
+    def stored(self) -> Stored:
+        """The record, as one that was read."""
+        return Stored(self.payload, self.version)
 
 
 class Writing:
@@ -44,7 +50,7 @@ class Writing:
         except (StorageUnavailable, asyncio.CancelledError):
             self.doubt(state, payload)
             raise
-        return Written(version, snapshot)
+        return Written(version, snapshot, payload)
 
     async def replace(self, state: SessionState) -> Written:
         """Put *state* in the place of its version; Conflict where another is kept, or none."""
@@ -58,7 +64,7 @@ class Writing:
         except (StorageUnavailable, asyncio.CancelledError):
             self.doubt(state, payload)
             raise
-        return Written(version, snapshot)
+        return Written(version, snapshot, payload)
 
     async def known_again(
         self, state: SessionState, conflict: Conflict, payload: bytes, snapshot: Snapshot
@@ -72,7 +78,7 @@ class Writing:
         except (StorageUnavailable, asyncio.CancelledError):
             self.doubt(state, payload)
             raise
-        return Written(version, snapshot)
+        return Written(version, snapshot, payload)
 
     async def replace_bytes(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version

@@ -2,6 +2,7 @@
 
 from aiosess.storages.base import (
     Closeable,
+    NodeStorage,
     PunctualStorage,
     Storage,
     Stored,
@@ -13,6 +14,7 @@ from aiosess.storages.memory import MemoryStorage
 __all__ = [
     "Closeable",
     "MemoryStorage",
+    "NodeStorage",
     "PunctualStorage",
     "Storage",
     "Stored",

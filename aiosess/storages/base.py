@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 __all__ = [
     "Closeable",
+    "NodeStorage",
     "PunctualStorage",
     "Storage",
     "Stored",
@@ -91,6 +92,18 @@ class PunctualStorage(Protocol):
 
         ``None`` where it cannot, as it is set up.
         """
+        ...
+
+
+@runtime_checkable
+class NodeStorage(Protocol):
+    """A storage that can say on which server of its back-end a record is.
+
+    An outage is then one of that server alone, and its log line says where it is.
+    """
+
+    def node_of(self, session_id: str) -> str:
+        """Return the server that keeps *session_id*, as ``host:port``; nothing is asked."""
         ...
 
 

@@ -103,6 +103,10 @@ class MemcachedStorage(Closing):
         limited._timeout = timeout  # noqa: SLF001 - it is one of us
         return limited
 
+    def node_of(self, session_id: str) -> str:
+        """Return the server that keeps *session_id*, as ``host:port``; nothing is asked."""
+        return self._client.node_of(self._key(session_id))
+
     async def close(self) -> None:
         """Close the client if ``from_url`` made it; one that was handed in stays open."""
         if self._owns_client:
@@ -215,11 +219,13 @@ def _is_done(reply: Reply, done: bytes) -> bool:
 def _failed(reply: Reply) -> StorageError:
     text = _line(reply).decode(errors="replace")
     if text.startswith("ERROR Too many open connections"):
-        return StorageUnavailable(f"memcached is not ready: {text}")
+        return StorageUnavailable(f"memcached is not ready: {text}", is_answer=True)
     if text.startswith("SERVER_ERROR out of memory"):
-        return StorageUnavailable(f"memcached refuses for now: {text}", may_retry=False)
+        said = f"memcached refuses for now: {text}"
+        return StorageUnavailable(said, may_retry=False, is_answer=True)
     if text.startswith("CLIENT_ERROR unauthenticated"):
-        return StorageUnavailable(f"memcached refuses this user: {text}", may_retry=False)
+        said = f"memcached refuses this user: {text}"
+        return StorageUnavailable(said, may_retry=False, is_answer=True)
     if text.startswith(_ERRORS):
         return StorageError(f"memcached answered with an error: {text}")
     # Not the reply: it may be somebody's data.

@@ -139,6 +139,13 @@ class RedisStorage(Closing):
         limited._timeout = timeout  # noqa: SLF001 - it is one of us
         return limited
 
+    def node_of(self, session_id: str) -> str:
+        """Return the server that keeps *session_id*, as ``host:port``; nothing is asked.
+
+        Where sentinels name the server, its name there; before a cluster was asked, "cluster".
+        """
+        return self._clients.node_of(self._prefix + session_id)
+
     async def close(self) -> None:
         """Close the client if ``from_url`` made it; one that was handed in stays open.
 

@@ -64,11 +64,15 @@ async def session_for(
 class _Raise:
     """Lets a test see that the storage does not answer."""
 
-    def go_without(self, error: Exception) -> None:
+    def opens_anonymously(self, request: object, error: Exception, **_: object) -> NoReturn:
         """Raise *error*."""
-        raise error
+        self.refuse(request, error)
 
-    def refuse(self, error: Exception, *, has_left: bool = False) -> NoReturn:  # noqa: ARG002 - as early
+    def lose(self, request: object, error: Exception, **_: object) -> NoReturn:
+        """Raise *error*."""
+        self.refuse(request, error)
+
+    def refuse(self, request: object, error: Exception, **_: object) -> NoReturn:  # noqa: ARG002 - whatever the request
         """Raise *error*."""
         raise error
 

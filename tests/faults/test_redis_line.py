@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from aiosess import StorageUnavailable
 from aiosess.clients import pipeline
 from aiosess.clients import redis as redis_line
-from aiosess.storages.guard import RetryingStorage, RetryPolicy
+from aiosess.guard.retries import RetryingStorage, RetryPolicy
 from aiosess.storages.redis import RedisStorage
 from tests.faults.odd_redis import Conversation, bulk, odd_redis
 from tests.servers import RedisServer, Server, binary, free_port

@@ -14,7 +14,7 @@ import redis
 from redis.asyncio import Redis
 
 from aiosess import Conflict, IdTaken, StorageUnavailable
-from aiosess.storages.guard import RetryingStorage, RetryPolicy
+from aiosess.guard.retries import RetryingStorage, RetryPolicy
 from aiosess.storages.redis import RedisStorage
 from tests.servers import RedisServer
 

@@ -14,7 +14,7 @@ import redis as blocking
 from redis.asyncio import Sentinel
 
 from aiosess import Storage
-from aiosess.storages.guard import RetryPolicy, guarded
+from aiosess.guard.retries import RetryPolicy, guarded
 from aiosess.storages.redis import RedisStorage
 from tests.servers import RedisServer, Server, binary, free_port
 

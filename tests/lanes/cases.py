@@ -56,6 +56,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     absolute_timeout: float | None = None
     unset: Literal["keep", "destroy"] = "keep"
     retries: int | None = None
+    on_unavailable: Literal["an error", "anonymous"] = "an error"
     touch_after: float | str = "5%"
     renew_grace: float = 10
     merge: Literal["mine", "theirs", "raise"] = "mine"
@@ -170,6 +171,7 @@ _UNUSUAL: Final[dict[str, Sequence[object]]] = {
     "absolute_timeout": [90_000, 200_000],
     "unset": ["destroy"],
     "retries": [0, 1],
+    "on_unavailable": ["anonymous"],
     "touch_after": [0, 60],
     "renew_grace": [0],
     "merge": ["theirs", "raise"],

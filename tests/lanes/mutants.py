@@ -85,7 +85,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "that the storage may not answer a read",
-        "            self.do_without(error, required=required)\n",
+        "            await self.do_without(request, error, required=required)\n",
         "            self.absent = error\n",
     ),
     Mutant(
@@ -164,8 +164,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "to answer an outage as the options say",
-        "            self.manager.outage.refuse(outage)\n",
-        "            return outage is not None\n",
+        "            self._lose(outage, has_left=False)\n",
+        "",
     ),
     Mutant(
         "to let go of the session",
@@ -175,7 +175,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "that others may have been quicker",
-        "is_kept = await repository.resolve(state, error, payload, snapshot)",
+        "is_kept = await spend(spent, resolve, state, error, payload, snapshot)",
         "is_kept = False",
         first=181,
     ),

@@ -138,6 +138,9 @@ class _Stage:
             absolute_timeout=given.absolute_timeout,
             retries=given.retries,
             timeout=_LONGEST,
+            on_unavailable=(
+                "anonymous" if given.on_unavailable == "anonymous" else web.HTTPServiceUnavailable
+            ),
             renew_grace=given.renew_grace,
             merge=given.merge,
             load=given.load,

@@ -17,7 +17,7 @@ import redis
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 
 from aiosess import MemoryStorage, Storage
-from aiosess.storages.guard import RetryingStorage, RetryPolicy, guarded
+from aiosess.guard.retries import RetryingStorage, RetryPolicy, guarded
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import FakeClock, FaultyStorage, Harness, report, run_contract
 from aiosess.testing.pytest import storage_contract

@@ -18,7 +18,7 @@ from aiosess import (
     StorageUnavailable,
     Stored,
 )
-from aiosess.storages.guard import RetryingStorage, RetryPolicy, guarded, no_wait
+from aiosess.guard.retries import RetryingStorage, RetryPolicy, guarded, no_wait
 from aiosess.testing import FaultyStorage
 
 
@@ -419,13 +419,26 @@ class Punctual(FaultyStorage):
         return self if self._can else None
 
 
-def test_a_storage_that_keeps_to_the_time_limit_itself_needs_nothing_around_it() -> None:
+def test_a_storage_that_keeps_to_the_time_limit_itself_can_be_asked_past_the_guard() -> None:
     storage = Punctual()
 
     held = guarded(storage, RetryPolicy(timeout=0.5))
 
-    assert held is storage
+    assert isinstance(held, RetryingStorage)
+    assert held.straight is storage
     assert storage.timeout == 0.5
+
+
+@pytest.mark.parametrize(
+    ("storage", "retries"), [(Punctual(), 1), (Punctual(can=False), 0), (FaultyStorage(), 0)]
+)
+def test_what_needs_retries_or_a_time_limit_is_not_asked_past_the_guard(
+    storage: FaultyStorage, retries: int
+) -> None:
+    held = guarded(storage, RetryPolicy(retries=retries))
+
+    assert isinstance(held, RetryingStorage)
+    assert held.straight is None
 
 
 def test_memory_needs_nothing_around_it() -> None:

@@ -12,9 +12,9 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from aiosess import CookieOptions, MemoryStorage, OptionsError, SessionOptions
+from aiosess.guard.retries import RetryPolicy, no_wait
 from aiosess.options import random_id
 from aiosess.records.decide import Rules
-from aiosess.storages.guard import RetryPolicy, no_wait
 from aiosess.testing import FaultyStorage
 from aiosess.timeouts import DAY, Timeouts
 from tests.conftest import SECRET

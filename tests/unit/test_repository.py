@@ -20,6 +20,7 @@ from aiosess import (
     StorageUnavailable,
     Version,
 )
+from aiosess.guard.retries import RetryingStorage, RetryPolicy
 from aiosess.records.aliases import Leftover
 from aiosess.records.conflicts import _Queues
 from aiosess.records.format import Alias, Record, decode, encode_alias
@@ -28,7 +29,6 @@ from aiosess.records.merge import freeze
 from aiosess.records.repository import RecordOptions, SessionRepository
 from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.storages import Storage, Stored
-from aiosess.storages.guard import RetryingStorage, RetryPolicy
 from aiosess.testing import FakeClock, FaultyStorage
 from aiosess.timeouts import Timeouts
 

@@ -78,7 +78,7 @@ async def test_without_retries_the_handler_runs_without_a_session(
     assert await response.text() == "NoneType"
     assert faulty.calls == ["load"]
     assert cookies_set(response) == []
-    assert "the request goes on without its session" in caplog.text
+    assert "the storage at FaultyStorage does not answer: told to fail" in caplog.text
 
 
 async def test_without_retries_the_session_is_back_when_the_storage_is(
@@ -159,7 +159,7 @@ async def test_without_retries_get_session_itself_raises_the_500(
     assert response.status == 500
     assert await response.text() == "The session storage does not answer."
     assert faulty.calls == ["load"]
-    assert "the request is refused without its session" in caplog.text
+    assert "the storage at FaultyStorage does not answer: told to fail" in caplog.text
 
 
 async def test_get_session_raises_where_find_session_found_none_and_asks_no_more(
