@@ -103,10 +103,10 @@ def setup_async(
 def get_session(request: web.Request) -> Coroutine[Any, Any, Session]:
     """Return, once awaited, the session of *request*, a new one where the browser has none.
 
-    Raise HTTPInternalServerError where the storage does not answer, SessionError where the path
-    is not under the cookie's. Raise RuntimeError where the route gets no session, or no session
-    middleware is installed in front of who asks. ``find_session`` is for handlers that can do
-    without.
+    Raise what ``on_unavailable`` says where the storage does not answer, SessionError where the
+    path is not under the cookie's. Raise RuntimeError where the route gets no session, or no
+    session middleware is installed in front of who asks. ``find_session`` is for handlers that can
+    do without.
     """
     try:
         exchange = request[EXCHANGE]
@@ -119,9 +119,9 @@ def find_session(request: web.Request) -> Coroutine[Any, Any, Session | None]:
     """Return, once awaited, the session of *request*, or ``None`` where it gets none.
 
     There is none where the route is not selected, where the path is not under the cookie's, and
-    where the storage does not answer and ``retries`` is not set. Raise HTTPInternalServerError
-    where it does not answer after all ``retries``. Raise RuntimeError where no session middleware
-    is installed in front of who asks.
+    where the storage does not answer and ``retries`` is not set. Raise what ``on_unavailable``
+    says where it does not answer after all ``retries``. Raise RuntimeError where no session
+    middleware is installed in front of who asks.
     """
     try:
         exchange = request[EXCHANGE]

@@ -45,6 +45,7 @@ class Exchange(Acting):
     # As declared above, for checkers that look at one class at a time.
     state: SessionState | None
     has_left: bool
+    outcome: Reason
     kept_alive: tuple[web.Request, ...]
 
     stage: Commit = Commit.PENDING

@@ -123,7 +123,7 @@ class Node:
 
     def __init__(self, name: str, breaker: Breaker) -> None:
         self.name = name
-        self.is_well = True
+        self.is_well: bool = True
         self._breaker = breaker
         self._since = breaker.clock()
         self._answers = _Circuit(self, None, breaker)
@@ -206,7 +206,9 @@ class _Circuit:
 
     def __init__(self, node: Node, operation: str | None, breaker: Breaker) -> None:
         self.operation = operation
-        self.has_trouble = self.is_open = self.is_probed = False
+        self.has_trouble: bool = False
+        self.is_open: bool = False
+        self.is_probed: bool = False
         self._node = node
         self._breaker = breaker
         # Calls in a row that failed, and all that failed or were refused since the trouble began.

@@ -99,18 +99,15 @@ async def in_time(call: Coroutine[Any, Any, T], limit: float) -> T:
     Where the event loop was busy, what came meanwhile is read before the call is given up.
     """
     loop = asyncio.get_running_loop()
+    scope, due_at = asyncio.timeout(None), loop.time() + limit
+
+    def give_up() -> None:
+        stalled = loop.time() - due_at
+        scope.reschedule(loop.time() + (stalled if stalled > _STALL else 0.0))
+
     try:
-        async with asyncio.timeout(None) as scope:
-
-            def give_up(due_at: float) -> None:
-                stalled = loop.time() - due_at
-                if stalled > _STALL:
-                    scope.reschedule(loop.time() + stalled)
-                else:
-                    scope.reschedule(loop.time())
-
-            due_at = loop.time() + limit
-            timer = loop.call_at(due_at, give_up, due_at)
+        async with scope:
+            timer = loop.call_at(due_at, give_up)
             try:
                 return await call
             finally:
