@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from aiosess import MergeConflict, Session, Storage
+from aiosess.testing import FaultyStorage
 from tests.web.conftest import Client, Connect
 from tests.web.handlers import keep, kept, session_of, signed
 
@@ -197,3 +198,30 @@ async def test_a_refused_merge_tells_the_path(connect: Connect, storage: Storage
 
     assert await response.json() == [["cart", "apple"]]
     assert await kept(storage, "apple") == {"cart": {"apple": 3}}
+
+
+async def test_who_waited_in_the_queue_begins_with_what_the_one_before_wrote(
+    connect: Connect, storage: Storage, faulty: FaultyStorage
+) -> None:
+    everybody, all_have_read = 10, asyncio.Event()
+    read: list[str] = []
+
+    async def count(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        read.append(request.query["key"])
+        if len(read) == everybody:
+            all_have_read.set()
+        await all_have_read.wait()
+        session[request.query["key"]] = 1
+        return web.Response()
+
+    await keep(storage, "apple")
+    client = await connect(count, storage=faulty, forgets=True, touch_after=60)
+
+    await asyncio.gather(
+        *(client.get(f"/count?key={n}", headers=signed("apple")) for n in range(everybody))
+    )
+
+    assert await kept(storage, "apple") == {str(n): 1 for n in range(everybody)}
+    # One write each, and one more for who was not the first.
+    assert faulty.calls.count("replace") <= 2 * everybody - 1
