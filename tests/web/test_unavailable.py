@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from aiohttp import hdrs, web
+from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.typedefs import Handler
 from pytest_aiohttp import AiohttpClient
 
@@ -26,7 +28,7 @@ from aiosess import (
 )
 from aiosess.testing import FakeClock, FaultyStorage
 from tests.conftest import SECRET, MakeOptions
-from tests.web.conftest import Connect
+from tests.web.conftest import Client, Connect
 from tests.web.handlers import (
     cookies_set,
     keep,
@@ -36,6 +38,7 @@ from tests.web.handlers import (
     session_of,
     show,
     signed,
+    start,
     views,
 )
 
@@ -538,3 +541,50 @@ async def test_find_session_without_retries_and_anonymous_is_none(
     faulty.fail()
 
     assert await (await client.get("/both", headers=APPLE)).json() == [True, True]
+
+
+# When the application stops
+
+
+async def test_a_save_under_way_ends_with_its_budget_when_the_application_stops(
+    make_options: MakeOptions, storage: Storage, faulty: FaultyStorage
+) -> None:
+    changed = asyncio.Event()
+
+    async def change(request: web.Request) -> web.Response:
+        (await session_of(request))["n"] = 1
+        faulty.hang()
+        changed.set()
+        return web.Response()
+
+    await keep(storage, "apple", n=0)
+    app = web.Application()
+    setup(app, make_options(storage=faulty, timeout=0.1))
+    app.router.add_get("/change", change)
+    server = TestServer(app, handler_cancellation=True)
+    client: Client = TestClient(server)
+    async with server, client:
+        asking = asyncio.create_task(client.get("/change", headers=APPLE))
+        await changed.wait()
+        asking.cancel()
+        async with asyncio.timeout(10):
+            await server.close()
+
+    assert "replace" in faulty.calls
+
+
+async def test_what_the_storage_opened_is_closed_once(
+    make_options: MakeOptions, faulty: FaultyStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[FaultyStorage] = []
+
+    async def close(self: FaultyStorage) -> None:
+        closed.append(self)
+
+    monkeypatch.setattr(FaultyStorage, "close", close)
+    app = web.Application()
+    setup(app, make_options(storage=faulty))
+
+    await start(app)
+
+    assert closed == [faulty]
