@@ -8,6 +8,7 @@ pause is over, one call goes through to see whether the node is well again.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -100,6 +101,9 @@ class Breaker:
         self.steady = steady
         self.nodes: dict[str, Node] = {}
         self.on_change: Callable[[bool], None] | None = None
+        # Acts that spent their budget, and when that was told last.
+        self._slow = 0
+        self._slow_told_at = -math.inf
 
     def node(self, name: str) -> Node:
         """Return what is known of the node called *name*."""
@@ -107,6 +111,15 @@ class Breaker:
         if node is None:
             node = self.nodes[name] = Node(name, self)
         return node
+
+    def slow(self, node: Node, operation: str, error: StorageUnavailable) -> None:
+        """Take note that an act had no time left for *operation*, though *node* may be well."""
+        error.node, error.operation = node.name, operation
+        self._slow += 1
+        now = self.steady()
+        if now >= self._slow_told_at + _BETWEEN_LINES:
+            self._slow_told_at = now
+            self.events.tell(Reason.TOO_SLOW, node=node.name, count=self._slow)
 
     def changed(self) -> None:
         """Tell whether all nodes are well."""

@@ -16,7 +16,15 @@ from weakref import WeakKeyDictionary
 
 from aiosess.errors import StorageUnavailable
 
-__all__ = ["Budget", "grant_pause", "in_time", "is_spending", "seconds_left", "uncounted"]
+__all__ = [
+    "Budget",
+    "BudgetSpent",
+    "grant_pause",
+    "in_time",
+    "is_spending",
+    "seconds_left",
+    "uncounted",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,11 +101,21 @@ async def uncounted(call: Awaitable[T]) -> T:
         act.until += act.clock.now() - began
 
 
+class BudgetSpent(StorageUnavailable):
+    """An act of a request has no time left: that says nothing of the node that it would ask."""
+
+    def __init__(self) -> None:
+        super().__init__("the budget of an act was spent before the storage was done")
+
+
 async def in_time(call: Coroutine[Any, Any, T], limit: float) -> T:
-    """Return what *call* returns; StorageUnavailable when it takes more than *limit* seconds.
+    """Return what *call* returns; BudgetSpent when it takes more than *limit* seconds.
 
     Where the event loop was busy, what came meanwhile is read before the call is given up.
     """
+    if limit <= 0:
+        call.close()
+        raise BudgetSpent
     loop = asyncio.get_running_loop()
     scope, due_at = asyncio.timeout(None), loop.time() + limit
 
@@ -115,7 +133,7 @@ async def in_time(call: Coroutine[Any, Any, T], limit: float) -> T:
     except TimeoutError:
         if not scope.expired():
             raise
-        raise StorageUnavailable.after(limit) from None
+        raise BudgetSpent from None
 
 
 class _PatientClock:

@@ -11,7 +11,14 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, runtime_check
 
 from aiosess.errors import OptionsError, StorageError, StorageUnavailable
 from aiosess.guard.breaker import Breaker
-from aiosess.guard.budget import Budget, grant_pause, in_time, is_spending, seconds_left
+from aiosess.guard.budget import (
+    Budget,
+    BudgetSpent,
+    grant_pause,
+    in_time,
+    is_spending,
+    seconds_left,
+)
 from aiosess.storages import (
     NodeStorage,
     PunctualStorage,
@@ -130,6 +137,10 @@ class Retries:
 
         try:
             answer = await self._tries(is_over, call, args, kwargs)
+        except BudgetSpent as error:
+            node.given_up(probed)
+            self._breaker.slow(node, operation, error)
+            raise
         except StorageUnavailable as error:
             node.failed(operation, error, probed)
             raise
@@ -145,12 +156,16 @@ class Retries:
     async def _tries(
         self, is_over: Callable[[], bool], call: Callable[..., Awaitable[T]], args: Any, kwargs: Any
     ) -> T:
-        retry = 0
+        retry, failed = 0, None
         while True:
             try:
                 return await self._once(call, args, kwargs)
+            except BudgetSpent:
+                if failed is not None:
+                    raise failed from failed.__cause__
+                raise
             except StorageUnavailable as error:
-                retry += 1
+                retry, failed = retry + 1, error
                 if retry > self._policy.retries or not error.may_retry or is_over():
                     raise
                 pause = self._policy.pause(retry)
@@ -164,11 +179,6 @@ class Retries:
             if self._limit is None:
                 return await call(*args, **kwargs)
             return await self._limit.call(call, *args, **kwargs)
-        if left <= 0:
-            raise StorageUnavailable(
-                f"the storage was too slow: an act of a request has {self._budget.seconds:g} s",
-                may_retry=False,
-            )
         return await in_time(_coroutine(call, args, kwargs), left)
 
 

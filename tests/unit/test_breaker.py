@@ -20,6 +20,7 @@ from aiosess import (
 )
 from aiosess.events import Events
 from aiosess.guard.breaker import Breaker
+from aiosess.guard.budget import Budget
 from aiosess.guard.retries import RetryingStorage, RetryPolicy
 from aiosess.testing import FakeClock, FaultyStorage
 
@@ -316,6 +317,23 @@ async def test_an_error_says_which_node_failed_at_what_and_when_to_come_again(
     error = caught.value
     assert (error.node, error.operation) == ("FaultyStorage", "create")
     assert 0.4 <= error.retry_after <= 0.6
+
+
+async def test_an_act_without_time_left_is_told_and_is_no_failure_of_the_node(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act() -> str:
+        return await bench.outcome("load")
+
+    outcomes = [await Budget(1e-9).spend(act) for _ in range(9)]
+
+    assert outcomes == ["failed"] * 9
+    assert bench.faulty.calls == []
+    assert [health.is_well for health in bench.breaker.health()] == [True]
+    assert [record.message for record in caplog.records] == [
+        "the budget of an act was spent before the storage at FaultyStorage was done: 1 in all so "
+        "far; a session that many change at once, or a budget= that is too short"
+    ]
 
 
 # Health
