@@ -134,8 +134,10 @@ class Reason(enum.Enum):
     TOO_SLOW = (
         "storage",
         logging.WARNING,
-        "the budget of an act was spent before the storage at {node} was done: {count} in all so "
-        "far; a session that many change at once, or a budget= that is too short",
+        (
+            "the budget of an act was spent before the storage at {node} was done: {count} in all "
+            "so far; a session that many change at once, or a budget= that is too short"
+        ),
     )
     OUTAGE_ENDED = ("storage", logging.INFO, "{words} after {passed:.1f} s: {count} calls failed")
     WITHOUT_SESSION = (

@@ -32,6 +32,7 @@ T = TypeVar("T")
 _BEAT: Final = 0.05
 # A beat that is late by more than so many seconds means that the event loop was busy.
 _STALL: Final = 0.01
+_SPENT: Final = "the budget of an act was spent before the storage was done"
 
 
 class Budget:
@@ -104,9 +105,6 @@ async def uncounted(call: Awaitable[T]) -> T:
 class BudgetSpent(StorageUnavailable):
     """An act of a request has no time left: that says nothing of the node that it would ask."""
 
-    def __init__(self) -> None:
-        super().__init__("the budget of an act was spent before the storage was done")
-
 
 async def in_time(call: Coroutine[Any, Any, T], limit: float) -> T:
     """Return what *call* returns; BudgetSpent when it takes more than *limit* seconds.
@@ -115,7 +113,7 @@ async def in_time(call: Coroutine[Any, Any, T], limit: float) -> T:
     """
     if limit <= 0:
         call.close()
-        raise BudgetSpent
+        raise BudgetSpent(_SPENT)
     loop = asyncio.get_running_loop()
     scope, due_at = asyncio.timeout(None), loop.time() + limit
 
@@ -133,7 +131,7 @@ async def in_time(call: Coroutine[Any, Any, T], limit: float) -> T:
     except TimeoutError:
         if not scope.expired():
             raise
-        raise BudgetSpent from None
+        raise BudgetSpent(_SPENT) from None
 
 
 class _PatientClock:

@@ -330,10 +330,10 @@ async def test_an_act_without_time_left_is_told_and_is_no_failure_of_the_node(
     assert outcomes == ["failed"] * 9
     assert bench.faulty.calls == []
     assert [health.is_well for health in bench.breaker.health()] == [True]
-    assert [record.message for record in caplog.records] == [
-        "the budget of an act was spent before the storage at FaultyStorage was done: 1 in all so "
-        "far; a session that many change at once, or a budget= that is too short"
-    ]
+    [record] = caplog.records
+    assert record.message.startswith(
+        "the budget of an act was spent before the storage at FaultyStorage was done: 1 in all"
+    )
 
 
 # Health
