@@ -1,7 +1,7 @@
 """Logs people in and out: ``python examples/login.py``; alice's password is ``wonderland``.
 
-The session id is renewed at login, so that an id that somebody planted before is worth nothing
-after, and the session is destroyed at logout.
+The session id is renewed at login, so that whoever planted the id from before sees nothing of the
+login, and the session is destroyed at logout.
 """
 
 import hmac

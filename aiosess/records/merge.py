@@ -27,7 +27,6 @@ __all__ = [
     "freeze",
     "is_alike",
     "is_container",
-    "is_same",
     "meaning",
     "merged",
 ]
@@ -98,17 +97,6 @@ def is_container(value: object) -> bool:
 def freeze(value: object) -> Original:
     """Return *value* so that later changes inside it can be noticed."""
     return encode_value(value) if is_container(value) else value
-
-
-def is_same(original: Original, value: object) -> bool:
-    """Ask whether *value* is what *original* was frozen from; 1, 1.0 and True are three things.
-
-    The order of a dict's keys counts here, so that a dict that was only sorted is written.
-    """
-    if value.__class__ is original.__class__:
-        return value == original
-    # Bytes are no value of a session's: a container was frozen into them.
-    return original.__class__ is bytes and is_container(value) and encode_value(value) == original
 
 
 def is_alike(one: object, other: object) -> bool:

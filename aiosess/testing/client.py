@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient, make_mocked_request
 
 from aiosess.attributes import CookieOptions
 from aiosess.errors import OptionsError, SessionGone
+from aiosess.exchange.keys import silence
 from aiosess.exchange.manager import SessionManager
 from aiosess.options import SessionOptions
 from aiosess.records.decide import Reply
@@ -53,6 +54,8 @@ async def session_for(
     # A request as the browser would send it, for the options that ask for one.
     app = {} if client.app is None else {"app": client.app}
     request = make_mocked_request("GET", "/", {"Host": jar.url.authority}, **app)
+    # No middleware was at it that would have done so.
+    silence(request)
     exchange = SessionManager(options, transport=jar, outage=_Raise()).exchange(request)
     session = await exchange.load_session(request)
     yield session

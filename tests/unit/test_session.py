@@ -20,8 +20,9 @@ from aiosess import (
     SessionGone,
     UnserializableValue,
 )
+from aiosess.records.changes import JSON
 from aiosess.records.format import Record
-from aiosess.records.merge import Lost, freeze, is_same
+from aiosess.records.merge import Lost, freeze
 from aiosess.records.state import Intent, SessionState
 
 T = TypeVar("T")
@@ -591,7 +592,7 @@ def test_rollback_brings_back_whatever_was_read(base: dict[str, Any], mine: dict
 
 
 def differ(one: dict[str, Any], other: dict[str, Any], key: str) -> bool:
-    return not is_same(freeze(one.get(key, MISSING)), other.get(key, MISSING))
+    return bool(JSON.changed({key: freeze(one.get(key, MISSING))}, other))
 
 
 # Another id
