@@ -16,6 +16,7 @@ from pytest_aiohttp import AiohttpClient
 
 from aiosess import (
     SESSION,
+    BreakerOptions,
     CookieOptions,
     OptionsError,
     Session,
@@ -27,7 +28,7 @@ from aiosess import (
     session_middleware,
     setup,
 )
-from aiosess.testing import session_for
+from aiosess.testing import FakeClock, session_for
 from tests.interop.foreign_storages import (
     BasketStorage,
     Database,
@@ -422,6 +423,43 @@ async def test_without_retries_the_handler_gets_no_session(
     response = await client.get("/kind")
 
     assert await response.text() == "NoneType"
+
+
+async def test_an_anonymous_session_stands_in_and_is_not_saved(
+    serve: Serve, foreign: AbstractStorage, database: Database
+) -> None:
+    async def tell(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["views"] = 99
+        return web.json_response(session.is_anonymous)
+
+    client = await serve(foreign, views, tell, on_unavailable="anonymous")
+    await client.get("/views")
+    database.errors = [ConnectionLost()]
+
+    response = await client.get("/tell")
+
+    assert await response.json() is True
+    assert hdrs.SET_COOKIE not in response.headers
+    assert await (await client.get("/views")).json() == 2
+
+
+async def test_after_some_failures_a_storage_is_not_asked_until_the_pause_is_over(
+    serve: Serve, foreign: AbstractStorage, database: Database
+) -> None:
+    clock = FakeClock()
+    client = await serve(
+        foreign, views, kind, breaker=BreakerOptions(failures=1), retries=0, clock=clock
+    )
+    await client.get("/views")
+    database.errors = [ConnectionLost()]
+    statuses = [(await client.get("/kind")).status for _ in range(3)]
+    clock.advance(1)
+
+    response = await client.get("/kind")
+
+    assert statuses == [500, 500, 500]
+    assert response.status == 200
 
 
 async def test_a_save_that_fails_sends_no_cookie(
