@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import math
 import ssl
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, cast
 from urllib.parse import unquote
@@ -164,6 +164,16 @@ class MemcachedClient:
     def _node_of(self, key: bytes) -> _Node:
         return max(self._nodes, key=lambda node: node.score(key))
 
+    async def ask_afresh(
+        self, key: bytes, command: bytes, limit: float, agrees: Callable[[Reply], bool]
+    ) -> Reply:
+        """Send *command*, as ``ask`` does, on a connection that nobody else uses.
+
+        Where *agrees* says that the shared connection replied something else, that one ends.
+        """
+        node = self._node_of(key)
+        return await node.ask_afresh(key, command, limit, agrees)
+
     async def close(self) -> None:
         """Close the connections of this event loop; calls that wait in it raise StorageUnavailable.
 
@@ -217,6 +227,22 @@ class _Node:
             raise _no_answer(error) from error
         return await answer
 
+    async def ask_afresh(
+        self, key: bytes, command: bytes, limit: float, agrees: Callable[[Reply], bool]
+    ) -> Reply:
+        suspect = self.wires.here()
+        try:
+            connection = await self._dialled(asyncio.get_running_loop())
+        except OSError as error:
+            raise _no_answer(error) from error
+        try:
+            reply: Reply = await connection.ask(command, limit, key)
+        finally:
+            connection.close()
+        if suspect is not None and not agrees(reply):
+            suspect.end(ConnectionResetError("memcached's replies are out of step"))
+        return reply
+
     async def connect(self, limit: float) -> _Connection:
         """Return a connection that stands, a new one where needed; all who ask share it.
 
@@ -261,6 +287,16 @@ class _Node:
             task.exception()
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> _Connection:
+        connection = await self._dialled(loop)
+        for abandoned in self.wires.take_abandoned():
+            abandoned.close()
+        # One that was closed at once says so to whoever asks; the next call connects anew.
+        if not connection.is_over:
+            self.wires.add(connection)
+            self.connection = connection
+        return connection
+
+    async def _dialled(self, loop: asyncio.AbstractEventLoop) -> _Connection:
         dial = self._dial
         connection = _Connection(loop, self)
         try:
@@ -276,12 +312,6 @@ class _Node:
         except BaseException:
             connection.end(ConnectionResetError("memcached was not connected to"))
             raise
-        for abandoned in self.wires.take_abandoned():
-            abandoned.close()
-        # One that was closed at once says so to whoever asks; the next call connects anew.
-        if not connection.is_over:
-            self.wires.add(connection)
-            self.connection = connection
         return connection
 
 

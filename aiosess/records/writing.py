@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final, NamedTuple
 
-from aiosess.errors import Conflict, IdTaken, StorageUnavailable
+from aiosess.errors import Conflict, IdTaken, RecordTooLarge, StorageUnavailable
 from aiosess.records.changes import Snapshot
-from aiosess.records.format import encode
+from aiosess.records.format import encode, encode_value, largest_keys
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
 from aiosess.records.state import SessionState
 from aiosess.storages import Storage, Stored, Version
@@ -16,6 +16,8 @@ __all__ = ["Writing", "Written"]
 
 # So many writes without an answer are remembered, each with its payload.
 _MOST_DOUBTS: Final = 8
+# So many keys are named of a record that is too large.
+_MOST_NAMED: Final = 3
 
 
 class Written(NamedTuple):
@@ -34,11 +36,13 @@ class Written(NamedTuple):
 class Writing:
     """Writes the records of sessions to *storage*.
 
-    Each payload has a random revision inside, so that no two writes are ever the same bytes. Where
-    a payload of ours is kept that got no answer, it was written by us, and makes way.
+    *max_size* is in bytes. Each payload has a random revision inside, so that no two writes are
+    ever the same bytes. Where a payload of ours is kept that got no answer, it was written by us,
+    and makes way.
     """
 
-    def __init__(self, storage: Storage, lifetime: Lifetime) -> None:
+    def __init__(self, storage: Storage, lifetime: Lifetime, *, max_size: int) -> None:
+        self.max_size: int = max_size
         self._storage = storage
         self._lifetime = lifetime
 
@@ -101,6 +105,17 @@ class Writing:
         """Take note that *payload* got no answer, and may have been written all the same."""
         state.unconfirmed = (*state.unconfirmed[1 - _MOST_DOUBTS :], payload)
 
+    def check_size(self, state: SessionState, payload: bytes) -> None:
+        """Raise RecordTooLarge where *payload*, for *state*, is above the limit.
+
+        Not where the data take no more than they did when they were read.
+        """
+        before = (state.previous or state).apart()
+        before.rollback()
+        if before.is_new or len(encode_value(state.data)) > len(encode_value(before.data)):
+            keys = largest_keys(state.data, _MOST_NAMED)
+            raise RecordTooLarge(size=len(payload), limit=self.max_size, keys=keys)
+
     async def _create(self, state: SessionState, payload: bytes) -> Version:
         try:
             return await self._storage.create(state.session_id, payload, self._ttl(state))
@@ -120,16 +135,19 @@ class Writing:
 
     def _encoded(self, state: SessionState) -> tuple[bytes, Snapshot]:
         snapshot = state.snapshot()
-        now = self._lifetime.now()
         payload = encode(
+            state.session_id,
             state.data,
             state.cookie,
             created_at=state.created_at,
-            now=now,
+            now=self._lifetime.now(),
             authenticated_at=state.authenticated_at,
             former_id=state.former_id,
             renewed_at=state.renewed_at,
+            unknown=state.unknown,
         )
+        if len(payload) > self.max_size:
+            self.check_size(state, payload)
         return payload, snapshot
 
     def _ttl(self, state: SessionState) -> float:

@@ -120,7 +120,7 @@ class Records:
         own: dict[str, Any] | None = None,
     ) -> None:
         """Keep a record as aiosess writes it, *age* seconds after the session began."""
-        await self.put(session_id, self._payload(data, self._clock() - age, own or {}))
+        await self.put(session_id, self._payload(session_id, data, self._clock() - age, own or {}))
 
     async def put(self, session_id: str, payload: bytes) -> None:
         """Keep *payload*, in the place of what there was."""
@@ -141,7 +141,9 @@ class Records:
 
     async def lead(self, session_id: str, renewed_to: str, seconds: float) -> None:
         """Put what a renewal leaves in the place of the record; nowhere: the session ended."""
-        await self.put(session_id, encode_alias(Alias(renewed_to, self._clock() + seconds)))
+        await self.put(
+            session_id, encode_alias(session_id, Alias(renewed_to, self._clock() + seconds))
+        )
 
     async def change(self, session_id: str, change: Callable[[dict[str, Any]], object]) -> None:
         """Write as another process does, under the id to which *session_id* leads."""
@@ -151,7 +153,9 @@ class Records:
             await self.change(found.renewed_to, change)
         elif isinstance(found, Record) and stored is not None:
             change(found.data)
-            payload = self._payload(found.data, found.created_at or self._clock(), found.own)
+            payload = self._payload(
+                session_id, found.data, found.created_at or self._clock(), found.own
+            )
             await self._memory.replace(session_id, payload, 86_400, expected=stored.version)
 
     async def renew(self, session_id: str, renewed_to: str) -> None:
@@ -186,6 +190,8 @@ class Records:
         except RecordError:
             return None
 
-    def _payload(self, data: dict[str, Any], created_at: float, own: dict[str, Any]) -> bytes:
+    def _payload(
+        self, session_id: str, data: dict[str, Any], created_at: float, own: dict[str, Any]
+    ) -> bytes:
         cookie = SessionCookie(self._cookie, own)
-        return encode(data, cookie, created_at=created_at, now=self._clock())
+        return encode(session_id, data, cookie, created_at=created_at, now=self._clock())
