@@ -25,7 +25,7 @@ from aiosess.guard.retries import RetryingStorage
 from aiosess.options import SessionOptions
 from aiosess.records.changes import JSON, Snapshot
 from aiosess.records.decide import Reply
-from aiosess.records.format import encode, encode_usual, tail_of, usual
+from aiosess.records.format import encode_usual, tail_of, usual
 from aiosess.records.merge import Original
 from aiosess.records.repository import SessionRepository
 from aiosess.records.state import Past, SessionState, Standing
@@ -72,7 +72,8 @@ class Shortcuts:
         self._choose(is_well=True)
         if self.guard is not None and self.guard.breaker is not None:
             self.guard.breaker.on_change = lambda is_well: self._choose(is_well=is_well)
-        self.max_size: int = repository.writing.max_size
+        self.sizes: range = range(1, repository.writing.max_size + 1)
+        self.encoded: Callable[[SessionState], bytes] = repository.writing.encoded
         self.is_touching: bool = repository.touching is not None
         self.idle: float = repository.lifetime.idle
         self.is_touch_due: Callable[[str], bool] = repository.lifetime.touched.is_due
@@ -265,20 +266,14 @@ class FastExchange(Exchange):
         try:
             changed = JSON.changed(state.originals, state.data)
             if changed:
-                data, head = state.data, state.cookie.base.head
-                payload = (
-                    encode_usual(
-                        data,
-                        head,
-                        state.created_at,
-                        state.authenticated_at,
-                        tail_of(state.session_id),
-                    )
-                    if data and head
-                    else self._encoded(state)
+                encoded = encode_usual(
+                    state.data,
+                    state.cookie.base.head,
+                    state.created_at,
+                    state.authenticated_at,
+                    tail_of(state.session_id),
                 )
-                if len(payload) > short.max_size:
-                    short.repository.writing.check_size(state, payload)
+                payload = encoded if len(encoded) in short.sizes else short.encoded(state)
                 version = await short.replace(
                     state.session_id, payload, short.idle, expected=state.version
                 )
@@ -312,16 +307,6 @@ class FastExchange(Exchange):
         if not manager.is_told_of_headers:
             self.has_left = True
             vary_by_cookie(response)
-
-    def _encoded(self, state: SessionState) -> bytes:
-        return encode(
-            state.session_id,
-            state.data,
-            state.cookie,
-            created_at=state.created_at,
-            now=self.manager.shortcuts.now(),
-            authenticated_at=state.authenticated_at,
-        )
 
     async def _recover(
         self,

@@ -246,9 +246,11 @@ def encode_usual(
 ) -> bytes:
     """Return what encode() does for a cookie without attributes of its own, in fewer steps.
 
-    *head* is that of its options, *tail* that of the id. There must be data, and the values must
-    have passed check_value.
+    *head* is that of its options, *tail* that of the id. The values must have passed check_value.
+    Empty where there are no data, or *head* is empty.
     """
+    if not data or not head:
+        return b""
     try:
         body = _encode(data)
     except (TypeError, ValueError):

@@ -48,7 +48,8 @@ class Writing:
 
     async def create(self, state: SessionState) -> Written:
         """Keep *state* under its id; IdTaken when there is a record that is not ours."""
-        payload, snapshot = self._encoded(state)
+        snapshot = state.snapshot()
+        payload = self.encoded(state)
         try:
             version = await self._create(state, payload)
         except (StorageUnavailable, asyncio.CancelledError):
@@ -58,7 +59,8 @@ class Writing:
 
     async def replace(self, state: SessionState) -> Written:
         """Put *state* in the place of its version; Conflict where another is kept, or none."""
-        payload, snapshot = self._encoded(state)
+        snapshot = state.snapshot()
+        payload = self.encoded(state)
         try:
             version = await self._storage.replace(
                 state.session_id, payload, self._ttl(state), expected=state.version
@@ -105,17 +107,6 @@ class Writing:
         """Take note that *payload* got no answer, and may have been written all the same."""
         state.unconfirmed = (*state.unconfirmed[1 - _MOST_DOUBTS :], payload)
 
-    def check_size(self, state: SessionState, payload: bytes) -> None:
-        """Raise RecordTooLarge where *payload*, for *state*, is above the limit.
-
-        Not where the data take no more than they did when they were read.
-        """
-        before = (state.previous or state).apart()
-        before.rollback()
-        if before.is_new or len(encode_value(state.data)) > len(encode_value(before.data)):
-            keys = largest_keys(state.data, _MOST_NAMED)
-            raise RecordTooLarge(size=len(payload), limit=self.max_size, keys=keys)
-
     async def _create(self, state: SessionState, payload: bytes) -> Version:
         try:
             return await self._storage.create(state.session_id, payload, self._ttl(state))
@@ -133,8 +124,11 @@ class Writing:
             state.session_id, payload, self._ttl(state), expected=stored.version
         )
 
-    def _encoded(self, state: SessionState) -> tuple[bytes, Snapshot]:
-        snapshot = state.snapshot()
+    def encoded(self, state: SessionState) -> bytes:
+        """Return the payload of *state*, whose values were checked; RecordTooLarge above the limit.
+
+        A record that is above it already may be written where its data have not grown.
+        """
         payload = encode(
             state.session_id,
             state.data,
@@ -146,9 +140,10 @@ class Writing:
             renewed_at=state.renewed_at,
             unknown=state.unknown,
         )
-        if len(payload) > self.max_size:
-            self.check_size(state, payload)
-        return payload, snapshot
+        if len(payload) > self.max_size and _has_grown(state):
+            keys = largest_keys(state.data, _MOST_NAMED)
+            raise RecordTooLarge(size=len(payload), limit=self.max_size, keys=keys)
+        return payload
 
     def _ttl(self, state: SessionState) -> float:
         return max(self._lifetime.ttl(state), LEAST_TTL)
@@ -156,3 +151,10 @@ class Writing:
 
 def _is_ours(state: SessionState, stored: Stored, payload: bytes) -> bool:
     return stored.payload == payload or stored.payload in state.unconfirmed
+
+
+def _has_grown(state: SessionState) -> bool:
+    """Ask whether the data take more bytes than they did when they were read."""
+    before = (state.previous or state).apart()
+    before.rollback()
+    return before.is_new or len(encode_value(state.data)) > len(encode_value(before.data))

@@ -14,13 +14,13 @@ from aiohttp import web
 from pytest_aiohttp import AiohttpClient
 
 from aiosess import SessionOptions, Storage, get_session, setup
-from aiosess.exchange import manager
-from aiosess.exchange.exchange import Exchange
 from aiosess.storages.memcached import MemcachedStorage
 from aiosess.storages.redis import RedisStorage
 from tests.conftest import SECRET
 from tests.faults.proxy import Proxy, proxy_to
 from tests.web.handlers import keep, signed
+
+pytestmark = pytest.mark.parametrize("lane", ["fast", "whole"], indirect=True)
 
 NAMES = [f"browser-{number}" for number in range(16)]
 
@@ -28,15 +28,6 @@ NAMES = [f"browser-{number}" for number in range(16)]
 @pytest.fixture(params=["redis", "redis, not shared", "memcached"])
 def back_end(request: pytest.FixtureRequest) -> str:
     name: str = request.param
-    return name
-
-
-@pytest.fixture(params=["fast", "whole"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which lane the requests take."""
-    name: str = request.param
-    if name == "whole":
-        monkeypatch.setattr(manager, "lane_of", lambda _options: Exchange)
     return name
 
 
@@ -82,9 +73,9 @@ async def begin(request: web.Request) -> web.Response:
     return web.Response(text=session.id)
 
 
-def application(storage: Storage, **options: Any) -> web.Application:
+def application(storage: Storage) -> web.Application:
     app = web.Application()
-    setup(app, SessionOptions(secret=SECRET, storage=storage, timeout=0.3, **options))
+    setup(app, SessionOptions(secret=SECRET, storage=storage, timeout=0.3, breaker=None))
     for handler in (whose, begin):
         app.router.add_get(f"/{handler.__name__}", handler)
     return app
@@ -105,11 +96,7 @@ class Browsers:
 
 
 @pytest.fixture
-async def browsers(
-    behind: Behind,
-    way: str,
-    aiohttp_client: AiohttpClient,
-) -> Browsers:
+async def browsers(behind: Behind, aiohttp_client: AiohttpClient) -> Browsers:
     client = await aiohttp_client(application(behind.storage))
     ids: dict[str, str] = {}
     for name in NAMES:

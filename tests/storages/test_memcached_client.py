@@ -620,3 +620,28 @@ async def test_the_time_limit_counts_while_the_connection_is_made() -> None:
 
         with pytest.raises(StorageUnavailable, match=r"did not answer within 0\.05 s"):
             await storage.load("k")
+
+
+# A connection that nobody else uses.
+
+
+async def test_who_waits_on_a_connection_that_is_out_of_step_gets_no_reply() -> None:
+    is_asked, connections = asyncio.Event(), 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readline()
+        is_asked.set()
+        if connections > 1:
+            writer.write(FOUND)
+        await reader.readline()
+
+    async with pretending(talk) as client:
+        waiting = asyncio.ensure_future(client.ask(b"k", GET, 60))
+        await is_asked.wait()
+        found = await client.ask_afresh(b"k", GET, 60, lambda _reply: False)
+        outcome = await asyncio.gather(waiting, return_exceptions=True)
+
+    assert isinstance(found, Value)
+    assert causes(outcome) == [ConnectionResetError]
