@@ -82,10 +82,10 @@ _decode: Final = msgspec.json.Decoder().decode
 _encode_anything: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 # Head, data, when the session began, the revision, and the tail.
-_USUAL: Final = b'%%b%%b,"%b":{"created":%%b,"rev":"%%x",%%b' % RESERVED_KEY.encode()
+_USUAL: Final = b'%%b%%b,"%b":{"created":%%b,"rev":"%%016x",%%b' % RESERVED_KEY.encode()
 
 _AUTHENTICATED: Final = (
-    b'%%b%%b,"%b":{"created":%%b,"auth":%%b,"rev":"%%x",%%b' % RESERVED_KEY.encode()
+    b'%%b%%b,"%b":{"created":%%b,"auth":%%b,"rev":"%%016x",%%b' % RESERVED_KEY.encode()
 )
 
 _IN_CLEAR: Final = re.compile(rb'"secure"\s*:\s*false')
@@ -222,7 +222,7 @@ def encode(
         tail = tail_of(session_id)
         return encode_usual(data, cookie.base.head, created_at, authenticated_at, tail)
     revision = _revisions.getrandbits(64)
-    meta: Meta = {**unknown, "created": created_at, "rev": f"{revision:x}"}
+    meta: Meta = {**unknown, "created": created_at, "rev": f"{revision:016x}"}
     if authenticated_at is not None:
         meta["auth"] = authenticated_at
     if former_id is not None:
@@ -292,7 +292,7 @@ def encode_former(session_id: str, former: Former, cookie: SessionCookie, *, now
         "moved_to": former.moved_to,
         "until": former.until,
         "same": former.is_same_principal,
-        "rev": f"{_revisions.getrandbits(64):x}",
+        "rev": f"{_revisions.getrandbits(64):016x}",
         "mark": mark_of(session_id),
     }
     return encode_value(

@@ -187,7 +187,7 @@ _UNUSUAL: Final[dict[str, Sequence[object]]] = {
     "path": ["/shop", "/elsewhere"],
     "cookie": ["by a function", "by a coroutine"],
     "is_id_taken": [True],
-    "max_record_size": [340],
+    "max_record_size": [100],
 }
 
 

@@ -138,6 +138,7 @@ MUTANTS: Final = (
         "how large a record may be",
         "payload = encoded if len(encoded) in short.sizes else short.encoded(state)",
         "payload = encoded or short.encoded(state)",
+        first=2554,
     ),
     Mutant(
         "that most cookies are not sent again",

@@ -1693,14 +1693,25 @@ async def test_a_record_may_be_as_large_as_the_limit(bench: Bench) -> None:
     await bench.keep(text="x" * 1000)
     stored = await bench.memory.load("id")
     assert stored is not None
-    # The revision has a digit more or less.
-    repository = bench.another(max_size=len(stored.payload) + 8)
+    repository = bench.another(max_size=len(stored.payload))
     state = repository.fresh("other", COOKIE)
     change(state, text="x" * 1000)
 
     await repository.create(state)
 
     assert await bench.kept("other") == {"text": "x" * 1000}
+
+
+async def test_a_record_may_not_be_a_byte_larger_than_the_limit(bench: Bench) -> None:
+    await bench.keep(text="x" * 1000)
+    stored = await bench.memory.load("id")
+    assert stored is not None
+    repository = bench.another(max_size=len(stored.payload) - 1)
+    state = repository.fresh("other", COOKIE)
+    change(state, text="x" * 1000)
+
+    with pytest.raises(RecordTooLarge):
+        await repository.create(state)
 
 
 @pytest.mark.parametrize("size", [1500, 2000])
