@@ -7,6 +7,7 @@ import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
 from aiosess.errors import OptionsError, StorageError, StorageUnavailable
@@ -258,10 +259,16 @@ class RetryingStorage:
                 self.node_of(session_id), load_and_touch, session_id, ttl
             )
         if isinstance(storage, FreshStorage):
-            load_afresh = storage.load_afresh
-            self.load_afresh = lambda session_id, *, agrees: self._try(
-                self.node_of(session_id), load_afresh, session_id, agrees=agrees
-            )
+            self.load_afresh = partial(self._load_afresh, storage.load_afresh)
+
+    def _load_afresh(
+        self,
+        load_afresh: Callable[..., Coroutine[Any, Any, Stored | None]],
+        session_id: str,
+        *,
+        agrees: Callable[[Stored | None], bool],
+    ) -> Coroutine[Any, Any, Stored | None]:
+        return self._try(self.node_of(session_id), load_afresh, session_id, agrees=agrees)
 
     def failed_straight(self, operation: str, session_id: str, error: StorageUnavailable) -> None:
         """Take note that a call past this guard failed, and say of which node in *error*."""

@@ -40,25 +40,25 @@ class Behind:
         self.past = past
 
 
+def connected(back_end: str, port: int, prefix: str) -> RedisStorage | MemcachedStorage:
+    if back_end == "memcached":
+        return MemcachedStorage.from_url(f"memcached://127.0.0.1:{port}", prefix=prefix)
+    return RedisStorage.from_url(
+        f"redis://127.0.0.1:{port}", prefix=prefix, multiplex=back_end == "redis"
+    )
+
+
 @pytest.fixture
 async def behind(request: pytest.FixtureRequest, back_end: str) -> AsyncIterator[Behind]:
     prefix = f"{uuid.uuid4()}:"
     async with AsyncExitStack() as stack:
-        if back_end == "memcached":
-            server = request.getfixturevalue("memcached_server")
-            proxy = await stack.enter_async_context(proxy_to(server.port))
-            urls = (f"memcached://127.0.0.1:{proxy.port}", server.url)
-            through, past = (MemcachedStorage.from_url(url, prefix=prefix) for url in urls)
-        else:
-            server = request.getfixturevalue("redis_server")
-            proxy = await stack.enter_async_context(proxy_to(server.port))
-            is_shared = back_end == "redis"
-            through, past = (
-                RedisStorage.from_url(url, prefix=prefix, multiplex=is_shared)
-                for url in (f"redis://127.0.0.1:{proxy.port}", server.url)
-            )
-        await stack.enter_async_context(through)
+        kind = "memcached_server" if back_end == "memcached" else "redis_server"
+        server = request.getfixturevalue(kind)
+        proxy = await stack.enter_async_context(proxy_to(server.port))
+        past = connected(back_end, server.port, prefix)
+        through = connected(back_end, proxy.port, prefix)
         await stack.enter_async_context(past)
+        await stack.enter_async_context(through)
         yield Behind(proxy, through, past)
 
 

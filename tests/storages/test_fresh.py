@@ -24,7 +24,8 @@ class OwnClient(Redis):
         self._inner = inner
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        return await self._inner.execute_command(*args, **options)
+        inner: Any = self._inner
+        return await inner.execute_command(*args, **options)
 
 
 @pytest.fixture(params=["redis", "redis, not shared", "memcached"])
@@ -62,7 +63,8 @@ async def test_the_record_is_read_as_by_load(fresh: RedisStorage | MemcachedStor
 
     assert stored is not None
     assert stored == await fresh.load("ann")
-    assert await fresh.replace("ann", b"more", 60, expected=stored.version)
+    await fresh.replace("ann", b"more", 60, expected=stored.version)
+    assert await payload(fresh, "ann") == b"more"
 
 
 async def test_there_is_none_where_there_is_no_record(
