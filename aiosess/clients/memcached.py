@@ -233,12 +233,12 @@ class _Node:
         suspect = self.wires.here()
         try:
             connection = await self._dialled(asyncio.get_running_loop())
+            try:
+                reply: Reply = await connection.ask(command, limit, key)
+            finally:
+                connection.close()
         except OSError as error:
             raise _no_answer(error) from error
-        try:
-            reply: Reply = await connection.ask(command, limit, key)
-        finally:
-            connection.close()
         if suspect is not None and not agrees(reply):
             suspect.end(ConnectionResetError("memcached's replies are out of step"))
         return reply
