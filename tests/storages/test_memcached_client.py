@@ -645,3 +645,22 @@ async def test_who_waits_on_a_connection_that_is_out_of_step_gets_no_reply() -> 
 
     assert isinstance(found, Value)
     assert causes(outcome) == [ConnectionResetError]
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [
+        (GET, b"STORED\r\n"),
+        (b"add k 0 1 1\r\nx\r\n", b"END\r\n"),
+        (b"cas k 0 1 1 7\r\nx\r\n", b"TOUCHED\r\n"),
+        (b"touch k 1\r\n", b"DELETED\r\n"),
+        (b"delete k\r\n", FOUND),
+    ],
+)
+async def test_a_reply_to_another_command_ends_the_connection(command: bytes, reply: bytes) -> None:
+    async with pretending(answering(reply, FOUND, b"END\r\n")) as client:
+        outcomes = await asyncio.gather(
+            client.ask(b"k", command), client.ask(b"k", GET), return_exceptions=True
+        )
+
+    assert causes(outcomes) == [ConnectionResetError] * 2
