@@ -8,6 +8,7 @@
     │   ├── SessionGone          its record went meanwhile: start over or answer without
     │   ├── SessionNotSent       the headers have left: save earlier, or use setup()
     │   ├── MergeConflict        two requests changed one value and merge="raise"
+    │   ├── RecordTooLarge       the record would be above max_record_size: keep less in it
     │   └── UnserializableValue  a value cannot be kept as JSON (also a TypeError)
     ├── RecordError              the bytes under an id are not a record
     └── StorageError             the storage could not do what it was asked
@@ -20,10 +21,12 @@ No message holds a session id.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from aiosess.storages.base import Stored
+
+_LONGEST_NAME: Final = 60
 
 __all__ = [
     "AiosessError",
@@ -32,6 +35,7 @@ __all__ = [
     "MergeConflict",
     "OptionsError",
     "RecordError",
+    "RecordTooLarge",
     "SessionError",
     "SessionGone",
     "SessionNotSent",
@@ -70,6 +74,26 @@ class MergeConflict(SessionError):
 
     def __init__(self, message: str, *, keys: tuple[tuple[str, ...], ...] = ()) -> None:
         super().__init__(message)
+        self.keys = keys
+
+
+class RecordTooLarge(SessionError):
+    """The record would be larger than ``max_record_size``; what was kept before stays.
+
+    - ``size``: of the record that was not written, in bytes.
+    - ``limit``: ``max_record_size``.
+    - ``keys``: the largest keys of the session, each with the bytes that it takes.
+    """
+
+    def __init__(self, *, size: int, limit: int, keys: tuple[tuple[str, int], ...]) -> None:
+        # A key may be as long as it likes.
+        named = ", ".join(f"{key[:_LONGEST_NAME]!r} ({taken:,})" for key, taken in keys)
+        super().__init__(
+            f"the record would be {size:,} bytes, more than max_record_size={limit!r}: keep less "
+            f"in the session, or raise the limit; its largest keys, in bytes: {named}"
+        )
+        self.size = size
+        self.limit = limit
         self.keys = keys
 
 

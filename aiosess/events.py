@@ -54,6 +54,11 @@ class Reason(enum.Enum):
         logging.WARNING,
         "a record cannot be read ({error}): it counts as absent",
     )
+    RECORD_COPIED = (
+        "session",
+        logging.INFO,
+        "a record was copied from another session id, as Node code does at a login: it is taken",
+    )
     CHANGE_LOST = (
         "session",
         logging.INFO,
@@ -156,6 +161,14 @@ class Reason(enum.Enum):
         "a change to a session is not kept, and the request is answered all the same: {error}",
     )
     REFUSED = ("storage", logging.DEBUG, "the request is refused without its session: {error}")
+    REPLIES_MIXED_UP = (
+        "storage",
+        logging.ERROR,
+        (
+            "the storage answered with the record of another session: replies were mixed up on "
+            "the way, perhaps by a proxy; nobody saw it, and the connection is ended"
+        ),
+    )
     NOT_TOUCHED = (
         "storage",
         logging.DEBUG,

@@ -40,7 +40,7 @@ _LONGEST: Final = 400
 _NOT_BORROWED: Final = frozenset(
     {
         *("name", "cookie", "genid", "idle_timeout", "absolute_timeout"),
-        *("touch_after", "merge", "whole", "renew_grace", "renew_every"),
+        *("touch_after", "merge", "whole", "max_record_size", "renew_grace", "renew_every"),
     }
 )
 
@@ -132,6 +132,8 @@ class SessionOptions:
       list, are all kept and no conflict; two equal changes are one.
     - ``whole``: the top-level keys whose dict or list is one value, such as an address: one side's
       is kept as it stands, and nothing inside is merged. Those in ``renew_on`` always are.
+    - ``max_record_size``: in bytes; a write of more raises RecordTooLarge, and what was kept stays.
+      A record that is larger already may be read, and written where its data have not grown.
     - ``renew_grace``: how long an old id is of use. After ``rotate_id()`` it leads to the session.
       After ``renew_id()`` it shows what was before; the time counts from the new id's first use.
     - ``renew_every``: how often the id is rotated by itself; ``None``: never.
@@ -168,6 +170,7 @@ class SessionOptions:
     touch_after: Duration | str = _TOUCH_AFTER
     merge: Merge = "mine"
     whole: Collection[str] = ()
+    max_record_size: int = 1_000_000
     renew_grace: Duration = 10.0
     renew_every: Duration | None = None
     renew_on: Collection[str] = ("AIOHTTP_SECURITY",)
@@ -275,6 +278,7 @@ class SessionOptions:
             ),
             merge=self.merge,
             whole=whole,
+            max_size=_checked_size(self.max_record_size),
             principal_keys=renew_on,
             is_renewed_now_and_then=self.renew_every is not None,
             is_idle_by_cookie=self.idle_timeout is None
@@ -321,6 +325,15 @@ def _checked_keys(keys: object, name: str) -> frozenset[str]:
     if not all(isinstance(key, str) for key in checked):
         raise OptionsError(f"{name}={keys!r} must be a list of str")
     return cast("frozenset[str]", checked)
+
+
+def _checked_size(size: object) -> int:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise OptionsError(
+            f"max_record_size={size!r} must be a whole number of bytes, 1 or more, "
+            "such as 1_000_000"
+        )
+    return size
 
 
 def _check_callable(value: object, name: str, way_out: str) -> None:

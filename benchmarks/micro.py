@@ -109,7 +109,7 @@ def records() -> Cases:
         content = data(size)
 
         def write(content: dict[str, Any] = content) -> bytes:
-            return encode(content, cookie, created_at=1_800_000_000.0, now=1_800_000_000.0)
+            return encode("id", content, cookie, created_at=1_800_000_000.0, now=1_800_000_000.0)
 
         payload = write()
         yield f"record: encode {size} bytes", write

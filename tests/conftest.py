@@ -33,14 +33,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     if metafunc.definition.get_closest_marker("one_lane") is not None:
         return
-    metafunc.fixturenames.append("lane")
     metafunc.parametrize("lane", ["fast", "whole"], indirect=True)
 
 
-@pytest.fixture
+# By itself, for pytest forgets what is added to the fixtures of a test after it was collected.
+@pytest.fixture(autouse=True)
 def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The lane of all exchanges: "fast" where the options allow it, or always the "whole" way."""
-    name: str = request.param
+    name: str = getattr(request, "param", "fast")
     if name == "whole":
         monkeypatch.setattr(manager, "lane_of", lambda _options: Exchange)
     return name

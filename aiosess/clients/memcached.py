@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import math
 import ssl
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, cast
 from urllib.parse import unquote
@@ -31,6 +31,14 @@ _PORT: Final = 11211
 _WORDS: Final = frozenset(
     (b"STORED", b"NOT_STORED", b"EXISTS", b"NOT_FOUND", b"TOUCHED", b"DELETED", b"END")
 )
+# Which of them may answer a command that begins so; another one belongs to another command.
+_ANSWERS: Final = {
+    b"ge": frozenset((b"END",)),
+    b"ad": frozenset((b"STORED", b"NOT_STORED")),
+    b"ca": frozenset((b"STORED", b"EXISTS", b"NOT_FOUND")),
+    b"to": frozenset((b"TOUCHED", b"NOT_FOUND")),
+    b"de": frozenset((b"DELETED", b"NOT_FOUND")),
+}
 _FIRST_WORDS: Final = (b"ERROR", b"CLIENT_ERROR ", b"SERVER_ERROR ", b"STAT ")
 # No line of memcached is longer: https://github.com/memcached/memcached/blob/master/doc/protocol.txt
 _LONGEST_LINE: Final = 2_048
@@ -164,6 +172,16 @@ class MemcachedClient:
     def _node_of(self, key: bytes) -> _Node:
         return max(self._nodes, key=lambda node: node.score(key))
 
+    async def ask_afresh(
+        self, key: bytes, command: bytes, limit: float, agrees: Callable[[Reply], bool]
+    ) -> Reply:
+        """Send *command*, as ``ask`` does, on a connection that nobody else uses.
+
+        Where *agrees* says that the shared connection replied something else, that one ends.
+        """
+        node = self._node_of(key)
+        return await node.ask_afresh(key, command, limit, agrees)
+
     async def close(self) -> None:
         """Close the connections of this event loop; calls that wait in it raise StorageUnavailable.
 
@@ -217,6 +235,22 @@ class _Node:
             raise _no_answer(error) from error
         return await answer
 
+    async def ask_afresh(
+        self, key: bytes, command: bytes, limit: float, agrees: Callable[[Reply], bool]
+    ) -> Reply:
+        suspect = self.wires.here()
+        try:
+            connection = await self._dialled(asyncio.get_running_loop())
+            try:
+                reply: Reply = await connection.ask(command, limit, key)
+            finally:
+                connection.close()
+        except OSError as error:
+            raise _no_answer(error) from error
+        if suspect is not None and not agrees(reply):
+            suspect.end(ConnectionResetError("memcached's replies are out of step"))
+        return reply
+
     async def connect(self, limit: float) -> _Connection:
         """Return a connection that stands, a new one where needed; all who ask share it.
 
@@ -261,6 +295,16 @@ class _Node:
             task.exception()
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> _Connection:
+        connection = await self._dialled(loop)
+        for abandoned in self.wires.take_abandoned():
+            abandoned.close()
+        # One that was closed at once says so to whoever asks; the next call connects anew.
+        if not connection.is_over:
+            self.wires.add(connection)
+            self.connection = connection
+        return connection
+
+    async def _dialled(self, loop: asyncio.AbstractEventLoop) -> _Connection:
         dial = self._dial
         connection = _Connection(loop, self)
         try:
@@ -276,12 +320,6 @@ class _Node:
         except BaseException:
             connection.end(ConnectionResetError("memcached was not connected to"))
             raise
-        for abandoned in self.wires.take_abandoned():
-            abandoned.close()
-        # One that was closed at once says so to whoever asks; the next call connects anew.
-        if not connection.is_over:
-            self.wires.add(connection)
-            self.connection = connection
         return connection
 
 
@@ -330,11 +368,15 @@ class _Connection(Pipeline):
                 # Not what: it may be somebody's data.
                 self.end(ConnectionResetError("memcached said something unasked"))
                 return
-            if key is not None and key != waiting[0][4]:
-                self.end(ConnectionResetError("memcached answered with another key"))
-                return
-            if key is None and reply not in _WORDS and not _is_of_the_protocol(reply):
-                self.end(ConnectionResetError("memcached said what is not of its protocol"))
+            _, command, _, _, asked_for = waiting[0]
+            is_usual = (
+                reply in _ANSWERS.get(command[:2], _WORDS)
+                if key is None
+                else key == asked_for and command.startswith(b"g")
+            )
+            complaint = None if is_usual else _complaint(reply, key, asked_for)
+            if complaint is not None:
+                self.end(ConnectionResetError(complaint))
                 return
             future = waiting.popleft()[0]
             if not future.done():
@@ -396,9 +438,15 @@ def _reply_at(data: bytes, start: int) -> tuple[Reply | None, bytes | None, int]
     return line, None, after
 
 
-def _is_of_the_protocol(reply: Reply) -> bool:
-    """Return whether *reply* is one that memcached may give to what is asked here."""
-    return not isinstance(reply, bytes) or reply.startswith(_FIRST_WORDS)
+def _complaint(reply: Reply, key: bytes | None, asked_for: bytes) -> str | None:
+    """Return why a connection ends with *reply*, which is not as usual; ``None`` where it stays."""
+    if key is not None and key != asked_for:
+        return "memcached answered with another key"
+    if key is not None or reply in _WORDS:
+        return "what memcached said answers another command"
+    if isinstance(reply, bytes) and not reply.startswith(_FIRST_WORDS):
+        return "memcached said what is not of its protocol"
+    return None
 
 
 def _is_understood(reply: Reply) -> bool:

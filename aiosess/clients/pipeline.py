@@ -33,8 +33,8 @@ _KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3}
 clock: Final = time.monotonic
 """What the time limits go by, in seconds."""
 
-Call: TypeAlias = tuple[asyncio.Future[Any], bytes, float, float, bytes]
-"""A future for the answer, the command, when it was asked, its time limit, and its key.
+Call: TypeAlias = tuple[asyncio.Future[Any], bytes, float, float, Any]
+"""A future for the answer, the command, when it was asked, its time limit, and what fits it.
 
 There is one for each call, hence a plain tuple.
 """
@@ -73,10 +73,12 @@ class Pipeline(asyncio.Protocol, ABC):
         self._owed = 0
         self._failed = 0
 
-    def ask(self, command: bytes, timeout: float, key: bytes = b"") -> asyncio.Future[Any]:
+    def ask(self, command: bytes, timeout: float, fits: Any = None) -> asyncio.Future[Any]:
         """Send *command* at the end of this tick; the future is its answer.
 
-        It fails with StorageUnavailable when the server says nothing for *timeout* seconds.
+        By *fits* a connection knows which answers may be those to the command: by its key, or by
+        their class. The future fails with StorageUnavailable when the server says nothing for
+        *timeout* seconds.
         """
         outbox = self._outbox
         if self.is_over or len(outbox) + len(self.waiting) >= _MOST_WAITING:
@@ -86,7 +88,7 @@ class Pipeline(asyncio.Protocol, ABC):
         if not outbox:
             self.loop.call_soon(self.send)
         now = clock()
-        outbox.append((answer, command, now, timeout, key))
+        outbox.append((answer, command, now, timeout, fits))
         if now + timeout < self._look_at:
             self._look_by(now + timeout, timeout)
         return answer

@@ -65,6 +65,8 @@ _IDLE: Final = 0.01
 
 # Connections that are known to read and write as redis-py's do; one of the application's own
 # class may not.
+_ANY: Final = frozenset[type]()
+
 _SHAREABLE: Final = frozenset(
     {
         Connection,
@@ -223,16 +225,36 @@ class RedisLine:
         # The one that was asked last.
         self._wire: _Wire | None = None
 
-    def ask(self, command: _Command, timeout: float) -> asyncio.Future[Any]:
+    def ask(self, command: _Command, timeout: float, fits: frozenset[type]) -> asyncio.Future[Any]:
         """Send *command* at the end of this tick.
 
         The future is its answer, strings as bytes, or an error; StorageUnavailable when Redis says
-        nothing for *timeout* seconds.
+        nothing for *timeout* seconds. An answer of a class that is not among *fits* belongs to
+        another command: the connection ends.
         """
         wire = self._wire
         if wire is None or wire.is_over or wire.loop is not asyncio.get_running_loop():
             wire = self._wire_here()
-        return wire.ask(_pack(command), timeout)
+        return wire.ask(_pack(command), timeout, fits)
+
+    async def ask_afresh(
+        self, command: _Command, limit: float, agrees: Callable[[Any], bool]
+    ) -> Any:
+        """Send *command* on a connection that nobody else uses, and return its answer.
+
+        Where *agrees* says that the shared connection answered something else, that one ends.
+        """
+        suspect = self.wires.here()
+        try:
+            answer = await _asked_alone(self._pool_here(), command, limit)
+        except Exception as error:
+            if isinstance(error, StorageUnavailable):
+                raise
+            meaning = self.meaning(error)
+            raise meaning from meaning.__cause__
+        if suspect is not None and not agrees(answer):
+            suspect.end(_out_of_step())
+        return answer
 
     def ask_again(self, calls: Sequence[Call]) -> None:
         """Let another connection do what the last one was asked and did not do."""
@@ -265,15 +287,37 @@ class ClientLine:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
-    async def ask(self, command: _Command, limit: float) -> Any:
+    async def ask(self, command: _Command, limit: float, _fits: frozenset[type] = _ANY) -> Any:
         """Send *command* and return its answer; raise its error in the words of a storage.
 
         StorageUnavailable when there is none after *limit* seconds.
         """
         client = self._clients.here()
+        return await self._in_time(client.execute_command(*command, NEVER_DECODE=True), limit)
+
+    async def ask_afresh(
+        self, command: _Command, limit: float, agrees: Callable[[Any], bool]
+    ) -> Any:
+        """Send *command* on a connection that nobody else uses, and return its answer.
+
+        Where *agrees* says that a connection of the pool answered something else, those that are
+        not in use are closed. A client that has no such pool is asked once more. Where it says
+        something else then, that cannot be believed either: StorageUnavailable.
+        """
+        pool: _Pool = getattr(self._clients.here(), "connection_pool", None)
+        if not hasattr(pool, "connection_class"):
+            answer = await self.ask(command, limit)
+            if not agrees(answer):
+                raise StorageUnavailable("redis did not answer: its replies are mixed up")
+            return answer
+        answer = await self._in_time(_asked_alone(pool, command, math.inf), limit)
+        if not agrees(answer):
+            await pool.disconnect(inuse_connections=False)
+        return answer
+
+    async def _in_time(self, call: Coroutine[Any, Any, Any], limit: float) -> Any:
         try:
-            asked = client.execute_command(*command, NEVER_DECODE=True)
-            return await (within(limit, asked) if limit < math.inf else asked)
+            return await (within(limit, call) if limit < math.inf else call)
         except StorageUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it was, it was no answer
@@ -328,7 +372,7 @@ class ClusterLine:
         self._lines = WeakKeyDictionary()
         self._doubted: set[str] = set()
 
-    async def ask(self, command: _Command, limit: float) -> Any:
+    async def ask(self, command: _Command, limit: float, fits: frozenset[type]) -> Any:
         """Send *command* and return its answer; raise its error in the words of a storage.
 
         StorageUnavailable when the node says nothing for *limit* seconds.
@@ -342,7 +386,7 @@ class ClusterLine:
                 self._doubted.discard(node.name)
             return answer
         try:
-            return await line.ask(command, limit)
+            return await line.ask(command, limit, fits)
         except _NOT_DONE:
             return await self._own.ask(command, limit)
         except StorageUnavailable:
@@ -356,6 +400,25 @@ class ClusterLine:
         except BaseException:
             self._doubted.add(node.name)
             raise
+
+    async def ask_afresh(
+        self, command: _Command, limit: float, agrees: Callable[[Any], bool]
+    ) -> Any:
+        """Send *command* on a connection that nobody else uses; see RedisLine."""
+        client = self._clients.here()
+        node = _node_of(client, command)
+        line = None if node is None else self._line_to(client, node)
+        if line is None:
+            return await self._own.ask_afresh(command, limit, agrees)
+        try:
+            return await line.ask_afresh(command, limit, agrees)
+        except _NOT_DONE:
+            return await self._own.ask_afresh(command, limit, agrees)
+        except Exception as error:
+            if isinstance(error, StorageUnavailable):
+                raise
+            meaning = in_words_of_a_storage(error)
+            raise meaning from meaning.__cause__
 
     async def close(self) -> None:
         """Give back the connections of this event loop; calls that wait in it fail."""
@@ -395,6 +458,8 @@ class _NodePool:
     """The connections of one node of a cluster, as a pool has them."""
 
     def __init__(self, node: Any) -> None:
+        self.connection_class: Any = node.connection_class
+        self.connection_kwargs: dict[str, Any] = node.connection_kwargs
         self._node = node
 
     async def get_connection(self) -> _Connection:
@@ -465,7 +530,7 @@ class _Wire(Pipeline):
         try:
             self._reader.feed(data)
             while (reply := gets(False)) is not _NOT_YET:
-                if reply.__class__ not in _PLAIN and isinstance(reply, _UNUSUAL):
+                if not waiting or reply.__class__ not in waiting[0][4]:
                     self._take_unusual(reply)
                     continue
                 answer = waiting.popleft()[0]
@@ -555,6 +620,8 @@ class _Wire(Pipeline):
         if isinstance(reply, _Push):
             self._hear(reply)
             return
+        if not isinstance(reply, Exception):
+            raise _out_of_step()
         # The primary was demoted, and the sentinel knows the new one.
         is_demoted = isinstance(reply, exceptions.ReadOnlyError) and isinstance(
             self._connection, SentinelManagedConnection
@@ -585,6 +652,30 @@ class _Wire(Pipeline):
             await connection.disconnect(nowait=True)
         with contextlib.suppress(exceptions.RedisError, OSError, RuntimeError, KeyError):
             await self._pool.release(connection)
+
+
+async def _asked_alone(pool: _Pool, command: _Command, limit: float) -> Any:
+    """Return the answer to *command* on a new connection, as those of *pool* are made.
+
+    It is none of the pool, which may have no room left. StorageUnavailable after *limit* seconds.
+    """
+
+    async def asked() -> Any:
+        await _prepare(pool)
+        connection = pool.connection_class(**pool.connection_kwargs)
+        try:
+            await connection.connect()
+            await connection.send_command(*command)
+            return await connection.read_response(disable_decoding=True)
+        finally:
+            await connection.disconnect(nowait=True)
+
+    return await (within(limit, asked()) if limit < math.inf else asked())
+
+
+def _out_of_step() -> Exception:
+    """Return the error for a connection of which it is doubtful which answer belongs to whom."""
+    return exceptions.InvalidResponse("an answer belongs to another command")
 
 
 async def _prepare(pool: _Pool) -> None:

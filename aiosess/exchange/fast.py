@@ -25,7 +25,7 @@ from aiosess.guard.retries import RetryingStorage
 from aiosess.options import SessionOptions
 from aiosess.records.changes import JSON, Snapshot
 from aiosess.records.decide import Reply
-from aiosess.records.format import encode, encode_usual, usual
+from aiosess.records.format import encode_usual, tail_of, usual
 from aiosess.records.merge import Original
 from aiosess.records.repository import SessionRepository
 from aiosess.records.state import Past, SessionState, Standing
@@ -72,6 +72,8 @@ class Shortcuts:
         self._choose(is_well=True)
         if self.guard is not None and self.guard.breaker is not None:
             self.guard.breaker.on_change = lambda is_well: self._choose(is_well=is_well)
+        self.sizes: range = range(1, repository.writing.max_size + 1)
+        self.encoded: Callable[[SessionState], bytes] = repository.writing.encoded
         self.is_touching: bool = repository.touching is not None
         self.idle: float = repository.lifetime.idle
         self.is_touch_due: Callable[[str], bool] = repository.lifetime.touched.is_due
@@ -150,19 +152,19 @@ class FastExchange(Exchange):
         session_id = signed.session_id
         if short.is_touching and short.is_touch_due(session_id):
             return await self._open(request, required=required)
-        proxy = short.proxy
         # In the first case, what request.secure asks.
         self.is_secure = is_tls = (
-            request.scheme == "https" if proxy is None else is_secure(request, proxy=proxy)
+            request.scheme == "https"
+            if short.proxy is None
+            else is_secure(request, proxy=short.proxy)
         )
         cookie = short.cookies[is_tls]
         self.came = signed
         self.is_busy = True
         try:
             stored = await short.load(session_id)
-            if (
-                stored is not None
-                and (found := usual(stored[0], cookie.head, short.now())) is not None
+            if stored is not None and (
+                found := usual(stored.payload, cookie.head, tail_of(session_id), short.now())
             ):
                 data, created_at, authenticated_at = found
                 state = SessionState(
@@ -170,7 +172,7 @@ class FastExchange(Exchange):
                     SessionCookie(cookie),
                     created_at,
                     data,
-                    stored[1],
+                    stored.version,
                     only_data=True,
                     authenticated_at=authenticated_at,
                 )
@@ -209,6 +211,7 @@ class FastExchange(Exchange):
             or state.cookie.own
             or state.former_id
             or state.renewed_at
+            or state.unknown
         )
         return state
 
@@ -263,12 +266,14 @@ class FastExchange(Exchange):
         try:
             changed = JSON.changed(state.originals, state.data)
             if changed:
-                data, head = state.data, state.cookie.base.head
-                payload = (
-                    encode_usual(data, head, state.created_at, state.authenticated_at)
-                    if data and head
-                    else self._encoded(state)
+                encoded = encode_usual(
+                    state.data,
+                    state.cookie.base.head,
+                    state.created_at,
+                    state.authenticated_at,
+                    tail_of(state.session_id),
                 )
+                payload = encoded if len(encoded) in short.sizes else short.encoded(state)
                 version = await short.replace(
                     state.session_id, payload, short.idle, expected=state.version
                 )
@@ -302,15 +307,6 @@ class FastExchange(Exchange):
         if not manager.is_told_of_headers:
             self.has_left = True
             vary_by_cookie(response)
-
-    def _encoded(self, state: SessionState) -> bytes:
-        return encode(
-            state.data,
-            state.cookie,
-            created_at=state.created_at,
-            now=self.manager.shortcuts.now(),
-            authenticated_at=state.authenticated_at,
-        )
 
     async def _recover(
         self,

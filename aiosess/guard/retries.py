@@ -7,6 +7,7 @@ import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
 from aiosess.errors import OptionsError, StorageError, StorageUnavailable
@@ -20,6 +21,7 @@ from aiosess.guard.budget import (
     seconds_left,
 )
 from aiosess.storages import (
+    FreshStorage,
     NodeStorage,
     PunctualStorage,
     Storage,
@@ -187,9 +189,9 @@ async def _coroutine(call: Callable[..., Awaitable[T]], args: Any, kwargs: Any) 
 
 
 def operation_of(call: Callable[..., object]) -> str:
-    """Return the verb that *call* is; reading is one, whether with a touch or without."""
+    """Return the verb that *call* is; reading is one, however it is done."""
     name = getattr(call, "__name__", "call").strip("_")
-    return "load" if name == "load_and_touch" else name
+    return "load" if name in {"load_and_touch", "load_afresh"} else name
 
 
 @runtime_checkable
@@ -223,7 +225,8 @@ class RetryingStorage:
     """Asks *storage* again, as *policy* says, when it does not answer; see Retries.
 
     A retried ``create`` or ``replace`` may find its own earlier try: it then raises IdTaken or
-    Conflict, and the payload that is kept tells. It can ``load_and_touch`` where *storage* can.
+    Conflict, and the payload that is kept tells. It can ``load_and_touch`` and ``load_afresh``
+    where *storage* can.
 
     ``straight`` is *storage* where it needs neither a time limit nor retries, so that it can be
     asked past this guard while all its nodes are well; else ``None``. Whoever does so tells
@@ -231,6 +234,7 @@ class RetryingStorage:
     """
 
     load_and_touch: Callable[[str, float], Coroutine[Any, Any, tuple[Stored, bool] | None]]
+    load_afresh: Callable[..., Coroutine[Any, Any, Stored | None]]
 
     def __init__(
         self,
@@ -254,6 +258,17 @@ class RetryingStorage:
             self.load_and_touch = lambda session_id, ttl: self._try(
                 self.node_of(session_id), load_and_touch, session_id, ttl
             )
+        if isinstance(storage, FreshStorage):
+            self.load_afresh = partial(self._load_afresh, storage.load_afresh)
+
+    def _load_afresh(
+        self,
+        load_afresh: Callable[..., Coroutine[Any, Any, Stored | None]],
+        session_id: str,
+        *,
+        agrees: Callable[[Stored | None], bool],
+    ) -> Coroutine[Any, Any, Stored | None]:
+        return self._try(self.node_of(session_id), load_afresh, session_id, agrees=agrees)
 
     def failed_straight(self, operation: str, session_id: str, error: StorageUnavailable) -> None:
         """Take note that a call past this guard failed, and say of which node in *error*."""

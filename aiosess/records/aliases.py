@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from aiosess.errors import RecordError
 from aiosess.events import Events, Reason
-from aiosess.records.format import Alias, Former, Record, decode, encode_alias
+from aiosess.records.format import Alias, Former, Record, decode
 from aiosess.records.state import Standing
 from aiosess.storages import Storage, Stored, Version
 
@@ -17,9 +17,7 @@ __all__ = ["ENDED", "Aliases", "Found", "Leftover"]
 # An id that was rotated time and again while one request was under way.
 _MOST_ALIASES: Final = 10
 
-_ENDED: Final = Alias("", 0.0)
-
-ENDED: Final = encode_alias(_ENDED)
+ENDED: Final = Alias("", 0.0)
 """What stands under an id while its session is being destroyed: it leads nowhere."""
 
 
@@ -78,7 +76,7 @@ class Aliases:
 
     def _is_over(self, found: Record | Alias | Former | None) -> bool:
         match found:
-            case Former() | Alias() if found != _ENDED:
+            case Former() | Alias() if found != ENDED:
                 return self._clock() >= found.until
             case _:
                 return False

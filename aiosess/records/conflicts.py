@@ -181,7 +181,13 @@ def go_on_under(state: SessionState, found: Found) -> None:
 
 
 def _as_record(state: SessionState) -> Record:
-    return Record(state.data, state.cookie.max_age, state.cookie.own, state.created_at)
+    return Record(
+        state.data,
+        state.cookie.max_age,
+        state.cookie.own,
+        state.created_at,
+        unknown=state.unknown,
+    )
 
 
 class _Queue:

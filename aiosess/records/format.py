@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import math
 import os
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import msgspec
@@ -22,6 +27,7 @@ __all__ = [
     "RESERVED_KEYS",
     "Alias",
     "Former",
+    "Origin",
     "Record",
     "began_without_tls",
     "check_value",
@@ -32,6 +38,10 @@ __all__ = [
     "encode_former",
     "encode_usual",
     "encode_value",
+    "largest_keys",
+    "mark_of",
+    "origin_of",
+    "tail_of",
     "usual",
 ]
 
@@ -47,8 +57,17 @@ _SCALARS: Final = frozenset({str, bool, type(None)})
 # Python reads and writes integers of up to 4300 digits.
 _MOST_BITS: Final = 14_000
 # What aiosess remembers of a session like most others, without a login and with one.
-_PLAIN_KEYS: Final = frozenset({"created", "rev"})
+_PLAIN_KEYS: Final = frozenset({"created", "rev", "mark"})
 _AUTHENTICATED_KEYS: Final = _PLAIN_KEYS | {"auth"}
+# All that this version remembers; what else is there was written by a newer one.
+_KNOWN_KEYS: Final = _AUTHENTICATED_KEYS | {
+    *("former", "renewed", "own"),
+    *("renewed_to", "moved_to", "until", "same"),
+}
+# Of 60 bits, so that two sessions have the same mark about never.
+_MARK_LENGTH: Final = 10
+# So many ids, one for each session that was here last.
+_MOST_TAILS: Final = 4096
 # The year 9999: beyond, an instant cannot be written as a date.
 _LATEST: Final = 253_370_764_800
 
@@ -62,16 +81,18 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 _encode_anything: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
-# Head, data, when the session began, and the revision.
-_USUAL: Final = b'%%b%%b,"%b":{"created":%%b,"rev":"%%x"}}' % RESERVED_KEY.encode()
+# Head, data, when the session began, the revision, and the tail.
+_USUAL: Final = b'%%b%%b,"%b":{"created":%%b,"rev":"%%016x",%%b' % RESERVED_KEY.encode()
 
 _AUTHENTICATED: Final = (
-    b'%%b%%b,"%b":{"created":%%b,"auth":%%b,"rev":"%%x"}}' % RESERVED_KEY.encode()
+    b'%%b%%b,"%b":{"created":%%b,"auth":%%b,"rev":"%%016x",%%b' % RESERVED_KEY.encode()
 )
 
 _IN_CLEAR: Final = re.compile(rb'"secure"\s*:\s*false')
 
 Meta: TypeAlias = dict[str, Any]
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Record(NamedTuple):
@@ -84,6 +105,7 @@ class Record(NamedTuple):
     - ``authenticated_at``: Unix time of the last login; ``None`` where there was none.
     - ``former_id``: the id from before a change of rights, until this one was first used.
     - ``renewed_at``: Unix time at which the id was last changed, where that is written down.
+    - ``unknown``: what a newer version of aiosess remembers beside that; it is carried along.
     """
 
     data: dict[str, Any]
@@ -93,6 +115,7 @@ class Record(NamedTuple):
     authenticated_at: float | None = None
     former_id: str | None = None
     renewed_at: float | None = None
+    unknown: Mapping[str, Any] = _NOTHING
 
     def own_attributes(self, options: CookieOptions) -> dict[str, Any]:
         """Return the cookie attributes in which the session differs from *options*.
@@ -131,7 +154,55 @@ class Former:
     is_same_principal: bool
 
 
+class Origin(NamedTuple):
+    """Where a payload comes from.
+
+    - ``mark``: that of the id for which it was written; ``None`` where it has none, as one that
+      Express wrote.
+    - ``created``: Unix time at which its session began, where that is written down.
+    - ``is_record``: whether it is JSON as a record is.
+    """
+
+    mark: str | None = None
+    created: float | None = None
+    is_record: bool = True
+
+
+def mark_of(session_id: str) -> str:
+    """Return the short hash by which a record says that it is that of *session_id*."""
+    digest = hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).digest()
+    return base64.urlsafe_b64encode(digest)[:_MARK_LENGTH].decode("ascii")
+
+
+@lru_cache(maxsize=_MOST_TAILS)
+def tail_of(session_id: str) -> bytes:
+    """Return how each payload ends that is written under *session_id*; remembered for thousands."""
+    return b'"mark":"%b"}}' % mark_of(session_id).encode()
+
+
+def origin_of(payload: bytes) -> Origin:
+    """Return where *payload* says that it comes from."""
+    try:
+        data: Any = decode_value(payload)
+    except (ValueError, RecursionError):
+        data = None
+    if data.__class__ is not dict:
+        return Origin(is_record=False)
+    meta: Any = data.get(RESERVED_KEY)
+    if meta.__class__ is not dict:
+        return Origin()
+    mark = meta.get("mark")
+    return Origin(mark if isinstance(mark, str) else None, _instant(meta.get("created")))
+
+
+def largest_keys(data: Mapping[str, Any], most: int) -> tuple[tuple[str, int], ...]:
+    """Return the *most* keys in *data* that take the most bytes, each with how many."""
+    sizes = ((key, len(encode_value({key: value})) - 2) for key, value in data.items())
+    return tuple(sorted(sizes, key=lambda size: -size[1])[:most])
+
+
 def encode(
+    session_id: str,
     data: dict[str, Any],
     cookie: SessionCookie,
     *,
@@ -140,16 +211,18 @@ def encode(
     authenticated_at: float | None = None,
     former_id: str | None = None,
     renewed_at: float | None = None,
+    unknown: Mapping[str, Any] = _NOTHING,
 ) -> bytes:
     """Return the payload, which differs from every other that was ever written.
 
-    The values must have passed check_value.
+    Its last bytes are the mark of *session_id*. The values must have passed check_value.
     """
-    is_usual = not cookie.own and former_id is None and renewed_at is None
+    is_usual = not (cookie.own or former_id or renewed_at or unknown)
     if is_usual and data and cookie.base.head:
-        return encode_usual(data, cookie.base.head, created_at, authenticated_at)
+        tail = tail_of(session_id)
+        return encode_usual(data, cookie.base.head, created_at, authenticated_at, tail)
     revision = _revisions.getrandbits(64)
-    meta: Meta = {"created": created_at, "rev": f"{revision:x}"}
+    meta: Meta = {**unknown, "created": created_at, "rev": f"{revision:016x}"}
     if authenticated_at is not None:
         meta["auth"] = authenticated_at
     if former_id is not None:
@@ -160,52 +233,67 @@ def encode(
     own = {name: value for name, value in cookie.own.items() if name != "max_age"}
     if own:
         meta["own"] = own
+    meta["mark"] = mark_of(session_id)
     return encode_value({COOKIE_KEY: cookie.as_express(now), **data, RESERVED_KEY: meta})
 
 
 def encode_usual(
-    data: dict[str, Any], head: bytes, created_at: float, authenticated_at: float | None
+    data: dict[str, Any],
+    head: bytes,
+    created_at: float,
+    authenticated_at: float | None,
+    tail: bytes,
 ) -> bytes:
     """Return what encode() does for a cookie without attributes of its own, in fewer steps.
 
-    *head* is that of its options. There must be data, and the values must have passed check_value.
+    *head* is that of its options, *tail* that of the id. The values must have passed check_value.
+    Empty where there are no data, or *head* is empty.
     """
+    if not data or not head:
+        return b""
     try:
         body = _encode(data)
     except (TypeError, ValueError):
         body = encode_value(data)
     if authenticated_at is None:
-        return _USUAL % (head, body[1:-1], _encode(created_at), _revisions.getrandbits(64))
+        return _USUAL % (head, body[1:-1], _encode(created_at), _revisions.getrandbits(64), tail)
     return _AUTHENTICATED % (
         head,
         body[1:-1],
         _encode(created_at),
         _encode(authenticated_at),
         _revisions.getrandbits(64),
+        tail,
     )
 
 
-def encode_alias(alias: Alias) -> bytes:
-    """Return the payload that leads from a renewed id to the new one.
+def encode_alias(session_id: str, alias: Alias) -> bytes:
+    """Return the payload that leads from *session_id*, which was renewed, to the new one.
 
     Express finds no data in it.
     """
     return _encode(
         {
             COOKIE_KEY: {"originalMaxAge": None, "expires": None, "httpOnly": True, "path": "/"},
-            RESERVED_KEY: {"renewed_to": alias.renewed_to, "until": alias.until},
+            RESERVED_KEY: {
+                "renewed_to": alias.renewed_to,
+                "until": alias.until,
+                "mark": mark_of(session_id),
+            },
         }
     )
 
 
-def encode_former(former: Former, cookie: SessionCookie, *, now: float) -> bytes:
-    """Return the payload for what is left under the id from before a change of rights."""
+def encode_former(session_id: str, former: Former, cookie: SessionCookie, *, now: float) -> bytes:
+    """Return the payload for what is left under *session_id*, from before a change of rights."""
     meta: Meta = {
+        **former.record.unknown,
         "created": former.record.created_at,
         "moved_to": former.moved_to,
         "until": former.until,
         "same": former.is_same_principal,
-        "rev": f"{_revisions.getrandbits(64):x}",
+        "rev": f"{_revisions.getrandbits(64):016x}",
+        "mark": mark_of(session_id),
     }
     return encode_value(
         {COOKIE_KEY: cookie.as_express(now), **former.record.data, RESERVED_KEY: meta}
@@ -213,33 +301,50 @@ def encode_former(former: Former, cookie: SessionCookie, *, now: float) -> bytes
 
 
 def usual(
-    payload: bytes, head: bytes, now: float
+    payload: bytes, head: bytes, tail: bytes, now: float
 ) -> tuple[dict[str, Any], float, float | None] | None:
     """Return the data of a record like most others, when its session began, and its last login.
 
-    *head* is that of the cookie's options: what it says of the cookie need not be read. ``None``
-    where it takes decode() to tell what *payload* is, or where the session began after *now*.
+    *head* is that of the cookie's options: what it says of the cookie need not be read. *tail* is
+    that of the id. ``None`` where it takes more to tell what *payload* is, or whose; also where the
+    session began after *now*.
     """
     rest = payload.removeprefix(head)
-    if rest is payload or (len(payload) > _SHORT and _is_deep(payload)):
+    if (
+        rest is payload
+        or not payload.endswith(tail)
+        or (len(payload) > _SHORT and _is_deep(payload))
+    ):
         return None
     try:
         data: Any = _decode(b"{" + rest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        meta: Any = data.pop(RESERVED_KEY)
+        if meta.keys() != _PLAIN_KEYS:
+            return _authenticated(data, meta, now)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, AttributeError):
         return None
-    meta: Any = data.pop(RESERVED_KEY, None)
-    # Of two cookies the last one counts.
-    if COOKIE_KEY in data or meta.__class__ is not dict:
-        return None
-    authenticated_at = None
-    if meta.keys() != _PLAIN_KEYS:
-        authenticated_at = _instant(meta.get("auth"))
-        if authenticated_at is None or meta.keys() != _AUTHENTICATED_KEYS:
-            return None
-        if authenticated_at > now:
-            return None
     created_at = meta["created"]
-    if created_at.__class__ is not float or created_at > now or created_at < 0:
+    # Of two cookies the last one counts.
+    if (
+        created_at.__class__ is not float
+        or created_at > now
+        or created_at < 0
+        or COOKIE_KEY in data
+    ):
+        return None
+    return data, created_at, None
+
+
+def _authenticated(
+    data: dict[str, Any], meta: Meta, now: float
+) -> tuple[dict[str, Any], float, float] | None:
+    """Return what usual() does for a session with a login, and nothing else in its *meta*."""
+    created_at, authenticated_at = meta.get("created"), _instant(meta.get("auth"))
+    if meta.keys() != _AUTHENTICATED_KEYS or COOKIE_KEY in data:
+        return None
+    if type(created_at) is not float or authenticated_at is None:
+        return None
+    if created_at < 0 or created_at > now or authenticated_at > now:
         return None
     return data, created_at, authenticated_at
 
@@ -277,6 +382,7 @@ def decode(payload: bytes) -> Record | Alias | Former:
         _instant(meta.get("auth")),
         former_id if isinstance(former_id, str) else None,
         _instant(meta.get("renewed")),
+        {key: value for key, value in meta.items() if key not in _KNOWN_KEYS} or _NOTHING,
     )
     moved_to, until = meta.get("moved_to"), _instant(meta.get("until"))
     if not isinstance(moved_to, str) or until is None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from aiosess.attributes import CookieOptions, SessionCookie
-from aiosess.errors import Conflict, MergeConflict, StorageError
+from aiosess.errors import Conflict, SessionError, StorageError
 from aiosess.records.aliases import ENDED
 from aiosess.records.conflicts import MOST_MERGES, Conflicts, superseded, too_often
 from aiosess.records.format import Alias, Former, Record, encode_alias, encode_former
@@ -87,7 +87,8 @@ class Renewal:
         if former.until <= now + self._grace:
             return
         cookie = SessionCookie(CookieOptions(secure=False))
-        payload = encode_former(replace(former, until=now + self._grace), cookie, now=now)
+        left = replace(former, until=now + self._grace)
+        payload = encode_former(session_id, left, cookie, now=now)
         # Requests that are under way longer than the grace find it still: it tells them apart
         # from those whose session has ended.
         with contextlib.suppress(Conflict):
@@ -104,7 +105,7 @@ class Renewal:
         state.version = written.version
         try:
             outcome = await self._leave_behind(state, previous, written, left)
-        except MergeConflict:
+        except SessionError:
             await self._storage.delete(state.session_id)
             state.version = None
             raise
@@ -128,10 +129,11 @@ class Renewal:
         that the record may still be there.
         """
         for _ in range(MOST_MERGES):
+            ended = encode_alias(session_id, ENDED)
             try:
                 # From here on nobody can renew it any more.
                 await self._writing.replace_bytes(
-                    session_id, ENDED, self._grace + _ENDED_MORE, expected=version
+                    session_id, ended, self._grace + _ENDED_MORE, expected=version
                 )
                 break
             except Conflict as conflict:
@@ -200,7 +202,7 @@ class Renewal:
         ttl = self._ttl(state)
         seen = previous.version
         for _ in range(MOST_MERGES):
-            payload = self._encoded(left, state)
+            payload = self._encoded(previous.session_id, left, state)
             try:
                 await self._writing.replace_bytes(previous.session_id, payload, ttl, expected=seen)
             except Conflict as conflict:
@@ -224,10 +226,10 @@ class Renewal:
             seen = current.version
         raise too_often()
 
-    def _encoded(self, left: Alias | Former, state: SessionState) -> bytes:
+    def _encoded(self, session_id: str, left: Alias | Former, state: SessionState) -> bytes:
         if isinstance(left, Alias):
-            return encode_alias(left)
-        return encode_former(left, state.cookie, now=self._lifetime.now())
+            return encode_alias(session_id, left)
+        return encode_former(session_id, left, state.cookie, now=self._lifetime.now())
 
     def _ttl(self, state: SessionState) -> float:
         """Return how long what is left under an old id is kept, in seconds."""
@@ -268,4 +270,4 @@ def _as_kept(previous: SessionState) -> Record:
     """Return the record that *previous* was read from."""
     before = previous.apart()
     before.rollback()
-    return Record(before.data, None, {}, before.created_at)
+    return Record(before.data, None, {}, before.created_at, unknown=before.unknown)

@@ -17,6 +17,7 @@ from aiosess.records.conflicts import Conflicts, Rebase, go_on_under, gone
 from aiosess.records.decide import Ending, ending
 from aiosess.records.format import began_without_tls
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
+from aiosess.records.marks import MarkedStorage
 from aiosess.records.merge import Merge
 from aiosess.records.renewal import Renewal
 from aiosess.records.state import Intent, SessionState, Standing
@@ -102,7 +103,7 @@ class Repository(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordOptions:
-    """What the options say about records; *renew_grace* is in seconds.
+    """What the options say about records; *renew_grace* is in seconds, *max_size* in bytes.
 
     *is_idle_by_cookie*: each request's cookie options say how long its session may be idle.
     """
@@ -111,6 +112,7 @@ class RecordOptions:
     is_idle_by_cookie: bool = False
     merge: Merge = "mine"
     whole: frozenset[str] = frozenset()
+    max_size: int = 1_000_000
     renew_grace: float = 10.0
     principal_keys: frozenset[str] = frozenset()
     is_renewed_now_and_then: bool = False
@@ -133,17 +135,18 @@ class SessionRepository:
         self.lifetime: Lifetime = Lifetime(
             options.timeouts, is_idle_by_cookie=options.is_idle_by_cookie, clock=clock
         )
-        self.writing: Writing = Writing(storage, self.lifetime)
+        events = events or Events()
+        self._kept = MarkedStorage(storage, events)
+        self.writing: Writing = Writing(self._kept, self.lifetime, max_size=options.max_size)
         self._is_renewed_now_and_then = options.is_renewed_now_and_then
         self._whole = options.whole
         self.touching: TouchingStorage | None = (
             storage if isinstance(storage, TouchingStorage) else None
         )
-        events = events or Events()
-        self._aliases = Aliases(storage, clock, events)
+        self._aliases = Aliases(self._kept, clock, events)
         rebase = Rebase(options.merge, options.whole, events)
         self._conflicts = Conflicts(
-            storage, self._aliases, self.writing, rebase=rebase, events=events, sleep=sleep
+            self._kept, self._aliases, self.writing, rebase=rebase, events=events, sleep=sleep
         )
         self._renewal = Renewal(
             self._conflicts,
@@ -178,7 +181,11 @@ class SessionRepository:
     async def read(
         self, session_id: str, stored: Stored | None, cookie: CookieOptions
     ) -> SessionState | Leftover | None:
-        """Return the session to which *stored* leads; ``None`` when there is none to go on with."""
+        """Return the session to which *stored* leads; ``None`` when there is none to go on with.
+
+        *stored* is what the storage answered for *session_id*, which may be another's record.
+        """
+        stored = await self._kept.own(session_id, stored)
         found = await self._aliases.follow(session_id, stored, is_by_client=True)
         if not isinstance(found, Found):
             return found
@@ -250,6 +257,7 @@ class SessionRepository:
         self, state: SessionState, conflict: Conflict, payload: bytes, snapshot: Snapshot
     ) -> bool:
         """Go on where *payload* met another version than expected; False: the record is gone."""
+        conflict = await self._kept.own_conflict(state.session_id, conflict)
         try:
             written = await self.writing.known_again(state, conflict, payload, snapshot)
         except Conflict as other:
@@ -335,7 +343,7 @@ class SessionRepository:
             raise SessionGone("the session is new: there is no record to read yet")
         seen = state.seen()
         # Not as for a client that comes with the id: this request has it already.
-        stored = await self.storage.load(kept.session_id)
+        stored = await self._kept.load(kept.session_id)
         found = await self._aliases.follow(kept.session_id, stored)
         newest = self._state(found, state.cookie.base) if isinstance(found, Found) else None
         if newest is None or self.lifetime.is_over(newest):
@@ -362,11 +370,11 @@ class SessionRepository:
         """Return the record, which lives *ttl* seconds from now."""
         if self.touching is None:
             is_there = await self.storage.touch(session_id, ttl)
-            return await self.storage.load(session_id) if is_there else None
+            return await self._kept.load(session_id) if is_there else None
         stored, is_touched = await self.touching.load_and_touch(session_id, ttl) or (None, False)
         if stored is not None and not is_touched and not await self.storage.touch(session_id, ttl):
             return None
-        return stored
+        return await self._kept.own(session_id, stored)
 
     async def _note_touch(self, state: SessionState) -> None:
         """Take note that the record was touched when it was read, with the general idle timeout.
@@ -411,6 +419,7 @@ class SessionRepository:
             authenticated_at=authenticated_at,
             former_id=record.former_id,
             renewed_at=record.renewed_at,
+            unknown=record.unknown,
         )
         if cookie.secure and "secure" not in own and standing is Standing.LIVE:
             state.is_renewal_due = began_without_tls(payload)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import enum
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 from msgspec import Struct
@@ -48,6 +50,8 @@ class Standing(enum.Enum):
     """No id: the session is empty, because the storage cannot give the one that came."""
 
 
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
 _ENDS: Final = frozenset({Intent.REGENERATE, Intent.EMPTY, Intent.DESTROY})
 
 
@@ -78,6 +82,7 @@ class SessionState(Struct):
     - ``authenticated_at``: when the principal was last authenticated; ``None``: never.
     - ``former_id``: the id from before a change of rights, until the new one was first used.
     - ``renewed_at``: when the id was last changed; ``None``: never, or not written down.
+    - ``unknown``: what a newer version of aiosess remembers of it; it is carried along.
     - ``is_gone``: the record was destroyed or has expired since it was read.
     - ``past``: what lies behind it; ``None`` while the handler is under way.
     - ``only_data``: the record lives as long as most, and nothing was done but to read data and to
@@ -101,6 +106,7 @@ class SessionState(Struct):
     authenticated_at: float | None = None
     former_id: str | None = None
     renewed_at: float | None = None
+    unknown: Mapping[str, Any] = _NOTHING
     is_renewal_due: bool = False
     is_gone: bool = False
     only_data: bool = False
@@ -221,6 +227,7 @@ class SessionState(Struct):
         for name, value in own.items():
             put(self.cookie.own, name, value)
         self.version = version
+        self.unknown = record.unknown
         return lost + [Lost((COOKIE_KEY, *path), side) for path, side in own_lost]
 
     def seen(self) -> dict[str, Original]:
@@ -252,6 +259,7 @@ class SessionState(Struct):
         self.authenticated_at = newest.authenticated_at
         self.former_id = newest.former_id
         self.renewed_at = newest.renewed_at
+        self.unknown = newest.unknown
         if newest.standing is not Standing.LIVE:
             self.standing = newest.standing
         self.must_be_written = False
@@ -301,6 +309,7 @@ class SessionState(Struct):
         self.created_at = now
         self.standing = Standing.LIVE
         self.authenticated_at = self.former_id = self.renewed_at = None
+        self.unknown = _NOTHING
         self.must_be_written = self.is_gone = False
 
     def fork_to(self, session_id: str, now: float) -> None:
@@ -326,7 +335,7 @@ class SessionState(Struct):
             self.session_id, self.version = before.session_id, before.version
             self.created_at, self.standing = before.created_at, before.standing
             self.authenticated_at, self.former_id = before.authenticated_at, before.former_id
-            self.renewed_at = before.renewed_at
+            self.renewed_at, self.unknown = before.renewed_at, before.unknown
             self.data.clear()
             self.data.update(before.data)
             self.originals = before.originals

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final, NamedTuple
 
-from aiosess.errors import Conflict, IdTaken, StorageUnavailable
+from aiosess.errors import Conflict, IdTaken, RecordTooLarge, StorageUnavailable
 from aiosess.records.changes import Snapshot
-from aiosess.records.format import encode
+from aiosess.records.format import encode, encode_value, largest_keys
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
 from aiosess.records.state import SessionState
 from aiosess.storages import Storage, Stored, Version
@@ -16,6 +16,8 @@ __all__ = ["Writing", "Written"]
 
 # So many writes without an answer are remembered, each with its payload.
 _MOST_DOUBTS: Final = 8
+# So many keys are named of a record that is too large.
+_MOST_NAMED: Final = 3
 
 
 class Written(NamedTuple):
@@ -34,17 +36,20 @@ class Written(NamedTuple):
 class Writing:
     """Writes the records of sessions to *storage*.
 
-    Each payload has a random revision inside, so that no two writes are ever the same bytes. Where
-    a payload of ours is kept that got no answer, it was written by us, and makes way.
+    *max_size* is in bytes. Each payload has a random revision inside, so that no two writes are
+    ever the same bytes. Where a payload of ours is kept that got no answer, it was written by us,
+    and makes way.
     """
 
-    def __init__(self, storage: Storage, lifetime: Lifetime) -> None:
+    def __init__(self, storage: Storage, lifetime: Lifetime, *, max_size: int) -> None:
+        self.max_size: int = max_size
         self._storage = storage
         self._lifetime = lifetime
 
     async def create(self, state: SessionState) -> Written:
         """Keep *state* under its id; IdTaken when there is a record that is not ours."""
-        payload, snapshot = self._encoded(state)
+        snapshot = state.snapshot()
+        payload = self.encoded(state)
         try:
             version = await self._create(state, payload)
         except (StorageUnavailable, asyncio.CancelledError):
@@ -54,7 +59,8 @@ class Writing:
 
     async def replace(self, state: SessionState) -> Written:
         """Put *state* in the place of its version; Conflict where another is kept, or none."""
-        payload, snapshot = self._encoded(state)
+        snapshot = state.snapshot()
+        payload = self.encoded(state)
         try:
             version = await self._storage.replace(
                 state.session_id, payload, self._ttl(state), expected=state.version
@@ -118,19 +124,26 @@ class Writing:
             state.session_id, payload, self._ttl(state), expected=stored.version
         )
 
-    def _encoded(self, state: SessionState) -> tuple[bytes, Snapshot]:
-        snapshot = state.snapshot()
-        now = self._lifetime.now()
+    def encoded(self, state: SessionState) -> bytes:
+        """Return the payload of *state*, whose values were checked; RecordTooLarge above the limit.
+
+        A record that is above it already may be written where its data have not grown.
+        """
         payload = encode(
+            state.session_id,
             state.data,
             state.cookie,
             created_at=state.created_at,
-            now=now,
+            now=self._lifetime.now(),
             authenticated_at=state.authenticated_at,
             former_id=state.former_id,
             renewed_at=state.renewed_at,
+            unknown=state.unknown,
         )
-        return payload, snapshot
+        if len(payload) > self.max_size and _has_grown(state):
+            keys = largest_keys(state.data, _MOST_NAMED)
+            raise RecordTooLarge(size=len(payload), limit=self.max_size, keys=keys)
+        return payload
 
     def _ttl(self, state: SessionState) -> float:
         return max(self._lifetime.ttl(state), LEAST_TTL)
@@ -138,3 +151,10 @@ class Writing:
 
 def _is_ours(state: SessionState, stored: Stored, payload: bytes) -> bool:
     return stored.payload == payload or stored.payload in state.unconfirmed
+
+
+def _has_grown(state: SessionState) -> bool:
+    """Ask whether the data take more bytes than they did when they were read."""
+    before = (state.previous or state).apart()
+    before.rollback()
+    return before.is_new or len(encode_value(state.data)) > len(encode_value(before.data))

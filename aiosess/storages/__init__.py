@@ -2,6 +2,7 @@
 
 from aiosess.storages.base import (
     Closeable,
+    FreshStorage,
     NodeStorage,
     PunctualStorage,
     Storage,
@@ -13,6 +14,7 @@ from aiosess.storages.memory import MemoryStorage
 
 __all__ = [
     "Closeable",
+    "FreshStorage",
     "MemoryStorage",
     "NodeStorage",
     "PunctualStorage",

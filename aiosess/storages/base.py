@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 __all__ = [
     "Closeable",
+    "FreshStorage",
     "NodeStorage",
     "PunctualStorage",
     "Storage",
@@ -104,6 +105,25 @@ class NodeStorage(Protocol):
 
     def node_of(self, session_id: str) -> str:
         """Return the server that keeps *session_id*, as ``host:port``; nothing is asked."""
+        ...
+
+
+@runtime_checkable
+class FreshStorage(Protocol):
+    """A storage whose calls share connections, and that can ask on one that nobody else uses.
+
+    Where a reply is lost on the way, those behind it on a shared connection reach the wrong callers
+    from then on. Without this ability, a record that is doubted is asked for by ``load`` again.
+    """
+
+    async def load_afresh(
+        self, session_id: str, *, agrees: Callable[[Stored | None], bool]
+    ) -> Stored | None:
+        """Return the record, asked for on a new connection; ``None`` when there is none.
+
+        Where *agrees* says of it that it is not what the shared connection answered, that
+        connection is ended: the calls that wait on it raise StorageUnavailable.
+        """
         ...
 
 

@@ -129,9 +129,20 @@ class MemcachedStorage(Closing):
         reply = await self._client.ask(key, b"gets %b\r\n" % key, self._timeout)
         if isinstance(reply, Value):
             return new_stored(Stored, (reply.payload, reply))
-        if reply == b"END":
-            return None
-        raise _failed(reply)
+        return _stored(reply)
+
+    async def load_afresh(
+        self, session_id: str, *, agrees: Callable[[Stored | None], bool]
+    ) -> Stored | None:
+        """Return the record (``gets``), asked for on a connection that nobody else uses.
+
+        Where *agrees* says of it that the shared connection answered something else, that ends.
+        """
+        key = self._key(session_id)
+        reply = await self._client.ask_afresh(
+            key, b"gets %b\r\n" % key, self._timeout, lambda reply: agrees(_stored(reply))
+        )
+        return _stored(reply)
 
     async def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
@@ -206,6 +217,14 @@ class MemcachedStorage(Closing):
             f"limit{limit} for an item: keep less in the session, or start memcached with a "
             "larger -I"
         )
+
+
+def _stored(reply: Reply) -> Stored | None:
+    if isinstance(reply, Value):
+        return Stored(reply.payload, reply)
+    if reply == b"END":
+        return None
+    raise _failed(reply)
 
 
 def _is_done(reply: Reply, done: bytes) -> bool:

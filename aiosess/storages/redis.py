@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 try:
     from redis import Redis as BlockingRedis
@@ -21,7 +22,7 @@ except ModuleNotFoundError as _error:
 from aiosess.clients.redis import ClientLine, line_of
 from aiosess.clients.redis_clients import Clients
 from aiosess.clients.redis_urls import maker
-from aiosess.errors import Conflict, IdTaken, OptionsError
+from aiosess.errors import Conflict, IdTaken, OptionsError, StorageUnavailable
 from aiosess.storages._shared import Closing, new_stored
 from aiosess.storages.base import Stored, Version
 
@@ -61,6 +62,12 @@ if left > tonumber(ARGV[1]) then return {kept, 0} end
 return {kept, redis.pcall('PEXPIRE', KEYS[1], ARGV[1])}
 """
 
+
+# Of which class an answer is; another one belongs to another command.
+_PAYLOAD: Final = frozenset[type]((bytes, type(None)))
+_PAYLOAD_AND_TOUCH: Final = frozenset[type]((list, type(None)))
+_REPLACED: Final = frozenset[type]((int, bytes, type(None)))
+_NUMBER: Final = frozenset[type]((int,))
 
 _sha1: Final = partial(hashlib.sha1, usedforsecurity=False)
 _REPLACE_SHA: Final = _sha1(_REPLACE.encode()).hexdigest()
@@ -157,26 +164,44 @@ class RedisStorage(Closing):
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
         """Keep *payload* under a free id (``SET NX PX``); IdTaken when it is not."""
         command = ("SET", self._prefix + session_id, payload, "PX", _ms(ttl), "NX")
-        written = await self._line.ask(command, self._timeout)
-        if not written:
+        written = await self._line.ask(command, self._timeout, _PAYLOAD)
+        if written is None:
             raise IdTaken
+        # A client that is asked by itself says True.
+        if written not in {b"OK", "OK", True}:
+            raise _not_ours()
         return payload
 
     async def load(self, session_id: str) -> Stored | None:
         """Return the record (``GET``), or ``None`` when there is none."""
-        answer = await self._line.ask(("GET", self._prefix + session_id), self._timeout)
-        payload = _as_bytes(answer) if isinstance(answer, str) else answer
-        if payload is None:
-            return None
-        return new_stored(Stored, (payload, payload))
+        command = ("GET", self._prefix + session_id)
+        answer = await self._line.ask(command, self._timeout, _PAYLOAD)
+        if answer.__class__ is bytes:
+            return new_stored(Stored, (answer, answer))
+        return _stored(answer)
+
+    async def load_afresh(
+        self, session_id: str, *, agrees: Callable[[Stored | None], bool]
+    ) -> Stored | None:
+        """Return the record (``GET``), asked for on a connection that nobody else uses.
+
+        Where *agrees* says of it that the shared connection answered something else, that ends.
+        """
+        answer = await self._line.ask_afresh(
+            ("GET", self._prefix + session_id),
+            self._timeout,
+            lambda answer: agrees(_stored(answer)),
+        )
+        return _stored(answer)
 
     async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
         """Return the record, and whether it now lives *ttl* seconds (a script, one round trip)."""
-        answer = await self._run(_LOAD_AND_TOUCH, _LOAD_AND_TOUCH_SHA, session_id, _ms(ttl))
+        script = (_LOAD_AND_TOUCH, _LOAD_AND_TOUCH_SHA, _PAYLOAD_AND_TOUCH)
+        answer = await self._run(*script, session_id, _ms(ttl))
         if answer is None:
             return None
-        payload = cast("bytes", _as_bytes(answer[0]))
-        return Stored(payload, payload), answer[1] == 1
+        stored = _stored(answer[0])
+        return None if stored is None else (stored, answer[1] == 1)
 
     async def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
@@ -185,36 +210,51 @@ class RedisStorage(Closing):
         # No payload has an empty digest, so that a version of another storage fits nothing.
         digest = _sha1(expected).hexdigest() if isinstance(expected, bytes) else ""
         arguments = (digest, payload, _ms(ttl))
-        answer = await self._run(_REPLACE, _REPLACE_SHA, session_id, *arguments)
+        answer = await self._run(_REPLACE, _REPLACE_SHA, _REPLACED, session_id, *arguments)
         if answer == 1:
             return payload
-        current = _as_bytes(answer)
-        raise Conflict(None if current is None else Stored(current, current))
+        raise Conflict(_stored(answer))
 
     async def touch(self, session_id: str, ttl: float) -> bool:
         """Let the record live *ttl* seconds from now (a script, one round trip).
 
         False when there is none.
         """
-        return bool(await self._run(_TOUCH, _TOUCH_SHA, session_id, _ms(ttl)))
+        return bool(await self._run(_TOUCH, _TOUCH_SHA, _NUMBER, session_id, _ms(ttl)))
 
     async def delete(self, session_id: str) -> bool:
         """Remove the record (``DEL``); False when there was none."""
-        return bool(await self._line.ask(("DEL", self._prefix + session_id), self._timeout))
+        command = ("DEL", self._prefix + session_id)
+        return bool(await self._line.ask(command, self._timeout, _NUMBER))
 
     async def _run(
-        self, script: str, digest: str, session_id: str, *arguments: str | bytes | int
+        self,
+        script: str,
+        digest: str,
+        fits: frozenset[type],
+        session_id: str,
+        *arguments: str | bytes | int,
     ) -> Any:
         """Run *script*, which is sent where the server does not know its *digest*."""
         arguments = (1, self._prefix + session_id, *arguments)
         try:
-            return await self._line.ask(("EVALSHA", digest, *arguments), self._timeout)
+            return await self._line.ask(("EVALSHA", digest, *arguments), self._timeout, fits)
         except exceptions.NoScriptError:
-            return await self._line.ask(("EVAL", script, *arguments), self._timeout)
+            return await self._line.ask(("EVAL", script, *arguments), self._timeout, fits)
 
 
-def _as_bytes(answer: str | bytes | None) -> bytes | None:
-    return answer.encode() if isinstance(answer, str) else answer
+def _stored(answer: Any) -> Stored | None:
+    payload = answer.encode() if isinstance(answer, str) else answer
+    if payload is None:
+        return None
+    if not isinstance(payload, bytes):
+        raise _not_ours()
+    return Stored(payload, payload)
+
+
+def _not_ours() -> StorageUnavailable:
+    # Not what it said: that may be somebody's data.
+    return StorageUnavailable("redis did not answer: what it said answers another command")
 
 
 def _ms(ttl: float) -> int:

@@ -132,6 +132,81 @@ async def test_a_server_that_closes_after_accepting_is_unavailable() -> None:
     assert results == [StorageUnavailable] * 2
 
 
+async def test_an_answer_that_its_command_cannot_have_ends_the_connection() -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        if client.number == 1:
+            for _ in range(3):
+                await client.command()
+            client.say(bulk(b"sess:a") + b":1\r\n" + bulk(b"sess:b"))
+            await client.flush()
+            await client.command()
+            return
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        mixed = await outcomes(storage, ["a", "b", "c"])
+        then = await outcomes(storage, ["b", "c"])
+
+    assert mixed == [b"sess:a", StorageUnavailable, StorageUnavailable]
+    assert then == [b"sess:b", b"sess:c"]
+
+
+async def test_who_waits_on_a_connection_that_is_out_of_step_gets_no_answer() -> None:
+    is_asked = asyncio.Event()
+
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        if client.number == 1:
+            await client.command()
+            is_asked.set()
+            await client.command()
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url).within(60) as storage:
+        waiting = until_asked(storage, "a")
+        await is_asked.wait()
+        stored = await storage.load_afresh("b", agrees=lambda _stored: False)
+        outcome = await asyncio.gather(waiting, return_exceptions=True)
+        then = await outcomes(storage, ["c"])
+
+    assert stored is not None
+    assert stored.payload == b"sess:b"
+    assert [type(each) for each in outcome] == [StorageUnavailable]
+    assert then == [b"sess:c"]
+
+
+async def test_who_waits_on_a_connection_that_is_in_step_goes_on_waiting() -> None:
+    is_asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        if client.number == 1:
+            _, key = await client.command()
+            is_asked.set()
+            await may_answer.wait()
+            client.say(bulk(key))
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url).within(60) as storage:
+        waiting = until_asked(storage, "a")
+        await is_asked.wait()
+        await storage.load_afresh("b", agrees=lambda _stored: True)
+        may_answer.set()
+
+        assert await waiting == b"sess:a"
+
+
+async def test_a_record_in_the_place_of_an_ok_is_no_answer() -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        with pytest.raises(StorageUnavailable, match="answers another command"):
+            await storage.create("a", b"cart", 60)
+
+
 async def test_what_nobody_asked_for_is_given_to_nobody() -> None:
     async def talk(client: Conversation) -> None:
         await client.greet()

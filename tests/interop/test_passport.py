@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import ClassVar
 
+import pytest
 from redis.asyncio import Redis
 from yarl import URL
 
+from aiosess.records.format import mark_of
 from tests.interop.node.cases import Peers, Serve, record
 from tests.interop.node.peers import Browser
 
@@ -38,6 +41,34 @@ class TestPassport(Peers):
 
         copied = json.loads(await record(redis, browser))
         assert copied["__aiosess"] == before["__aiosess"]
+
+    async def test_the_log_says_once_that_a_session_was_copied_and_nothing_was_mixed_up(
+        self, browser: Browser, node: URL, python: URL, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        await browser.do(python, "write", cart=[1])
+        await browser.do(node, "enter", username="bob", password="any")
+
+        await browser.do(python, "read")
+        await browser.do(python, "read")
+
+        told = [each.getMessage() for each in caplog.records if each.name == "aiosess"]
+        assert len([line for line in told if "was copied" in line]) == 1
+        assert [line for line in told if "mixed up" in line] == []
+
+    async def test_the_copy_gets_the_mark_of_its_own_id_with_the_next_write_of_python(
+        self, browser: Browser, node: URL, python: URL, redis: Redis
+    ) -> None:
+        await browser.do(python, "write", cart=[1])
+        before = await browser.do(python, "id")
+        await browser.do(node, "enter", username="bob", password="any")
+        copied = json.loads(await record(redis, browser))["__aiosess"]["mark"]
+
+        await browser.do(python, "write", seen=True)
+
+        written = json.loads(await record(redis, browser))["__aiosess"]["mark"]
+        assert copied == mark_of(before)
+        assert written == mark_of(await browser.do(python, "id"))
 
     async def test_what_python_writes_into_the_copy_is_there_for_node_and_the_login_holds(
         self, browser: Browser, node: URL, python: URL

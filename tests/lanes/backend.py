@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from aiosess import CookieOptions, MemoryStorage
 from aiosess.attributes import SessionCookie
@@ -18,12 +18,21 @@ __all__ = ["Backend", "PunctualBackend", "Records", "TouchingBackend"]
 
 T = TypeVar("T")
 
+_STRANGE: Final = encode(
+    "stranger",
+    {"n": "a secret of somebody else"},
+    SessionCookie(CookieOptions(secure=False)),
+    created_at=1.0,
+    now=1.0,
+)
+
 
 class Backend:
     """Passes each call on to a FaultyStorage, and tells *note* of it with what it was given.
 
     One that *is_slow* lets other tasks run before and after each call. What stands in ``at`` under
-    a verb is done once, before the next such call.
+    a verb is done once, before the next such call. One that *is_mixing_up* answers the next read
+    with a stranger's record.
     """
 
     def __init__(self, note: Callable[[str], None], clock: FakeClock, *, is_slow: bool) -> None:
@@ -31,6 +40,7 @@ class Backend:
         self.faulty = FaultyStorage(self.memory)
         self.session_ids: dict[str, None] = {}
         self.at: dict[str, Callable[[], Awaitable[None]]] = {}
+        self.is_mixing_up = False
         self._note = note
         self._is_slow = is_slow
 
@@ -40,7 +50,14 @@ class Backend:
         return await self._pass("create", told, self.faulty.create(session_id, payload, ttl))
 
     async def load(self, session_id: str) -> Stored | None:
-        return await self._pass("load", f"load {session_id}", self.faulty.load(session_id))
+        return await self._pass("load", f"load {session_id}", self._load(session_id))
+
+    async def _load(self, session_id: str) -> Stored | None:
+        stored = await self.faulty.load(session_id)
+        if self.is_mixing_up and stored is not None:
+            self.is_mixing_up = False
+            return Stored(_STRANGE, -1)
+        return stored
 
     async def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
@@ -96,7 +113,7 @@ class TouchingBackend(PunctualBackend):
         return await self._pass("load", told, self._load_and_touch(session_id, ttl))
 
     async def _load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
-        stored = await self.faulty.load(session_id)
+        stored = await self._load(session_id)
         if stored is None:
             return None
         return stored, await self.faulty.storage.touch(session_id, ttl)
@@ -118,9 +135,22 @@ class Records:
         *,
         age: float = 0,
         own: dict[str, Any] | None = None,
+        of: str | None = None,
+        unknown: dict[str, Any] | None = None,
     ) -> None:
-        """Keep a record as aiosess writes it, *age* seconds after the session began."""
-        await self.put(session_id, self._payload(data, self._clock() - age, own or {}))
+        """Keep a record as aiosess writes it, *age* seconds after the session began.
+
+        One that was written for the id *of*, where that is given, and with *unknown* besides.
+        """
+        payload = encode(
+            of or session_id,
+            data,
+            SessionCookie(self._cookie, own or {}),
+            created_at=self._clock() - age,
+            now=self._clock(),
+            unknown=unknown or {},
+        )
+        await self.put(session_id, payload)
 
     async def put(self, session_id: str, payload: bytes) -> None:
         """Keep *payload*, in the place of what there was."""
@@ -141,7 +171,9 @@ class Records:
 
     async def lead(self, session_id: str, renewed_to: str, seconds: float) -> None:
         """Put what a renewal leaves in the place of the record; nowhere: the session ended."""
-        await self.put(session_id, encode_alias(Alias(renewed_to, self._clock() + seconds)))
+        await self.put(
+            session_id, encode_alias(session_id, Alias(renewed_to, self._clock() + seconds))
+        )
 
     async def change(self, session_id: str, change: Callable[[dict[str, Any]], object]) -> None:
         """Write as another process does, under the id to which *session_id* leads."""
@@ -151,7 +183,9 @@ class Records:
             await self.change(found.renewed_to, change)
         elif isinstance(found, Record) and stored is not None:
             change(found.data)
-            payload = self._payload(found.data, found.created_at or self._clock(), found.own)
+            payload = self._payload(
+                session_id, found.data, found.created_at or self._clock(), found.own
+            )
             await self._memory.replace(session_id, payload, 86_400, expected=stored.version)
 
     async def renew(self, session_id: str, renewed_to: str) -> None:
@@ -186,6 +220,8 @@ class Records:
         except RecordError:
             return None
 
-    def _payload(self, data: dict[str, Any], created_at: float, own: dict[str, Any]) -> bytes:
+    def _payload(
+        self, session_id: str, data: dict[str, Any], created_at: float, own: dict[str, Any]
+    ) -> bytes:
         cookie = SessionCookie(self._cookie, own)
-        return encode(data, cookie, created_at=created_at, now=self._clock())
+        return encode(session_id, data, cookie, created_at=created_at, now=self._clock())

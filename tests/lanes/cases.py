@@ -41,6 +41,8 @@ Came = Literal[
     "unreadable",
     "with attributes of its own",
     "very old",
+    "copied from another id",
+    "by a newer version",
 ]
 _Secure: TypeAlias = bool | Literal["auto"]
 
@@ -68,6 +70,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     path: str = "/"
     cookie: Literal["given", "by a function", "by a coroutine"] = "given"
     is_id_taken: bool = False
+    max_record_size: int = 1_000_000
 
 
 USUAL: Final = Options()
@@ -159,6 +162,7 @@ _RACES: Final = tuple(f"{what} at {verb}" for verb in VERBS for what in _THEIRS)
 _FAULTS: Final = (
     *(f"{what} {verb}" for verb in VERBS for what in ("fail", "fail twice", "lose", "hang up at")),
     *("fail replace", "lose replace", "hang up at replace", "hang up at replace"),
+    *("mix up load", "mix up load"),
     "fail for good",
     "recover",
 )
@@ -183,6 +187,7 @@ _UNUSUAL: Final[dict[str, Sequence[object]]] = {
     "path": ["/shop", "/elsewhere"],
     "cookie": ["by a function", "by a coroutine"],
     "is_id_taken": [True],
+    "max_record_size": [100],
 }
 
 
@@ -226,6 +231,8 @@ def case_of(seed: int) -> Case:
             "with attributes of its own",
             "with attributes of its own",
             "very old",
+            "copied from another id",
+            "by a newer version",
         ),
         by=chance.rarely(0.3, "setup", "middleware"),
         storage=chance.rarely(0.5, "plain", "punctual", "touching", "touching"),

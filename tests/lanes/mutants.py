@@ -69,6 +69,16 @@ MUTANTS: Final = (
         "if False:",
     ),
     Mutant(
+        "whose a record is",
+        "tail_of(session_id), short.now()",
+        'b"", short.now()',
+    ),
+    Mutant(
+        "what a newer version remembers",
+        "            or state.unknown\n",
+        "",
+    ),
+    Mutant(
         "that the connection may be encrypted",
         "cookie = short.cookies[is_tls]",
         "cookie = short.cookies[False]",
@@ -124,6 +134,12 @@ MUTANTS: Final = (
         "            self.has_left = True\n        return None",
     ),
     # Keep the data.
+    Mutant(
+        "how large a record may be",
+        "payload = encoded if len(encoded) in short.sizes else short.encoded(state)",
+        "payload = encoded or short.encoded(state)",
+        first=2554,
+    ),
     Mutant(
         "that most cookies are not sent again",
         "elif changed and state.cookie.base.max_age is not None:",

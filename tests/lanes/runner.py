@@ -145,6 +145,7 @@ class _Stage:
             merge=given.merge,
             load=given.load,
             touch_after=given.touch_after,
+            max_record_size=given.max_record_size,
         )
 
 
@@ -254,6 +255,10 @@ async def _arrival(stage: _Stage) -> list[str]:
             await records.keep("pear", data, own={"max_age": 500.0, "httponly": False})
         case "very old":
             await records.keep("pear", data, age=199_000)
+        case "copied from another id":
+            await records.keep("pear", data, of="peach")
+        case "by a newer version":
+            await records.keep("pear", data, unknown={"later": [1]})
         case _:
             # Under this id there is nothing.
             pass

@@ -420,6 +420,11 @@ for _verb in VERBS:
 _fails("fail for good", *VERBS, times=None)
 
 
+@_step("mix up load")
+async def _mix_up_load(scene: Scene) -> None:
+    scene.stage.backend.is_mixing_up = True
+
+
 @_step("recover")
 async def _recover(scene: Scene) -> None:
     scene.stage.backend.faulty.recover()

@@ -620,3 +620,47 @@ async def test_the_time_limit_counts_while_the_connection_is_made() -> None:
 
         with pytest.raises(StorageUnavailable, match=r"did not answer within 0\.05 s"):
             await storage.load("k")
+
+
+# A connection that nobody else uses.
+
+
+async def test_who_waits_on_a_connection_that_is_out_of_step_gets_no_reply() -> None:
+    is_asked, connections = asyncio.Event(), 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readline()
+        is_asked.set()
+        if connections > 1:
+            writer.write(FOUND)
+        await reader.readline()
+
+    async with pretending(talk) as client:
+        waiting = asyncio.ensure_future(client.ask(b"k", GET, 60))
+        await is_asked.wait()
+        found = await client.ask_afresh(b"k", GET, 60, lambda _reply: False)
+        outcome = await asyncio.gather(waiting, return_exceptions=True)
+
+    assert isinstance(found, Value)
+    assert causes(outcome) == [ConnectionResetError]
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [
+        (GET, b"STORED\r\n"),
+        (b"add k 0 1 1\r\nx\r\n", b"END\r\n"),
+        (b"cas k 0 1 1 7\r\nx\r\n", b"TOUCHED\r\n"),
+        (b"touch k 1\r\n", b"DELETED\r\n"),
+        (b"delete k\r\n", FOUND),
+    ],
+)
+async def test_a_reply_to_another_command_ends_the_connection(command: bytes, reply: bytes) -> None:
+    async with pretending(answering(reply, FOUND, b"END\r\n")) as client:
+        outcomes = await asyncio.gather(
+            client.ask(b"k", command), client.ask(b"k", GET), return_exceptions=True
+        )
+
+    assert causes(outcomes) == [ConnectionResetError] * 2

@@ -279,3 +279,26 @@ async def test_where_replicas_may_answer_no_connection_is_shared(
         await asyncio.gather(*(storage.load(here) for _ in range(10)))
 
         assert await connections(nodes[0], name) > 2
+
+
+async def test_a_record_is_read_on_a_connection_of_its_own_wherever_it_has_moved(
+    storage: RedisStorage, client: RedisCluster, nodes: tuple[Node, Node], name: str
+) -> None:
+    one, two = nodes
+    session_id = key_on(client, one)
+    await storage.create(session_id, b"cart", 60)
+    before = await connections(one, name)
+
+    stored = await storage.load_afresh(session_id, agrees=lambda _stored: True)
+
+    assert stored is not None
+    assert stored.payload == b"cart"
+    assert await connections(one, name) == before
+    slot = one.ask("CLUSTER", "KEYSLOT", f"sess:{session_id}")
+    two.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", one.ask("CLUSTER", "MYID"))
+    one.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", two.ask("CLUSTER", "MYID"))
+    one.ask("MIGRATE", "127.0.0.1", two.port, f"sess:{session_id}", 0, 1000)
+
+    moved = await storage.load_afresh(session_id, agrees=lambda _stored: True)
+
+    assert moved == stored

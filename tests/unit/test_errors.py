@@ -52,6 +52,17 @@ def test_a_merge_conflict_after_too_many_tries_has_no_keys() -> None:
     assert errors.MergeConflict("too often").keys == ()
 
 
+def test_a_record_that_is_too_large_names_size_limit_and_the_largest_keys() -> None:
+    error = errors.RecordTooLarge(size=12_345, limit=10_000, keys=(("cart", 9_000), ("x" * 99, 5)))
+
+    assert (error.size, error.limit) == (12_345, 10_000)
+    assert error.keys == (("cart", 9_000), ("x" * 99, 5))
+    assert str(error) == (
+        "the record would be 12,345 bytes, more than max_record_size=10000: keep less in the "
+        f"session, or raise the limit; its largest keys, in bytes: 'cart' (9,000), '{'x' * 60}' (5)"
+    )
+
+
 @pytest.mark.parametrize(
     ("error", "builtin"),
     [

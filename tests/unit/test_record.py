@@ -18,20 +18,29 @@ from aiosess import CookieOptions, RecordError, SessionCookie, UnserializableVal
 from aiosess.records.format import (
     RESERVED_KEYS,
     Alias,
+    Former,
+    Origin,
     Record,
     check_value,
     decode,
     decode_value,
     encode,
     encode_alias,
+    encode_former,
     encode_usual,
     encode_value,
+    largest_keys,
+    mark_of,
+    origin_of,
+    tail_of,
     usual,
 )
 from aiosess.timeouts import LONGEST
 
 NOW = 1_700_000_000.25
+ID = "apple"
 IN_2030 = datetime(2030, 1, 1, tzinfo=UTC)
+FORMER = Former(Record({"n": 1}, None, {}, NOW), "new", NOW, is_same_principal=False)
 
 
 def options(**given: Any) -> CookieOptions:
@@ -42,7 +51,7 @@ def encoded(
     data: dict[str, Any], cookie: SessionCookie | None = None, *, began_at: float = NOW - 60
 ) -> bytes:
     cookie = SessionCookie(options()) if cookie is None else cookie
-    return encode(data, cookie, created_at=began_at, now=NOW)
+    return encode(ID, data, cookie, created_at=began_at, now=NOW)
 
 
 def decoded(payload: bytes) -> Record:
@@ -68,7 +77,7 @@ def test_a_record_is_what_express_writes_and_one_key_of_our_own() -> None:
             "sameSite": "lax",
         },
         "views": 1,
-        "__aiosess": {"created": NOW - 60},
+        "__aiosess": {"created": NOW - 60, "mark": "OnvT4jYKPS"},
     }
 
 
@@ -243,6 +252,105 @@ def test_a_session_keeps_its_max_age_when_the_option_changes() -> None:
     assert record.own_attributes(options(max_age=5)) == {"max_age": 60}
 
 
+# Whose it is, and what a newer version wrote
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        encode(ID, {"n": 1}, SessionCookie(options()), created_at=NOW, now=NOW),
+        encode(ID, {}, SessionCookie(options(max_age=60)), created_at=NOW, now=NOW),
+        encode(
+            ID, {"n": 1}, SessionCookie(options()), created_at=NOW, now=NOW, authenticated_at=NOW
+        ),
+        encode(
+            ID, {"n": 1}, SessionCookie(options()), created_at=NOW, now=NOW, unknown={"later": 1}
+        ),
+        encode(ID, {"a": "\ud800"}, SessionCookie(options()), created_at=NOW, now=NOW),
+        encode_alias(ID, Alias("new", NOW)),
+        encode_former(ID, FORMER, SessionCookie(options()), now=NOW),
+    ],
+    ids=["usual", "with an end", "logged in", "by a newer one", "rare text", "alias", "former"],
+)
+def test_a_payload_ends_with_the_mark_of_its_id(payload: bytes) -> None:
+    assert payload.endswith(tail_of(ID))
+    assert decode_value(payload)["__aiosess"]["mark"] == mark_of(ID)
+
+
+def test_a_mark_takes_ten_characters_and_tells_ids_apart() -> None:
+    marks = {mark_of(f"id {number}") for number in range(1000)}
+
+    assert len(marks) == 1000
+    assert {len(mark) for mark in marks} == {10}
+
+
+def test_a_record_of_another_id_is_read_as_a_whole() -> None:
+    payload = encode("pear", {"n": 1}, SessionCookie(options()), created_at=NOW, now=NOW)
+
+    assert usual(payload, options().head, tail_of(ID), NOW) is None
+    assert decode(payload) == Record({"n": 1}, None, {}, NOW)
+
+
+def test_the_mark_of_a_record_is_found_wherever_it_stands() -> None:
+    written = json.loads(encoded({"n": 1}))
+    written["__aiosess"] = {"mark": mark_of(ID), "created": NOW}
+    payload = json.dumps({**written, "cart": [1]}).encode()
+
+    assert origin_of(payload) == Origin(mark_of(ID), NOW)
+
+
+@pytest.mark.parametrize(
+    ("payload", "origin"),
+    [
+        (b'{"cookie":{}}', Origin()),
+        (b'{"cookie":{},"__aiosess":5}', Origin()),
+        (b'{"cookie":{},"__aiosess":{"mark":5,"created":"now"}}', Origin()),
+        (b"[]", Origin(is_record=False)),
+        (b"OK", Origin(is_record=False)),
+        (b"[" * 100_000, Origin(is_record=False)),
+    ],
+    ids=["Express", "no object", "other types", "a list", "no JSON", "deep"],
+)
+def test_a_payload_that_does_not_say_where_it_comes_from_is_of_nowhere(
+    payload: bytes, origin: Origin
+) -> None:
+    assert origin_of(payload) == origin
+
+
+def test_what_a_newer_version_remembers_is_carried_along() -> None:
+    unknown = {"later": {"deep": [1]}, "handle": "h"}
+
+    payload = encode(
+        ID, {"n": 1}, SessionCookie(options()), created_at=NOW, now=NOW, unknown=unknown
+    )
+
+    assert decoded(payload).unknown == unknown
+    assert decoded(payload).created_at == NOW
+
+
+def test_what_a_newer_version_remembers_is_not_for_the_fast_way() -> None:
+    payload = encode(
+        ID, {"n": 1}, SessionCookie(options()), created_at=NOW, now=NOW, unknown={"later": 1}
+    )
+
+    assert usual(payload, options().head, tail_of(ID), NOW) is None
+
+
+def test_what_is_left_from_before_a_login_keeps_what_a_newer_version_remembers() -> None:
+    former = Former(FORMER.record._replace(unknown={"later": 1}), "new", NOW, False)
+
+    found = decode(encode_former(ID, former, SessionCookie(options()), now=NOW))
+
+    assert isinstance(found, Former)
+    assert found.record.unknown == {"later": 1}
+
+
+def test_the_largest_keys_come_first_with_the_bytes_that_they_take() -> None:
+    data = {"small": 1, "cart": ["tea"] * 100, "text": "x" * 1000}
+
+    assert largest_keys(data, 2) == (("text", 1009), ("cart", 608))
+
+
 # Records of Express and of others
 
 
@@ -315,7 +423,7 @@ def test_a_number_beyond_float_is_refused_also_where_the_head_is_known() -> None
     cookie = SessionCookie(options())
     payload = encoded({"a": 123456789}, cookie).replace(b"123456789", b"1e400")
 
-    assert usual(payload, cookie.base.head, NOW) is None
+    assert usual(payload, cookie.base.head, tail_of(ID), NOW) is None
     with pytest.raises(RecordError, match="a number beyond float"):
         decode(payload)
 
@@ -383,11 +491,11 @@ def test_a_reserved_key_from_elsewhere_is_read_as_far_as_it_makes_sense(meta: st
 def test_an_alias_comes_back() -> None:
     alias = Alias("new", NOW + 10)
 
-    assert decode(encode_alias(alias)) == alias
+    assert decode(encode_alias(ID, alias)) == alias
 
 
 def test_express_finds_no_data_in_an_alias() -> None:
-    content = json.loads(encode_alias(Alias("new", NOW)))
+    content = json.loads(encode_alias(ID, Alias("new", NOW)))
 
     assert content.keys() == {"cookie", "__aiosess"}
     assert content["cookie"]["originalMaxAge"] is None
@@ -516,18 +624,18 @@ def test_a_record_without_attributes_of_its_own_begins_as_its_options_say() -> N
 def test_such_a_record_is_written_the_same_in_fewer_steps(values: dict[str, Any]) -> None:
     data = {"n": 1, **values}
 
-    payload = encode_usual(data, options().head, NOW, None)
+    payload = encode_usual(data, options().head, NOW, None, tail_of(ID))
 
     assert decode(payload) == decode(
-        encode(data, SessionCookie(options()), created_at=NOW, now=NOW)
+        encode(ID, data, SessionCookie(options()), created_at=NOW, now=NOW)
     )
-    assert usual(payload, options().head, NOW) == (data, NOW, None)
+    assert usual(payload, options().head, tail_of(ID), NOW) == (data, NOW, None)
 
 
 def test_what_such_a_record_says_is_the_same_whether_its_head_is_known_or_not() -> None:
     payload = encoded({"n": 1, "cart": ["tea"]})
 
-    known = usual(payload, options().head, NOW)
+    known = usual(payload, options().head, tail_of(ID), NOW)
 
     assert known == ({"n": 1, "cart": ["tea"]}, NOW - 60, None)
     assert decode(payload) == Record({"n": 1, "cart": ["tea"]}, None, {}, NOW - 60)
@@ -540,7 +648,7 @@ def test_a_cookie_with_an_end_has_no_head_that_stays_the_same() -> None:
 def test_a_record_from_the_future_is_read_as_a_whole() -> None:
     payload = encoded({"n": 1})
 
-    assert usual(payload, options().head, NOW - 61) is None
+    assert usual(payload, options().head, tail_of(ID), NOW - 61) is None
 
 
 def test_a_record_with_attributes_of_its_own_is_read_as_a_whole() -> None:
@@ -549,28 +657,28 @@ def test_a_record_with_attributes_of_its_own_is_read_as_a_whole() -> None:
 
     payload = encoded({"n": 1}, cookie)
 
-    assert usual(payload, options().head, NOW) is None
+    assert usual(payload, options().head, tail_of(ID), NOW) is None
     assert decode(payload) == Record({"n": 1}, 60.0, {}, NOW - 60)
 
 
 def test_a_record_by_other_options_is_read_as_a_whole() -> None:
     payload = encoded({"n": 1}, SessionCookie(options(samesite="strict")))
 
-    assert usual(payload, options().head, NOW) is None
+    assert usual(payload, options().head, tail_of(ID), NOW) is None
     assert decode(payload) == Record({"n": 1}, None, {}, NOW - 60)
 
 
 def test_of_two_cookies_in_a_record_the_last_counts_though_the_first_is_known() -> None:
     payload = options().head + b'"cookie":{"originalMaxAge":60000},"n":1}'
 
-    assert usual(payload, options().head, NOW) is None
+    assert usual(payload, options().head, tail_of(ID), NOW) is None
     assert decode(payload) == Record({"n": 1}, 60.0, {}, None)
 
 
 def test_a_record_that_breaks_off_after_its_head_cannot_be_read() -> None:
     payload = options().head + b'"n":'
 
-    assert usual(payload, options().head, NOW) is None
+    assert usual(payload, options().head, tail_of(ID), NOW) is None
     with pytest.raises(RecordError, match="not JSON"):
         decode(payload)
 
@@ -595,6 +703,6 @@ def test_whatever_follows_a_known_head_is_read_as_if_it_were_not_known(
 ) -> None:
     payload = options().head + json.dumps(rest).encode()[1:]
 
-    known = usual(payload, options().head, NOW)
+    known = usual(payload, options().head, tail_of(ID), NOW)
 
     assert known is None or decode(payload) == Record(known[0], None, {}, known[1], known[2])

@@ -16,6 +16,8 @@ from aiosess import (
     IdTaken,
     MemoryStorage,
     MergeConflict,
+    RecordTooLarge,
+    SessionCookie,
     SessionGone,
     StorageUnavailable,
     Version,
@@ -23,7 +25,7 @@ from aiosess import (
 from aiosess.guard.retries import RetryingStorage, RetryPolicy
 from aiosess.records.aliases import Leftover
 from aiosess.records.conflicts import _Queues
-from aiosess.records.format import Alias, Record, decode, encode_alias
+from aiosess.records.format import Alias, Record, decode, encode, encode_alias, tail_of
 from aiosess.records.lifetime import Lifetime, Touched
 from aiosess.records.merge import freeze
 from aiosess.records.repository import RecordOptions, SessionRepository
@@ -1221,14 +1223,14 @@ async def test_an_id_that_was_rotated_twice_leads_to_the_session(bench: Bench) -
 
 async def test_ids_that_lead_in_a_circle_lead_nowhere(bench: Bench) -> None:
     until = bench.clock() + 10
-    await bench.memory.create("id", encode_alias(Alias("other", until)), IDLE)
-    await bench.memory.create("other", encode_alias(Alias("id", until)), IDLE)
+    await bench.memory.create("id", encode_alias("id", Alias("other", until)), IDLE)
+    await bench.memory.create("other", encode_alias("other", Alias("id", until)), IDLE)
 
     assert await bench.repository.load("id", COOKIE) is None
 
 
 async def test_an_id_that_leads_to_a_destroyed_session_leads_nowhere(bench: Bench) -> None:
-    alias = encode_alias(Alias("destroyed", bench.clock() + 10))
+    alias = encode_alias("id", Alias("destroyed", bench.clock() + 10))
     await bench.memory.create("id", alias, IDLE)
 
     assert await bench.repository.load("id", COOKIE) is None
@@ -1487,3 +1489,282 @@ async def test_after_a_pause_the_save_goes_on_from_what_is_kept_by_then(bench: B
     assert await repository.replace(state) is True
 
     assert await bench.kept() == {"n": 1, "mine": 2}
+
+
+# Whose a record is, and what a newer version wrote into it.
+
+
+UNKNOWN = {"later": {"n": [1]}}
+
+
+async def keep_by_newer(bench: Bench, **data: Any) -> None:
+    """Keep a session under "id", as a newer version does."""
+    payload = encode(
+        "id",
+        data,
+        SessionCookie(COOKIE),
+        created_at=bench.clock(),
+        now=bench.clock(),
+        unknown=UNKNOWN,
+    )
+    await bench.memory.create("id", payload, IDLE)
+
+
+async def unknown_of(bench: Bench, session_id: str) -> object:
+    stored = await bench.memory.load(session_id)
+    assert stored is not None
+    found = decode(stored.payload)
+    assert not isinstance(found, Alias)
+    return found.unknown if isinstance(found, Record) else found.record.unknown
+
+
+async def test_what_a_newer_version_wrote_survives_a_write(bench: Bench) -> None:
+    await keep_by_newer(bench, count=1)
+    state = await bench.load()
+    change(state, count=2)
+
+    await bench.repository.replace(state)
+
+    assert await unknown_of(bench, "id") == UNKNOWN
+
+
+async def test_what_a_newer_version_writes_meanwhile_survives_a_merge(bench: Bench) -> None:
+    await bench.keep(count=1)
+    state = await bench.load()
+    change(state, mine=True)
+    await bench.memory.delete("id")
+    await keep_by_newer(bench, count=2)
+
+    await bench.repository.replace(state)
+
+    assert await bench.kept() == {"count": 2, "mine": True}
+    assert await unknown_of(bench, "id") == UNKNOWN
+
+
+async def test_what_a_newer_version_wrote_survives_an_atomic_change(bench: Bench) -> None:
+    await keep_by_newer(bench, count=1)
+    state = await bench.load()
+
+    await bench.repository.atomic(state, lambda newest: change(newest, count=2))
+    change(state, mine=True)
+    await bench.repository.replace(state)
+
+    assert await unknown_of(bench, "id") == UNKNOWN
+
+
+async def test_what_a_newer_version_wrote_survives_a_reload(bench: Bench) -> None:
+    await bench.keep(count=1)
+    state = await bench.load()
+    await bench.memory.delete("id")
+    await keep_by_newer(bench, count=2)
+
+    await bench.repository.reload(state)
+    change(state, count=3)
+    await bench.repository.replace(state)
+
+    assert await unknown_of(bench, "id") == UNKNOWN
+
+
+async def test_what_a_newer_version_wrote_goes_along_at_a_renewal(bench: Bench) -> None:
+    await keep_by_newer(bench, count=1)
+    state = await bench.load()
+
+    await bench.repository.renew(state, renewed(state))
+
+    assert await unknown_of(bench, "new") == UNKNOWN
+    assert await unknown_of(bench, "id") == UNKNOWN
+
+
+async def test_what_a_newer_version_wrote_goes_along_at_a_rotation(bench: Bench) -> None:
+    await keep_by_newer(bench, count=1)
+    state = await bench.load()
+
+    await bench.repository.rotate(state, renewed(state))
+
+    assert await unknown_of(bench, "new") == UNKNOWN
+
+
+async def test_a_session_that_begins_anew_has_nothing_of_what_a_newer_version_wrote(
+    bench: Bench,
+) -> None:
+    await keep_by_newer(bench, count=1)
+    state = await bench.load()
+    state.move_to("new")
+    state.clear(bench.clock())
+    state.intent = Intent.REGENERATE
+
+    await bench.repository.create(state)
+
+    assert await unknown_of(bench, "new") == {}
+
+
+async def test_a_rollback_brings_back_what_a_newer_version_wrote(bench: Bench) -> None:
+    await keep_by_newer(bench, count=1)
+    state = await bench.load()
+    state.move_to("new")
+    state.clear(bench.clock())
+
+    state.rollback()
+
+    assert state.unknown == UNKNOWN
+
+
+@pytest.mark.parametrize("move", ["renew", "rotate"])
+async def test_what_is_left_under_an_old_id_has_the_mark_of_that_id(
+    bench: Bench, move: str
+) -> None:
+    await bench.keep(count=1)
+    state = await bench.load()
+
+    await getattr(bench.repository, move)(state, renewed(state))
+    # A client comes with the new id, and the time of grace of the old one begins.
+    await bench.load("new")
+
+    left, live = await bench.memory.load("id"), await bench.memory.load("new")
+    assert left is not None
+    assert live is not None
+    assert left.payload.endswith(tail_of("id"))
+    assert live.payload.endswith(tail_of("new"))
+
+
+async def test_what_stands_there_while_a_session_ends_has_the_mark_of_its_id(bench: Bench) -> None:
+    state = await bench.keep(count=1)
+    seen: list[bytes] = []
+
+    class Watched(FaultyStorage):
+        async def replace(
+            self, session_id: str, payload: bytes, ttl: float, *, expected: Version
+        ) -> Version:
+            seen.append(payload)
+            return await super().replace(session_id, payload, ttl, expected=expected)
+
+    await bench.another(storage=Watched(bench.memory)).delete(state)
+
+    assert [payload.endswith(tail_of("id")) for payload in seen] == [True]
+
+
+async def test_a_record_that_was_copied_gets_the_right_mark_with_the_next_write(
+    bench: Bench,
+) -> None:
+    await bench.keep(count=1)
+    original = await bench.memory.load("id")
+    assert original is not None
+    await bench.memory.create("copy", original.payload, IDLE)
+    state = await bench.load("copy")
+    change(state, count=2)
+
+    await bench.repository.replace(state)
+
+    written = await bench.memory.load("copy")
+    assert written is not None
+    assert written.payload.endswith(tail_of("copy"))
+    assert await bench.kept("copy") == {"count": 2}
+
+
+# How large a record may be.
+
+
+async def test_a_record_above_the_limit_is_refused_and_the_one_before_stays(bench: Bench) -> None:
+    await bench.keep(count=1)
+    repository = bench.another(max_size=1000)
+    state = await repository.load("id", COOKIE)
+    assert isinstance(state, SessionState)
+    change(state, text="x" * 1000)
+
+    with pytest.raises(RecordTooLarge, match="more than max_record_size=1000") as caught:
+        await repository.replace(state)
+
+    assert caught.value.keys == (("text", 1009), ("count", 9))
+    assert await bench.kept() == {"count": 1}
+
+
+async def test_a_session_above_the_limit_does_not_begin(bench: Bench) -> None:
+    repository = bench.another(max_size=1000)
+    state = repository.fresh("id", COOKIE)
+    change(state, text="x" * 1000)
+
+    with pytest.raises(RecordTooLarge):
+        await repository.create(state)
+
+    assert await bench.memory.load("id") is None
+
+
+async def test_a_record_may_be_as_large_as_the_limit(bench: Bench) -> None:
+    await bench.keep(text="x" * 1000)
+    stored = await bench.memory.load("id")
+    assert stored is not None
+    repository = bench.another(max_size=len(stored.payload))
+    state = repository.fresh("other", COOKIE)
+    change(state, text="x" * 1000)
+
+    await repository.create(state)
+
+    assert await bench.kept("other") == {"text": "x" * 1000}
+
+
+async def test_a_record_may_not_be_a_byte_larger_than_the_limit(bench: Bench) -> None:
+    await bench.keep(text="x" * 1000)
+    stored = await bench.memory.load("id")
+    assert stored is not None
+    repository = bench.another(max_size=len(stored.payload) - 1)
+    state = repository.fresh("other", COOKIE)
+    change(state, text="x" * 1000)
+
+    with pytest.raises(RecordTooLarge):
+        await repository.create(state)
+
+
+@pytest.mark.parametrize("size", [1500, 2000])
+async def test_a_record_that_is_larger_already_may_be_read_and_may_shrink(
+    bench: Bench, size: int
+) -> None:
+    await bench.keep(text="x" * 2000)
+    repository = bench.another(max_size=1000)
+    state = await repository.load("id", COOKIE)
+    assert isinstance(state, SessionState)
+    change(state, text="y" * size)
+
+    await repository.replace(state)
+
+    assert await bench.kept() == {"text": "y" * size}
+
+
+async def test_a_record_that_is_larger_already_may_not_grow(bench: Bench) -> None:
+    await bench.keep(text="x" * 2000)
+    repository = bench.another(max_size=1000)
+    state = await repository.load("id", COOKIE)
+    assert isinstance(state, SessionState)
+    change(state, text="y" * 2001)
+
+    with pytest.raises(RecordTooLarge):
+        await repository.replace(state)
+
+
+async def test_a_record_that_is_larger_already_may_take_a_new_id(bench: Bench) -> None:
+    await bench.keep(text="x" * 2000)
+    repository = bench.another(max_size=1000)
+    state = await repository.load("id", COOKIE)
+    assert isinstance(state, SessionState)
+
+    await repository.renew(state, renewed(state))
+
+    assert await bench.kept("new") == {"text": "x" * 2000}
+
+
+async def test_nothing_is_left_of_a_new_id_where_a_merge_makes_the_record_too_large(
+    bench: Bench,
+) -> None:
+    await bench.keep(count=1)
+    repository = bench.another(max_size=1000)
+    state = await repository.load("id", COOKIE)
+    assert isinstance(state, SessionState)
+    change(state, mine="x" * 500)
+    theirs = await bench.load()
+    change(theirs, theirs="x" * 500)
+    await bench.repository.replace(theirs)
+
+    with pytest.raises(RecordTooLarge):
+        await repository.renew(state, renewed(state))
+
+    assert await bench.memory.load("new") is None
+    assert await bench.kept() == {"count": 1, "theirs": "x" * 500}

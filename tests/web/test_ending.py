@@ -147,7 +147,7 @@ async def test_a_session_ends_under_its_new_id_where_nothing_can_be_written(
         await session_of(request)
         # Another process renews the id meanwhile.
         await storage.delete("apple")
-        alias = encode_alias(Alias("pear", 2e9))
+        alias = encode_alias("apple", Alias("pear", 2e9))
         await storage.create("apple", alias, 60)
         faulty.fail(FULL, verbs=WRITES)
         return await end(request)

@@ -23,7 +23,9 @@ client's error as its cause.
 A storage may have `load_and_touch` besides (`aiosess.storages.TouchingStorage`), which reads a
 record and extends its life in one call; the sentences about it count only where it is there. It
 may have `within(timeout)` (`aiosess.storages.PunctualStorage`), which returns the same storage with
-a time limit of its own; aiosess watches the time of one that has not.
+a time limit of its own; aiosess watches the time of one that has not. It may have `load_afresh`
+(`aiosess.storages.FreshStorage`), which reads a record on a connection that nobody else uses, where
+the answer to a `load` was another session's record; one that has not is asked by `load` again.
 
 Each sentence below is a case in `aiosess.testing`, to be run against any storage. aiosess writes a
 new payload with each `replace`, so that a version may be the payload itself, or a hash of it.
