@@ -71,7 +71,13 @@ class Acting(Holding):
         """Read the record again."""
         state = self._opened()
         self._check_not_anonymous(state)
-        await self.act(self._unless_gone, self.repository.reload, state)
+        # What is changed while other tasks have their turn is to be kept.
+        seen = state.seen()
+
+        async def reloaded(held: SessionState) -> None:
+            await self.repository.reload(held, seen)
+
+        await self.act(self._unless_gone, reloaded, state)
 
     async def _unless_gone(
         self, act: Callable[[SessionState], Coroutine[Any, Any, T]], state: SessionState

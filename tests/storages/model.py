@@ -377,7 +377,13 @@ class SessionMachine(RuleBasedStateMachine):
             held.unsaved = {}
             self.happened(client, changes={})
 
-        self.start(client, "reload", client.repository.reload(held.state), then, is_in_haste=haste)
+        self.start(
+            client,
+            "reload",
+            client.repository.reload(held.state, held.state.seen()),
+            then,
+            is_in_haste=haste,
+        )
 
     @precondition(lambda self: self.holding())
     @rule(number=numbers, haste=haste)

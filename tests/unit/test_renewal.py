@@ -133,7 +133,7 @@ async def test_a_request_under_way_reloads_the_session_after_the_grace_of_its_id
     await bench.repository.replace(other)
     bench.clock.advance(GRACE + 1)
 
-    await bench.repository.reload(under_way)
+    await bench.repository.reload(under_way, under_way.seen())
 
     assert under_way.data == {"cart": 2}
 
@@ -143,7 +143,7 @@ async def test_to_reload_is_not_to_come_with_the_new_id(bench: Bench) -> None:
     state = await bench.come("a")
     await bench.move(state, "b", Intent.RENEW)
 
-    await bench.repository.reload(state)
+    await bench.repository.reload(state, state.seen())
     bench.clock.advance(GRACE + 1)
 
     # The response with the new id may be lost still.
