@@ -323,9 +323,10 @@ class SessionRepository:
     async def _delete_kept(self, state: SessionState) -> None:
         if state.version is None:
             return
+        await self._renewal.end(state.session_id, state.version)
+        # Not before: where rights changed meanwhile, nothing has ended.
         if state.former_id is not None:
             await self.storage.delete(state.former_id)
-        await self._renewal.end(state.session_id, state.version)
 
     async def reload(self, state: SessionState, seen: Seen) -> None:
         """Read the record again into *state*, whose changes are forgotten.
