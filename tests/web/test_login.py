@@ -371,6 +371,37 @@ async def test_requests_that_rotate_an_id_at_once_share_one_session(
     assert await kept(storage, new.pop()) == {"n": "1", **{f"k{n}": True for n in range(8)}}
 
 
+@pytest.mark.parametrize("renew_every", [None, 60])
+async def test_a_rotation_that_meets_a_login_says_nothing_about_the_cookie(
+    connect: Connect, storage: Storage, clock: FakeClock, renew_every: float | None
+) -> None:
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["slow"] = True
+        if renew_every is None:
+            await session.rotate_id()
+        has_begun.set()
+        await may_end.wait()
+        return web.Response()
+
+    client = await connect(
+        *(log_in, put, slow), forgets=True, renew_on=["user"], renew_every=renew_every, clock=clock
+    )
+    old_id = id_in(await client.get("/put?n=1"))
+    clock.advance(61)
+    pending = asyncio.create_task(client.get("/slow", headers=signed(old_id)))
+    await has_begun.wait()
+    new_id = id_in(await client.get("/log_in", headers=signed(old_id)))
+
+    may_end.set()
+    response = await pending
+
+    assert cookies_set(response) == []
+    assert "slow" not in (await kept(storage, new_id) or {"slow": True})
+
+
 # Over TLS for the first time.
 
 
