@@ -137,6 +137,7 @@ class Acting(Holding):
         if intent is Intent.REGENERATE:
             state.clear(self.repository.now())
         state.intent = intent
+        state.is_renewal_due = False
 
     async def _go_alone(self, state: SessionState, intent: Intent) -> None:
         """Part from a session to which the client came by an old id, perhaps as a stranger."""
@@ -292,6 +293,7 @@ class Acting(Holding):
         elif is_new_id_due:
             await self._change_id(state, Intent.RENEW)
         state.authenticated_at = self.repository.now() if is_login_now else None
+        state.is_renewal_due = False
 
     def _drop_former(self, state: SessionState) -> None:
         """Drop what was done through the id from before a change of rights."""

@@ -214,7 +214,7 @@ class Renewal:
             found = await self._aliases.follow(old_id, current)
             if not isinstance(found, Found):
                 return None
-            if isinstance(left, Alias) and found.standing is not Standing.LIVE:
+            if _gives_way(state, left, found.standing):
                 return current
             if found.standing is Standing.FORMER:
                 # After two changes of rights at once, each keeps a session of its own, and what
@@ -268,6 +268,18 @@ def _leads_to(found: Record | Alias | Former | None) -> str:
             return found.moved_to
         case _:
             return ""
+
+
+def _gives_way(state: SessionState, left: Alias | Former, standing: Standing) -> bool:
+    """Ask whether *state* is to go on as if it had no new id, since another request was quicker."""
+    match standing:
+        case Standing.ALIAS:
+            return isinstance(left, Alias)
+        case Standing.FORMER:
+            # Where no handler asked for a new id, the browser's is that of the login.
+            return isinstance(left, Alias) or state.is_renewal_due
+        case _:
+            return False
 
 
 def _as_kept(previous: SessionState) -> Record:

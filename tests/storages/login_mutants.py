@@ -75,8 +75,8 @@ MUTANTS: Final = (
     ),
     renewing(
         "that a session may be rotated while somebody logs in",
-        "if isinstance(left, Alias) and found.standing is not Standing.LIVE:",
-        "if found.standing is not Standing.LIVE:",
+        "            return isinstance(left, Alias)\n        case Standing.FORMER",
+        "            return True\n        case Standing.FORMER",
     ),
     renewing(
         "to remove what a rotation that was given up has written",

@@ -423,6 +423,44 @@ async def test_a_session_that_began_without_tls_gets_a_new_id_and_a_secure_cooki
     assert "came over TLS, and gets a new id" in caplog.text
 
 
+async def overtaken(connect: Connect, storage: Storage, *, is_login: bool) -> Any:
+    """Return the response to a request over TLS that a login overtook."""
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["user" if is_login else "slow"] = "bob"
+        has_begun.set()
+        await may_end.wait()
+        return web.Response()
+
+    plain = '{"cookie":{"originalMaxAge":null,"expires":null,"secure":false,"path":"/"}}'
+    await storage.create("old", plain.encode(), 60)
+    client = await connect(log_in, slow, proxy=True, forgets=True, renew_on=["user"])
+    over_tls = {**OLD, "X-Forwarded-Proto": "https"}
+    pending = asyncio.create_task(client.get("/slow", headers=over_tls))
+    await has_begun.wait()
+    await client.get("/log_in", headers=over_tls)
+    may_end.set()
+    return await pending
+
+
+async def test_the_first_request_over_tls_says_nothing_about_the_cookie_of_a_login_meanwhile(
+    connect: Connect, storage: Storage
+) -> None:
+    response = await overtaken(connect, storage, is_login=False)
+
+    assert cookies_set(response) == []
+
+
+async def test_a_login_over_tls_for_the_first_time_has_its_cookie_whoever_else_logs_in(
+    connect: Connect, storage: Storage
+) -> None:
+    response = await overtaken(connect, storage, is_login=True)
+
+    assert (await kept(storage, id_in(response)) or {})["user"] == "bob"
+
+
 async def test_a_record_that_says_nothing_of_tls_keeps_its_id(
     connect: Connect, storage: Storage
 ) -> None:
