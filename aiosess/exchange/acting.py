@@ -217,7 +217,7 @@ class Acting(Holding):
         if not await self._do(action, state, is_cookie_due=rules.rolling or is_resigned):
             self._drop_changes()
             return
-        if action is Action.RENEW and state.standing is Standing.FORMER:
+        if action is Action.RENEW and state.is_overtaken:
             # Somebody logged in while the id was to be rotated: the browser may know that cookie.
             self.outcome = Reason.DROPPED
             return

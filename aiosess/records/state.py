@@ -134,6 +134,11 @@ class SessionState(Struct):
         return self.version is not None or self.previous is not None
 
     @property
+    def is_overtaken(self) -> bool:
+        """Whether somebody logged in since, or before, the session was read."""
+        return self.standing is Standing.FORMER
+
+    @property
     def may_be_modified(self) -> bool:
         """Whether anything was done but to read scalars; what was done may have been undone."""
         return (
