@@ -11,14 +11,13 @@ from typing import Any, Final, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
     rule,
 )
 
-from aiosess import MemoryStorage, Session, SessionGone, Storage
+from aiosess import Session, SessionGone
 from aiosess.events import Events, Reason, SessionEvent
 from aiosess.records import repository
 from aiosess.records.aliases import Leftover
@@ -27,9 +26,18 @@ from aiosess.records.repository import RecordOptions
 from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.storages.memcached import MemcachedStorage
 from aiosess.storages.redis import RedisStorage
-from aiosess.testing import FakeClock
 from aiosess.timeouts import Timeouts
-from tests.storages.model import COOKIE, DAY, GRACE, NO_IO, Gate, no_pause
+from tests.storages.model import (
+    COOKIE,
+    DAY,
+    GRACE,
+    NO_IO,
+    AtServer,
+    Gate,
+    InMemory,
+    Machine,
+    no_pause,
+)
 
 __all__ = ["LoginsOnMemcached", "LoginsOnMemory", "LoginsOnRedis"]
 
@@ -119,30 +127,17 @@ class Client:
     verb: str = ""
 
 
-class LoginMachine(RuleBasedStateMachine):
+class LoginMachine(Machine):
     """The rules. As in ``model``, a call ends with the storage call that makes it happen."""
+
+    clients: list[Client]
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.clock = FakeClock()
-        self.clients: list[Client] = []
         self.lines: list[Line] = []
         self.refused_ids: list[str] = []
-        self.counter = 0
-
-    # What the storages differ in.
-
-    async def open_storage(self) -> Storage:
-        raise NotImplementedError
-
-    async def close_storage(self) -> None:
-        """Nothing to close by default."""
 
     # Running the clients.
-
-    def run(self, call: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(call)
 
     def running(self, verb: str = "") -> list[Client]:
         return [each for each in self.clients if each.task is not None and verb in each.verb]
@@ -588,45 +583,18 @@ class LoginMachine(RuleBasedStateMachine):
         stored = self.run(self.storage.load(session_id))
         return None if stored is None else decode(stored.payload)
 
-    def teardown(self) -> None:
-        if self.clients:
-            self.run(self._stop())
-            self.run(self.close_storage())
-        self.runner.close()
 
-    async def _stop(self) -> None:
-        tasks = [client.task for client in self.clients if client.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class LoginsOnMemory(LoginMachine):
+class LoginsOnMemory(InMemory, LoginMachine):
     """On memory."""
 
-    async def open_storage(self) -> Storage:
-        return MemoryStorage(clock=self.clock)
 
-
-class _OnServer(LoginMachine):
-    url: str
-    kind: type[RedisStorage | MemcachedStorage]
-
-    async def open_storage(self) -> Storage:
-        self._server = self.kind.from_url(self.url, prefix=f"{uuid.uuid4()}:")
-        return self._server
-
-    async def close_storage(self) -> None:
-        await self._server.close()
-
-
-class LoginsOnRedis(_OnServer):
+class LoginsOnRedis(AtServer, LoginMachine):
     """On Redis."""
 
     kind = RedisStorage
 
 
-class LoginsOnMemcached(_OnServer):
+class LoginsOnMemcached(AtServer, LoginMachine):
     """On memcached."""
 
     kind = MemcachedStorage
