@@ -185,9 +185,11 @@ class Session(aiohttp_session.Session):
         return await self._io.save()
 
     async def reload(self) -> None:
-        """Read the record again; this request's changes are forgotten.
+        """Read the record again; what this request changed before is forgotten.
 
-        Raise SessionGone when there is none, StorageUnavailable after all retries.
+        What another task of the request changes meanwhile is kept, and a dict or list that somebody
+        holds stays the session's. Raise SessionGone when there is no record, StorageUnavailable
+        after all retries.
         """
         self._check_alive()
         await self._io.reload()

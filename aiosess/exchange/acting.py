@@ -71,7 +71,13 @@ class Acting(Holding):
         """Read the record again."""
         state = self._opened()
         self._check_not_anonymous(state)
-        await self.act(self._unless_gone, self.repository.reload, state)
+        # What is changed while other tasks have their turn is to be kept.
+        seen = state.seen()
+
+        async def reloaded(held: SessionState) -> None:
+            await self.repository.reload(held, seen)
+
+        await self.act(self._unless_gone, reloaded, state)
 
     async def _unless_gone(
         self, act: Callable[[SessionState], Coroutine[Any, Any, T]], state: SessionState
@@ -131,6 +137,7 @@ class Acting(Holding):
         if intent is Intent.REGENERATE:
             state.clear(self.repository.now())
         state.intent = intent
+        state.is_renewal_due = False
 
     async def _go_alone(self, state: SessionState, intent: Intent) -> None:
         """Part from a session to which the client came by an old id, perhaps as a stranger."""
@@ -210,6 +217,10 @@ class Acting(Holding):
         if not await self._do(action, state, is_cookie_due=rules.rolling or is_resigned):
             self._drop_changes()
             return
+        if action is Action.RENEW and state.is_overtaken:
+            # Somebody logged in while the id was to be rotated: the browser may know that cookie.
+            self.outcome = Reason.DROPPED
+            return
         self.due = decide_reply(
             action,
             end,
@@ -282,6 +293,7 @@ class Acting(Holding):
         elif is_new_id_due:
             await self._change_id(state, Intent.RENEW)
         state.authenticated_at = self.repository.now() if is_login_now else None
+        state.is_renewal_due = False
 
     def _drop_former(self, state: SessionState) -> None:
         """Drop what was done through the id from before a change of rights."""

@@ -21,7 +21,7 @@ from aiosess.interop.values import COPIES
 from aiosess.records.conflicts import gone
 from aiosess.records.decide import Ending, ending
 from aiosess.records.repository import NewId
-from aiosess.records.state import SessionState
+from aiosess.records.state import Seen, SessionState
 
 __all__ = ["BorrowedRepository"]
 
@@ -127,10 +127,11 @@ class BorrowedRepository:
         state.deleted()
         self._unkept = await self._storage.new()
 
-    async def reload(self, state: SessionState) -> None:
+    async def reload(self, state: SessionState, seen: Seen) -> None:
         """Read the session again into *state*; SessionGone when there is none any more.
 
-        Raise SessionError where this request has made another session.
+        What was changed since *seen* is kept, whatever another request wrote there. Raise
+        SessionError where this request has made another session.
         """
         if self._is_elsewhere:
             raise SessionError(
@@ -143,8 +144,8 @@ class BorrowedRepository:
         if loaded.new:
             raise gone(state)
         newest = self._state_of(loaded, state.cookie.base)
-        state.rollback()
-        state.replaced_by(newest)
+        kept = {key: value for key, (_, value) in state.changed_since(seen).items()}
+        state.replaced_by(newest, kept)
         _write(loaded, mapping=state.data)
 
     async def atomic(self, _state: SessionState, _change: Callable[[SessionState], T], /) -> T:

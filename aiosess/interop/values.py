@@ -39,6 +39,10 @@ class _Copies:
                 found[key] = self.freeze(value)
         return found
 
+    def fill(self, held: dict[str, Any], wanted: dict[str, Any]) -> None:
+        held.clear()
+        held.update(wanted)
+
 
 COPIES: Final[Values] = _Copies()
 """The values of a storage that was made for aiohttp-session."""

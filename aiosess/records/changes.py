@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from aiosess.records.format import check_value, decode_value
 from aiosess.records.merge import MISSING, Original, freeze
+from aiosess.records.refill import refill
 
 __all__ = ["JSON", "Snapshot", "Values", "put"]
 
@@ -49,6 +50,10 @@ class Values(Protocol):
         """
         ...
 
+    def fill(self, held: dict[str, Any], wanted: dict[str, Any]) -> None:
+        """Give *held* the content of *wanted*."""
+        ...
+
 
 class _Json:
     """The values that JSON has: a container is frozen as its bytes."""
@@ -74,6 +79,9 @@ class _Json:
             if value.__class__ is not original.__class__ or value != original:
                 found[key] = value
         return found
+
+    def fill(self, held: dict[str, Any], wanted: dict[str, Any]) -> None:
+        refill(held, wanted)
 
 
 JSON: Final[Values] = _Json()

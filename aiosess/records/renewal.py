@@ -8,11 +8,11 @@ from typing import Final
 
 from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.errors import Conflict, SessionError, StorageError
-from aiosess.records.aliases import ENDED
+from aiosess.records.aliases import ENDED, Found
 from aiosess.records.conflicts import MOST_MERGES, Conflicts, superseded, too_often
 from aiosess.records.format import Alias, Former, Record, encode_alias, encode_former
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
-from aiosess.records.state import SessionState
+from aiosess.records.state import SessionState, Standing
 from aiosess.records.writing import Written
 from aiosess.storages import Stored, Version
 
@@ -196,35 +196,54 @@ class Renewal:
     ) -> Written | Stored | None:
         """Put *left* under the old id, in the place of the record there.
 
-        Return what is kept under the new id; ``None`` where the session was destroyed meanwhile;
-        what stands there already where somebody else has rotated it.
+        Where rights change and another request has rotated the id meanwhile, that is the one to
+        which it led. Return what is kept under the new id; ``None`` where the session was destroyed
+        meanwhile; what stands there already where somebody else has rotated it as well.
         """
         ttl = self._ttl(state)
-        seen = previous.version
+        old_id, seen = previous.session_id, previous.version
         for _ in range(MOST_MERGES):
-            payload = self._encoded(previous.session_id, left, state)
+            payload = self._encoded(old_id, left, state)
             try:
-                await self._writing.replace_bytes(previous.session_id, payload, ttl, expected=seen)
+                await self._writing.replace_bytes(old_id, payload, ttl, expected=seen)
             except Conflict as conflict:
                 current = conflict.current
             else:
                 return written
-            theirs = self._aliases.read(current)
-            if current is None or theirs is None:
+            if _leads_to(self._aliases.read(current)) == _leads_to(left):
+                # What is there is our own, left by a write whose answer was lost.
+                return written
+            found = await self._aliases.follow(old_id, current)
+            if not isinstance(found, Found):
                 return None
-            if not isinstance(theirs, Record):
-                return _met(theirs, current, written, left)
-            self._rebase(state, theirs, state.version)
+            if _gives_way(state, left, found.standing):
+                return current
+            if found.standing is Standing.FORMER:
+                # After two changes of rights at once, each keeps a session of its own, and what
+                # is left belongs to the other.
+                state.former_id = None
+                return await self._written_again(state)
+            self._rebase(state, found.record, state.version)
             if isinstance(left, Former):
-                left = replace(left, record=theirs)
-            try:
-                written = await self._writing.replace(state)
-            except Conflict:
-                # The new record has expired already: nobody else knows its id.
+                # Another request may have rotated the id, or logged out without an end.
+                is_same = self._is_same_principal(found.record, state)
+                left = replace(left, record=found.record, is_same_principal=is_same)
+                state.former_id = previous.former_id or found.session_id
+            again = await self._written_again(state)
+            if again is None:
                 return None
-            state.version = written.version
-            seen = current.version
+            written, old_id, seen = again, found.session_id, found.version
         raise too_often()
+
+    async def _written_again(self, state: SessionState) -> Written | None:
+        """Write *state* under its new id once more; ``None`` where that has expired already."""
+        try:
+            written = await self._writing.replace(state)
+        except Conflict:
+            # Nobody else knows the id.
+            return None
+        state.version = written.version
+        return written
 
     def _encoded(self, session_id: str, left: Alias | Former, state: SessionState) -> bytes:
         if isinstance(left, Alias):
@@ -253,17 +272,16 @@ def _leads_to(found: Record | Alias | Former | None) -> str:
             return ""
 
 
-def _met(
-    theirs: Alias | Former, current: Stored, written: Written, left: Alias | Former
-) -> Written | Stored | None:
-    """Return what it means that *left* found the session moved or ended already."""
-    if _leads_to(theirs) == _leads_to(left):
-        # What is there is our own, left by a write whose answer was lost.
-        return written
-    if isinstance(theirs, Alias) and not theirs.renewed_to:
-        return None
-    # After two changes of rights at once, each keeps a session of its own.
-    return current if isinstance(left, Alias) else written
+def _gives_way(state: SessionState, left: Alias | Former, standing: Standing) -> bool:
+    """Ask whether *state* is to go on as if it had no new id, since another request was quicker."""
+    match standing:
+        case Standing.ALIAS:
+            return isinstance(left, Alias)
+        case Standing.FORMER:
+            # Where no handler asked for a new id, the browser's is that of the login.
+            return isinstance(left, Alias) or state.is_renewal_due
+        case _:
+            return False
 
 
 def _as_kept(previous: SessionState) -> Record:

@@ -18,9 +18,9 @@ from aiosess.records.decide import Ending, ending
 from aiosess.records.format import began_without_tls
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
 from aiosess.records.marks import MarkedStorage
-from aiosess.records.merge import Merge
+from aiosess.records.merge import Merge, merged
 from aiosess.records.renewal import Renewal
-from aiosess.records.state import Intent, SessionState, Standing
+from aiosess.records.state import Intent, Seen, SessionState, Standing
 from aiosess.records.writing import Writing
 from aiosess.storages import Storage, Stored, TouchingStorage
 from aiosess.timeouts import Timeouts
@@ -92,8 +92,11 @@ class Repository(Protocol):
         """Remove the record, and the one under the id before; neither need be there."""
         ...
 
-    async def reload(self, state: SessionState) -> None:
-        """Read the record again into *state*; SessionGone when there is none."""
+    async def reload(self, state: SessionState, seen: Seen) -> None:
+        """Read the record again into *state*; SessionGone when there is none.
+
+        What was changed since *seen* is kept.
+        """
         ...
 
     async def atomic(self, state: SessionState, change: Callable[[SessionState], T], /) -> T:
@@ -328,20 +331,20 @@ class SessionRepository:
     async def _delete_kept(self, state: SessionState) -> None:
         if state.version is None:
             return
+        await self._renewal.end(state.session_id, state.version)
+        # Not before: where rights changed meanwhile, nothing has ended.
         if state.former_id is not None:
             await self.storage.delete(state.former_id)
-        await self._renewal.end(state.session_id, state.version)
 
-    async def reload(self, state: SessionState) -> None:
+    async def reload(self, state: SessionState, seen: Seen) -> None:
         """Read the record again into *state*, whose changes are forgotten.
 
-        What another task changes while the record is read is kept. Raise SessionGone, and forget
-        nothing, when there is no record.
+        What another task has changed since *seen* is kept. Raise SessionGone, and forget nothing,
+        when there is no record.
         """
         kept = state.previous or state
         if kept.is_new:
             raise SessionGone("the session is new: there is no record to read yet")
-        seen = state.seen()
         # Not as for a client that comes with the id: this request has it already.
         stored = await self._kept.load(kept.session_id)
         found = await self._aliases.follow(kept.session_id, stored)
@@ -349,9 +352,7 @@ class SessionRepository:
         if newest is None or self.lifetime.is_over(newest):
             raise gone(state)
         meanwhile = state.changed_since(seen)
-        state.rollback()
-        state.replaced_by(newest)
-        state.put_back(meanwhile, "mine", self._whole)
+        state.replaced_by(newest, merged(meanwhile, newest.data, "mine", self._whole).values)
 
     async def atomic(self, state: SessionState, change: Callable[[SessionState], T], /) -> T:
         """Apply *change* to the newest data and write that alone; return what it returned.

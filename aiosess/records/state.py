@@ -6,18 +6,27 @@ import copy
 import enum
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from msgspec import Struct
 
 from aiosess.attributes import SessionCookie
 from aiosess.records.changes import JSON, Snapshot, Values, put
 from aiosess.records.format import COOKIE_KEY, Record
-from aiosess.records.merge import MISSING, Changes, Lost, Merge, Original, merged
+from aiosess.records.merge import (
+    MISSING,
+    Changes,
+    Data,
+    Lost,
+    Merge,
+    Original,
+    is_container,
+    merged,
+)
 from aiosess.records.refill import refill
 from aiosess.storages import Version
 
-__all__ = ["Intent", "Past", "SessionState", "Standing"]
+__all__ = ["Intent", "Past", "Seen", "SessionState", "Standing"]
 
 
 class Intent(enum.Enum):
@@ -62,6 +71,13 @@ class Past(enum.Enum):
     """The response is made: what changes now is late."""
     DESTROYED = enum.auto()
     """The session is over: nothing can be put in."""
+
+
+class Seen(NamedTuple):
+    """How the data of a session were: of what was handed out or set, the value then, frozen."""
+
+    version: Version | None
+    values: dict[str, Original]
 
 
 # A Struct is made in C; a dataclass would take a function in Python for each.
@@ -122,6 +138,11 @@ class SessionState(Struct):
     def is_stored(self) -> bool:
         """Whether there is a record, under this id or under the one before it."""
         return self.version is not None or self.previous is not None
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether somebody logged in since, or before, the session was read."""
+        return self.standing is Standing.FORMER
 
     @property
     def may_be_modified(self) -> bool:
@@ -230,27 +251,34 @@ class SessionState(Struct):
         self.unknown = record.unknown
         return lost + [Lost((COOKIE_KEY, *path), side) for path, side in own_lost]
 
-    def seen(self) -> dict[str, Original]:
-        """Return all data as they are now, frozen."""
-        return {key: self.values.freeze(value) for key, value in self.data.items()}
+    def seen(self) -> Seen:
+        """Return how the data are now, for changed_since()."""
+        frozen = {key: self.values.freeze(self.data.get(key, MISSING)) for key in self.originals}
+        return Seen(self.version, frozen)
 
-    def changed_since(self, seen: dict[str, Original]) -> Changes:
-        """Return what was changed since seen() told how the data were."""
-        before = {key: seen.get(key, MISSING) for key in seen.keys() | self.data.keys()}
+    def changed_since(self, seen: Seen) -> Changes:
+        """Return what was changed since *seen*, and is not saved."""
+        was = seen.values if seen.version == self.version else {}
+        before = {key: was.get(key, original) for key, original in self.originals.items()}
         changed = self.values.changed(before, self.data)
+        # What was only taken back since is no change.
+        changed = self.values.changed({key: self.originals[key] for key in changed}, self.data)
         return {key: (before[key], self.data.get(key, MISSING)) for key in changed}
 
-    def put_back(self, changes: Changes, merge: Merge, whole: frozenset[str]) -> None:
-        """Put *changes*, which were made while the record was read, on top of what was read."""
-        for key, value in merged(changes, self.data, merge, whole).values.items():
-            self.originals[key] = self.values.freeze(self.data.get(key, MISSING))
-            put(self.data, key, value)
+    def replaced_by(self, newest: SessionState, kept: Data) -> None:
+        """Forget what this request did but for *kept*, and be what *newest* says of the record.
 
-    def replaced_by(self, newest: SessionState) -> None:
-        """Forget what this request did, and be what *newest* says of the record."""
-        self.data.clear()
-        self.data.update(newest.data)
-        self.originals.clear()
+        A container that the handler holds is changed, not replaced, where its values allow it.
+        """
+        held = [key for key in self.originals if is_container(self.data.get(key))]
+        self.originals = {
+            key: self.values.freeze(newest.data.get(key, MISSING)) for key in (*held, *kept)
+        }
+        data = newest.data | kept
+        self.values.fill(
+            self.data, {key: value for key, value in data.items() if value is not MISSING}
+        )
+        self.previous = None
         self.cookie.own.clear()
         self.cookie.own.update(newest.cookie.own)
         self.original_own = newest.original_own

@@ -977,6 +977,27 @@ async def test_reload_reads_the_record_again(serve: Serve, foreign: AbstractStor
     assert await response.json() == {"a": "2"}
 
 
+async def test_what_is_changed_while_a_reload_is_under_way_survives(
+    serve: Serve, foreign: AbstractStorage
+) -> None:
+    async def change_meanwhile(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["mine"] = "forgotten"
+        reloads = [asyncio.create_task(session.reload()) for _ in range(2)]
+        await asyncio.sleep(0)
+        session["late"] = "kept"
+        await asyncio.gather(*reloads)
+        return web.json_response(dict(session))
+
+    client = await serve(foreign, put, change_meanwhile, data)
+    await client.get("/put?a=1")
+
+    response = await client.get("/change_meanwhile")
+
+    assert await response.json() == {"a": "1", "late": "kept"}
+    assert await (await client.get("/data")).json() == {"a": "1", "late": "kept"}
+
+
 async def test_a_session_that_was_saved_in_this_request_can_be_reloaded(
     serve: Serve, foreign: AbstractStorage
 ) -> None:

@@ -28,7 +28,7 @@ from aiosess.storages.redis import RedisStorage
 from aiosess.testing import FakeClock
 from aiosess.timeouts import Timeouts
 
-__all__ = ["OnMemcached", "OnMemory", "OnRedis"]
+__all__ = ["AtServer", "Gate", "InMemory", "Machine", "OnMemcached", "OnMemory", "OnRedis"]
 
 T = TypeVar("T")
 
@@ -135,7 +135,66 @@ class Client:
     may_fail: bool = False
 
 
-class SessionMachine(RuleBasedStateMachine):
+class Machine(RuleBasedStateMachine):
+    """Clients over one storage, in a loop that goes on only while it is told to."""
+
+    clients: list[Any]
+    storage: Storage
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.clock = FakeClock()
+        self.clients = []
+        self.counter = 0
+
+    async def open_storage(self) -> Storage:
+        raise NotImplementedError
+
+    async def close_storage(self) -> None:
+        """Nothing to close by default."""
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(call)
+
+    def teardown(self) -> None:
+        if self.clients:
+            self.run(self._stop())
+            self.run(self.close_storage())
+        self.runner.close()
+
+    async def _stop(self) -> None:
+        tasks = [client.task for client in self.clients if client.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class InMemory(Machine):
+    """On memory, which has no time of its own but the clock's."""
+
+    async def open_storage(self) -> Storage:
+        return MemoryStorage(clock=self.clock)
+
+
+class AtServer(Machine):
+    """On a server, whose time cannot be moved."""
+
+    url: str
+    kind: type[RedisStorage | MemcachedStorage]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._server = self.kind.from_url(self.url, prefix=f"{uuid.uuid4()}:")
+
+    async def open_storage(self) -> Storage:
+        return self._server
+
+    async def close_storage(self) -> None:
+        await self._server.close()
+
+
+class SessionMachine(Machine):
     """The rules.
 
     Each storage call is one step, and hypothesis says whose is next. A call of a client ends
@@ -143,19 +202,15 @@ class SessionMachine(RuleBasedStateMachine):
     in which a plain ``dict`` has to go through the same changes.
     """
 
-    storage: Storage
+    clients: list[Client]
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.clock = FakeClock()
-        self.clients: list[Client] = []
         self.data: dict[str, Any] = {}
         self.ids: list[str] = []
         self.is_dead = False
         self.is_ending = False
         self.renewed_at = 0.0
-        self.counter = 0
         self.dead_ids: list[str] = []
 
     @property
@@ -164,19 +219,10 @@ class SessionMachine(RuleBasedStateMachine):
 
     # What the storages differ in.
 
-    async def open_storage(self) -> Storage:
-        raise NotImplementedError
-
-    async def close_storage(self) -> None:
-        """Nothing to close by default."""
-
     async def let_expire(self) -> None:
         """Let the ttl of every record run out."""
 
     # Running the clients.
-
-    def run(self, call: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(call)
 
     def running(self, verb: str = "") -> list[Client]:
         return [c for c in self.clients if c.task is not None and verb in c.verb]
@@ -377,7 +423,13 @@ class SessionMachine(RuleBasedStateMachine):
             held.unsaved = {}
             self.happened(client, changes={})
 
-        self.start(client, "reload", client.repository.reload(held.state), then, is_in_haste=haste)
+        self.start(
+            client,
+            "reload",
+            client.repository.reload(held.state, held.state.seen()),
+            then,
+            is_in_haste=haste,
+        )
 
     @precondition(lambda self: self.holding())
     @rule(number=numbers, haste=haste)
@@ -523,41 +575,13 @@ class SessionMachine(RuleBasedStateMachine):
             state = self.run(self.observer.load(session_id, COOKIE))
             assert not isinstance(state, SessionState), "a session that had ended was revived"
 
-    def teardown(self) -> None:
-        if self.clients:
-            self.run(self._stop())
-            self.run(self.close_storage())
-        self.runner.close()
 
-    async def _stop(self) -> None:
-        tasks = [client.task for client in self.clients if client.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+class OnMemory(InMemory, SessionMachine):
+    """On memory."""
 
 
-class OnMemory(SessionMachine):
-    """On memory, which has no time of its own but the clock's."""
-
-    async def open_storage(self) -> Storage:
-        return MemoryStorage(clock=self.clock)
-
-
-class OnServer(SessionMachine):
-    """On a server, whose time cannot be moved: what is to expire is deleted there."""
-
-    url: str
-    kind: type[RedisStorage | MemcachedStorage]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._server = self.kind.from_url(self.url, prefix=f"{uuid.uuid4()}:")
-
-    async def open_storage(self) -> Storage:
-        return self._server
-
-    async def close_storage(self) -> None:
-        await self._server.close()
+class OnServer(AtServer, SessionMachine):
+    """On a server, where what is to expire is deleted."""
 
     async def let_expire(self) -> None:
         for session_id in self.ids + self.dead_ids:

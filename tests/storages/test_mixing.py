@@ -97,7 +97,7 @@ class World:
     async def reload(self, owner: str, strange: str) -> None:
         state = await self.load(owner)
         self.mixing.strange = self.ids[strange]
-        await self.repository.reload(state)
+        await self.repository.reload(state, state.seen())
         assert state.data["owner"] == owner
 
     async def atomic(self, owner: str, strange: str) -> None:

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from aiosess import CookieOptions, MemoryStorage, StorageError, StorageUnavailable
+from aiosess import (
+    MISSING,
+    CookieOptions,
+    MemoryStorage,
+    SessionGone,
+    StorageError,
+    StorageUnavailable,
+)
 from aiosess.records.aliases import Leftover
 from aiosess.records.repository import RecordOptions, SessionRepository
 from aiosess.records.state import Intent, SessionState, Standing
@@ -65,6 +72,13 @@ class Bench:
 
     async def renew(self, before: str, after: str) -> None:
         await self.move(await self.come(before), after, Intent.RENEW)
+
+
+def change(state: SessionState, **data: Any) -> None:
+    """Set keys as Session does."""
+    for key, value in data.items():
+        state.originals.setdefault(key, state.data.get(key, MISSING))
+        state.data[key] = value
 
 
 @pytest.fixture
@@ -133,7 +147,7 @@ async def test_a_request_under_way_reloads_the_session_after_the_grace_of_its_id
     await bench.repository.replace(other)
     bench.clock.advance(GRACE + 1)
 
-    await bench.repository.reload(under_way)
+    await bench.repository.reload(under_way, under_way.seen())
 
     assert under_way.data == {"cart": 2}
 
@@ -143,7 +157,7 @@ async def test_to_reload_is_not_to_come_with_the_new_id(bench: Bench) -> None:
     state = await bench.come("a")
     await bench.move(state, "b", Intent.RENEW)
 
-    await bench.repository.reload(state)
+    await bench.repository.reload(state, state.seen())
     bench.clock.advance(GRACE + 1)
 
     # The response with the new id may be lost still.
@@ -246,3 +260,87 @@ async def test_a_session_that_never_stands_still_cannot_be_ended_unseen(bench: B
         await restless.delete(state)
 
     assert await bench.repository.load("a", COOKIE) is not None
+
+
+async def test_a_login_keeps_what_others_changed_since_they_rotated_the_id(bench: Bench) -> None:
+    await bench.keep("a", cart=1)
+    logging_in = await bench.come("a")
+    await bench.rotate("a", "b")
+    other = await bench.come("b")
+    change(other, paid=True)
+    await bench.repository.replace(other)
+
+    change(logging_in, user="ann")
+    await bench.move(logging_in, "c", Intent.RENEW)
+
+    assert (await bench.come("c")).data == {"cart": 1, "paid": True, "user": "ann"}
+
+
+@pytest.mark.parametrize("session_id", ["a", "b"])
+async def test_a_login_leaves_a_view_under_the_id_to_which_others_rotated(
+    bench: Bench, session_id: str
+) -> None:
+    await bench.keep("a", cart=1)
+    logging_in = await bench.come("a")
+    await bench.rotate("a", "b")
+
+    change(logging_in, user="ann")
+    await bench.move(logging_in, "c", Intent.RENEW)
+
+    view = await bench.come(session_id)
+    assert view.standing is Standing.FORMER
+    assert view.data == {"cart": 1}
+
+
+async def test_the_view_under_an_id_that_was_rotated_ends_once_the_login_is_used(
+    bench: Bench,
+) -> None:
+    await bench.keep("a", cart=1)
+    logging_in = await bench.come("a")
+    await bench.rotate("a", "b")
+    await bench.move(logging_in, "c", Intent.RENEW)
+    await bench.come("c")
+
+    bench.clock.advance(GRACE + 1)
+
+    assert await bench.repository.load("b", COOKIE) is Leftover.REFUSED
+
+
+async def test_of_two_logins_at_once_a_logout_from_one_leaves_the_view_to_the_other(
+    bench: Bench,
+) -> None:
+    await bench.keep("a", cart=1)
+    first, second = await bench.come("a"), await bench.come("a")
+    await bench.move(first, "b", Intent.RENEW)
+    await bench.move(second, "c", Intent.RENEW)
+
+    await bench.repository.delete(second)
+
+    assert (await bench.come("a")).data == {"cart": 1}
+
+
+async def test_a_session_that_expires_in_the_second_of_two_logins_is_gone(bench: Bench) -> None:
+    await bench.keep("a", cart=1)
+    first, second = await bench.come("a"), await bench.come("a")
+    await bench.move(first, "b", Intent.RENEW)
+    put_under = bench.storage.replace
+
+    async def expire(*args: Any, **options: Any) -> Any:
+        await bench.storage.storage.delete("c")
+        return await put_under(*args, **options)
+
+    bench.storage.replace = expire  # type: ignore[method-assign] # the storage of this test alone
+
+    assert not await bench.move(second, "c", Intent.RENEW)
+
+
+async def test_a_logout_that_is_refused_leaves_what_was_before_the_login(bench: Bench) -> None:
+    await bench.keep("a", cart=1)
+    state = await bench.come("a")
+    await bench.move(state, "b", Intent.RENEW)
+    await bench.renew("b", "c")
+
+    with pytest.raises(SessionGone):
+        await bench.repository.delete(state)
+
+    assert (await bench.come("a")).data == {"cart": 1}

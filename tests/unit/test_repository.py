@@ -1278,7 +1278,7 @@ async def test_reloading_forgets_changes_and_takes_what_is_kept(bench: Bench) ->
     other.cookie.path = "/shop"
     await bench.repository.replace(other)
 
-    await bench.repository.reload(state)
+    await bench.repository.reload(state, state.seen())
 
     assert state.data == {"count": 2}
     assert state.cookie.own == {"path": "/shop"}
@@ -1292,7 +1292,7 @@ async def test_reloading_a_destroyed_session_says_so(bench: Bench) -> None:
     await bench.memory.delete("id")
 
     with pytest.raises(SessionGone, match="destroyed or has expired"):
-        await bench.repository.reload(state)
+        await bench.repository.reload(state, state.seen())
 
     assert state.is_gone
 
@@ -1301,7 +1301,7 @@ async def test_reloading_a_new_session_says_so_and_leaves_it_usable(bench: Bench
     state = bench.repository.fresh("id", COOKIE)
 
     with pytest.raises(SessionGone, match="is new"):
-        await bench.repository.reload(state)
+        await bench.repository.reload(state, state.seen())
 
     assert not state.is_gone
 
@@ -1558,7 +1558,7 @@ async def test_what_a_newer_version_wrote_survives_a_reload(bench: Bench) -> Non
     await bench.memory.delete("id")
     await keep_by_newer(bench, count=2)
 
-    await bench.repository.reload(state)
+    await bench.repository.reload(state, state.seen())
     change(state, count=3)
     await bench.repository.replace(state)
 

@@ -371,6 +371,37 @@ async def test_requests_that_rotate_an_id_at_once_share_one_session(
     assert await kept(storage, new.pop()) == {"n": "1", **{f"k{n}": True for n in range(8)}}
 
 
+@pytest.mark.parametrize("renew_every", [None, 60])
+async def test_a_rotation_that_meets_a_login_says_nothing_about_the_cookie(
+    connect: Connect, storage: Storage, clock: FakeClock, renew_every: float | None
+) -> None:
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["slow"] = True
+        if renew_every is None:
+            await session.rotate_id()
+        has_begun.set()
+        await may_end.wait()
+        return web.Response()
+
+    client = await connect(
+        *(log_in, put, slow), forgets=True, renew_on=["user"], renew_every=renew_every, clock=clock
+    )
+    old_id = id_in(await client.get("/put?n=1"))
+    clock.advance(61)
+    pending = asyncio.create_task(client.get("/slow", headers=signed(old_id)))
+    await has_begun.wait()
+    new_id = id_in(await client.get("/log_in", headers=signed(old_id)))
+
+    may_end.set()
+    response = await pending
+
+    assert cookies_set(response) == []
+    assert "slow" not in (await kept(storage, new_id) or {"slow": True})
+
+
 # Over TLS for the first time.
 
 
@@ -390,6 +421,44 @@ async def test_a_session_that_began_without_tls_gets_a_new_id_and_a_secure_cooki
     assert id_in(response) != "old"
     assert await kept(storage, id_in(response)) == {"n": 1}
     assert "came over TLS, and gets a new id" in caplog.text
+
+
+async def overtaken(connect: Connect, storage: Storage, *, is_login: bool) -> Any:
+    """Return the response to a request over TLS that a login overtook."""
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["user" if is_login else "slow"] = "bob"
+        has_begun.set()
+        await may_end.wait()
+        return web.Response()
+
+    plain = '{"cookie":{"originalMaxAge":null,"expires":null,"secure":false,"path":"/"}}'
+    await storage.create("old", plain.encode(), 60)
+    client = await connect(log_in, slow, proxy=True, forgets=True, renew_on=["user"])
+    over_tls = {**OLD, "X-Forwarded-Proto": "https"}
+    pending = asyncio.create_task(client.get("/slow", headers=over_tls))
+    await has_begun.wait()
+    await client.get("/log_in", headers=over_tls)
+    may_end.set()
+    return await pending
+
+
+async def test_the_first_request_over_tls_says_nothing_about_the_cookie_of_a_login_meanwhile(
+    connect: Connect, storage: Storage
+) -> None:
+    response = await overtaken(connect, storage, is_login=False)
+
+    assert cookies_set(response) == []
+
+
+async def test_a_login_over_tls_for_the_first_time_has_its_cookie_whoever_else_logs_in(
+    connect: Connect, storage: Storage
+) -> None:
+    response = await overtaken(connect, storage, is_login=True)
+
+    assert (await kept(storage, id_in(response)) or {})["user"] == "bob"
 
 
 async def test_a_record_that_says_nothing_of_tls_keeps_its_id(

@@ -306,3 +306,92 @@ async def test_what_is_changed_while_the_record_is_read_again_survives(
     await client.get("/count", headers=signed("apple"))
 
     assert await kept(storage, "apple") == {"n": 30, "list": ["x"] * 30}
+
+
+async def test_what_is_changed_while_a_reload_waits_for_its_turn_survives(
+    connect: Connect, storage: Storage
+) -> None:
+    async def change_meanwhile(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        saving = asyncio.create_task(session.save())
+        reloading = asyncio.create_task(session.reload())
+        await asyncio.sleep(0)
+        session["fruit"] = "pear"
+        await asyncio.gather(saving, reloading)
+        return web.json_response(await session.save())
+
+    await keep(storage, "apple", cart=[])
+    client = await connect(change_meanwhile, forgets=True)
+
+    await client.get("/change_meanwhile", headers=signed("apple"))
+
+    assert await kept(storage, "apple") == {"cart": [], "fruit": "pear"}
+
+
+async def test_what_was_changed_before_a_reload_that_waits_is_forgotten(
+    connect: Connect, storage: Storage
+) -> None:
+    async def change_before(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        first = asyncio.create_task(session.reload())
+        await asyncio.sleep(0)
+        session["fruit"] = "pear"
+        await asyncio.gather(first, session.reload())
+        return web.json_response(dict(session))
+
+    await keep(storage, "apple", cart=[])
+    client = await connect(change_before, forgets=True)
+
+    response = await client.get("/change_before", headers=signed("apple"))
+
+    assert await response.json() == {"cart": []}
+
+
+async def test_a_task_that_counts_as_it_goes_loses_nothing_to_one_that_reloads(
+    connect: Connect, storage: Storage
+) -> None:
+    async def watch(session: Session) -> None:
+        while True:
+            await session.reload()
+            await asyncio.sleep(0)
+
+    async def count(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        watching = asyncio.create_task(watch(session))
+        for _ in range(30):
+            session["n"] = session.get("n", 0) + 1
+            await session.save()
+        watching.cancel()
+        return web.Response()
+
+    await keep(storage, "apple")
+    client = await connect(count, forgets=True)
+
+    await client.get("/count", headers=signed("apple"))
+
+    assert await kept(storage, "apple") == {"n": 30}
+
+
+async def test_a_list_in_somebodys_hands_stays_the_sessions_after_a_reload(
+    connect: Connect, storage: Storage
+) -> None:
+    async def add(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        lines = session["cart"]["lines"]
+        await session.reload()
+        lines.append("pear")
+        await session.save()
+        reloading = asyncio.create_task(session.reload())
+        await asyncio.sleep(0)
+        lines.append("plum")
+        await reloading
+        lines.append("fig")
+        return web.Response()
+
+    await keep(storage, "apple", cart={"lines": ["apple"]})
+    client = await connect(add, forgets=True)
+
+    await client.get("/add", headers=signed("apple"))
+
+    lines = ["apple", "pear", "plum", "fig"]
+    assert await kept(storage, "apple") == {"cart": {"lines": lines}}
