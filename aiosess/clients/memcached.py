@@ -209,6 +209,8 @@ class _Node:
         self.wires: Wires[_Connection] = Wires()
         self._dial = dial
         self._connecting: dict[asyncio.AbstractEventLoop, asyncio.Task[_Connection]] = {}
+        # Those that wait for a connection, for calls that the last one did not send.
+        self._moving: set[asyncio.Task[None]] = set()
         self._path = name if name.startswith("/") else None
         self._host, self._port = ("", 0) if self._path else address(name, port=_PORT)
         self.place: str = self._path or f"{self._host}:{self._port}"
@@ -251,6 +253,12 @@ class _Node:
             suspect.end(ConnectionResetError("memcached's replies are out of step"))
         return reply
 
+    def ask_again(self, calls: Sequence[Call]) -> None:
+        """Let another connection do what the last one was asked and did not do."""
+        task = asyncio.get_running_loop().create_task(self._connect_and_take(calls))
+        self._moving.add(task)
+        task.add_done_callback(self._moving.discard)
+
     async def connect(self, limit: float) -> _Connection:
         """Return a connection that stands, a new one where needed; all who ask share it.
 
@@ -286,6 +294,17 @@ class _Node:
         self.connection = None
         for wire in self.wires.take():
             wire.close()
+
+    async def _connect_and_take(self, calls: Sequence[Call]) -> None:
+        due_at = max(asked_at + limit for _, _, asked_at, limit, _ in calls)
+        try:
+            connection = await self.connect(due_at - clock())
+            connection.take(calls)
+        except (OSError, StorageUnavailable) as error:
+            _refuse(calls, error)
+        except asyncio.CancelledError:
+            _refuse(calls, ConnectionAbortedError("the event loop ends"))
+            raise
 
     def _connected(self, task: asyncio.Task[_Connection]) -> None:
         if self._connecting.get(task.get_loop()) is task:
@@ -391,9 +410,23 @@ class _Connection(Pipeline):
         if self._node.connection is self:
             self._node.connection = None
         kind = TimeoutError if isinstance(error, TimeoutError) else ConnectionResetError
-        for answer, *_ in calls:
+        _refuse(calls, kind(str(error)))
+
+    def pass_on(self, calls: Sequence[Call]) -> None:
+        self._node.ask_again(calls)
+
+
+def _refuse(calls: Sequence[Call], error: OSError | StorageUnavailable) -> None:
+    for answer, *_ in calls:
+        if not answer.done():
             # One error each: an error that is raised twice collects both tracebacks.
-            answer.set_exception(_no_answer(kind(str(error))))
+            answer.set_exception(_one_more(error))
+
+
+def _one_more(error: OSError | StorageUnavailable) -> StorageUnavailable:
+    if isinstance(error, StorageUnavailable):
+        return StorageUnavailable(*error.args, may_retry=error.may_retry)
+    return _no_answer(type(error)(str(error)))
 
 
 def _no_answer(error: OSError) -> StorageUnavailable:

@@ -570,6 +570,9 @@ class _Wire(Pipeline):
             # One error each: an error that is raised twice collects both tracebacks.
             answer.set_exception(self._line.meaning(lost))
 
+    def pass_on(self, calls: Sequence[Call]) -> None:
+        self._line.ask_again(calls)
+
     async def _connect(self) -> None:
         try:
             abandoned, self._abandoned = self._abandoned, ()

@@ -686,6 +686,28 @@ async def test_a_silent_connection_is_replaced_after_the_time_limit_of_the_stora
     assert then == [b"sess:a", b"sess:b"]
 
 
+async def test_what_a_server_that_stops_reading_was_not_sent_goes_to_another_connection() -> None:
+    has_begun = asyncio.Event()
+
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        if client.number == 1:
+            await client.hear()
+            has_begun.set()
+            await asyncio.sleep(60)
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        large = asyncio.create_task(storage.within(LIMIT).create("a", bytes(3 * 10**7), 60))
+        await has_begun.wait()
+        small = asyncio.create_task(payload(storage.within(60), "b"))
+
+        with pytest.raises(StorageUnavailable):
+            await large
+        async with asyncio.timeout(10):
+            assert await small == b"sess:b"
+
+
 async def test_a_time_limit_above_those_of_the_clients_is_kept(little_patience: None) -> None:
     async def talk(client: Conversation) -> None:
         await client.greet()
