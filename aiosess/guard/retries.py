@@ -336,22 +336,21 @@ class _Limit:
     """Ends each call that takes longer than *timeout* seconds.
 
     All calls have the same time, so that they fall due in the order in which they began: one
-    timer serves them all, where ``asyncio.timeout`` would set one for each.
+    timer of each event loop serves them all, where ``asyncio.timeout`` would set one for each.
 
-    - ``running``: when the call that each task is waiting for, one at a time, falls due.
+    - ``running``: by event loop, while it has a timer, when the call that each task is waiting
+      for, one at a time, falls due.
     - ``late``: the tasks whose call was ended and which do not know it yet.
     """
 
     def __init__(self, timeout: float) -> None:
-        self.running: dict[asyncio.Task[Any], float] = {}
+        self.running: dict[asyncio.AbstractEventLoop, dict[asyncio.Task[Any], float]] = {}
         self.late: set[asyncio.Task[Any]] = set()
         self._timeout = timeout
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._is_timed = False
 
     async def call(self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what *call* returns; StorageUnavailable when it takes too long."""
-        task = self._begin()
+        task, running = self._begin()
         cancelling = task.cancelling()
         try:
             return await call(*args, **kwargs)
@@ -361,39 +360,37 @@ class _Limit:
                 raise
             raise StorageUnavailable.after(self._timeout) from error
         finally:
-            self.running.pop(task, None)
+            running.pop(task, None)
             if task in self.late:
                 self.late.remove(task)
                 # A storage may answer our cancellation with a result or an error of its own.
                 task.uncancel()
 
-    def _begin(self) -> asyncio.Task[Any]:
-        """Let the time of a call begin, and return the task that makes it."""
+    def _begin(self) -> tuple[asyncio.Task[Any], dict[asyncio.Task[Any], float]]:
+        """Let the time of a call begin; return the task that makes it, and those of its loop."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a storage is called outside of a task: await it in one")
-        if loop is not self._loop:
-            # Another loop, as in tests: what was under way in the last one is over.
-            self._loop, self._is_timed = loop, False
-            self.running.clear()
-            self.late.clear()
-        self.running[task] = due_at = loop.time() + self._timeout
-        if not self._is_timed:
-            self._is_timed = True
+        due_at = loop.time() + self._timeout
+        running = self.running.get(loop)
+        if running is None:
+            # What was under way in a loop that is closed, as in tests, is over.
+            for closed in [each for each in list(self.running) if each.is_closed()]:
+                self.running.pop(closed, None)
+            running = self.running[loop] = {}
             loop.call_at(due_at, self._end_late, loop)
-        return task
+        running[task] = due_at
+        return task, running
 
     def _end_late(self, loop: asyncio.AbstractEventLoop) -> None:
-        if loop is not self._loop:
-            return
-        now = loop.time()
-        while self.running:
-            task, due_at = next(iter(self.running.items()))
+        now, running = loop.time(), self.running[loop]
+        while running:
+            task, due_at = next(iter(running.items()))
             if due_at > now:
                 loop.call_at(due_at, self._end_late, loop)
                 return
-            del self.running[task]
+            del running[task]
             self.late.add(task)
             task.cancel()
-        self._is_timed = False
+        del self.running[loop]
