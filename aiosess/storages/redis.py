@@ -107,10 +107,7 @@ class RedisStorage(Closing):
                 "event loop: take one of redis.asyncio"
             )
         self._prefix = prefix
-        self._use(Clients(client), multiplex=multiplex)
-
-    def _use(self, clients: Clients, *, multiplex: bool) -> None:
-        self._clients = clients
+        self._clients = clients = Clients(client)
         self._line = line_of(clients) if multiplex else ClientLine(clients)
         self._timeout = self._line.patience
 
@@ -131,9 +128,8 @@ class RedisStorage(Closing):
         that is what ``SessionOptions.retries`` is for.
         """
         make = maker(url, client_options)
-        clients = Clients(make(), make=make)
-        storage = cls(clients.first, prefix=prefix, multiplex=multiplex)
-        storage._use(clients, multiplex=multiplex)
+        storage = cls(make(), prefix=prefix, multiplex=multiplex)
+        storage._clients.own(make)
         return storage
 
     def within(self, timeout: float) -> Self:
