@@ -261,10 +261,12 @@ P = TypeVar("P", bound=Pipeline)
 class Wires(Generic[P]):
     """The connections to one place that are not closed yet: for new calls, one an event loop.
 
-    The event loops may run one after the other or, in threads, at the same time.
+    The event loops may run one after the other or, in threads, at the same time. *latest* is the
+    one that was made or asked for last; its loop may be another one, and no more calls taken.
     """
 
     def __init__(self) -> None:
+        self.latest: P | None = None
         self._open: set[P] = set()
         self._lock = threading.Lock()
 
@@ -274,6 +276,7 @@ class Wires(Generic[P]):
         with self._lock:
             for wire in self._open:
                 if wire.loop is loop and not wire.is_over:
+                    self.latest = wire
                     return wire
         return None
 
@@ -281,11 +284,14 @@ class Wires(Generic[P]):
         """Remember *wire* until it is discarded or taken."""
         with self._lock:
             self._open.add(wire)
+            self.latest = wire
 
     def discard(self, wire: P) -> None:
         """Forget *wire*, which is closed."""
         with self._lock:
             self._open.discard(wire)
+            if self.latest is wire:
+                self.latest = None
 
     def take_abandoned(self) -> list[P]:
         """Return the connections whose event loop was closed, and forget them."""
@@ -302,4 +308,5 @@ class Wires(Generic[P]):
         with self._lock:
             taken = [wire for wire in self._open if wire.loop is loop or wire.loop.is_closed()]
             self._open.difference_update(taken)
+            self.latest = None
         return taken

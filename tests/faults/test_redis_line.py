@@ -771,7 +771,7 @@ async def test_a_connection_is_kept_alive(redis_server: RedisServer) -> None:
     async with RedisStorage.from_url(redis_server.url) as storage:
         await storage.load("a")
 
-        end = storage._line._wire.transport.get_extra_info("socket")  # type: ignore[union-attr]
+        end = storage._line.wires.latest.transport.get_extra_info("socket")  # type: ignore[union-attr]
         assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
 
 
