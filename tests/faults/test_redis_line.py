@@ -122,6 +122,49 @@ async def test_a_server_that_speaks_another_protocol_is_unavailable(*, multiplex
     assert results == [StorageUnavailable] * 3
 
 
+CALLS: Final[dict[str, Callable[[RedisStorage], Awaitable[object]]]] = {
+    "create": lambda storage: storage.create("k", b"cart", 60),
+    "load": lambda storage: storage.load("k"),
+    "load_and_touch": lambda storage: storage.load_and_touch("k", 60),
+    "replace": lambda storage: storage.replace("k", b"more", 60, expected=b"cart"),
+    "touch": lambda storage: storage.touch("k", 60),
+    "delete": lambda storage: storage.delete("k"),
+}
+
+
+@pytest.mark.parametrize("multiplex", [True, False])
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        ("create", bulk(b"cart")),
+        ("create", b":1\r\n"),
+        ("load", b":1\r\n"),
+        ("load", b"*0\r\n"),
+        ("load_and_touch", bulk(b"cart")),
+        ("load_and_touch", b":1\r\n"),
+        ("replace", b":0\r\n"),
+        ("replace", b"*0\r\n"),
+        ("touch", bulk(b"cart")),
+        ("touch", b"$-1\r\n"),
+        ("delete", bulk(b"cart")),
+    ],
+)
+async def test_what_answers_another_command_is_no_answer(
+    verb: str, said: bytes, *, multiplex: bool
+) -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        while await client.command():
+            client.say(said)
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url, multiplex=multiplex) as storage:
+        with pytest.raises(StorageUnavailable) as unavailable:
+            await CALLS[verb](storage)
+
+    assert unavailable.value.may_retry
+    assert "cart" not in str(unavailable.value)
+
+
 async def test_a_server_that_closes_after_accepting_is_unavailable() -> None:
     async def talk(client: Conversation) -> None:
         client.close()
@@ -706,6 +749,30 @@ async def test_what_a_server_that_stops_reading_was_not_sent_goes_to_another_con
             await large
         async with asyncio.timeout(10):
             assert await small == b"sess:b"
+
+
+@pytest.mark.parametrize("limit", [LIMIT, 2 * LIMIT])
+async def test_a_connection_that_a_firewall_forgot_costs_a_try_and_refuses_nobody(
+    limit: float,
+) -> None:
+    is_forgotten = asyncio.Event()
+
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        while True:
+            key = (await client.command())[1]
+            if client.number == 1 and is_forgotten.is_set():
+                await asyncio.sleep(60)
+            client.say(bulk(key))
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        policy = RetryPolicy(retries=1, timeout=limit)
+        retrying = RetryingStorage(storage.within(limit), policy, is_punctual=True)
+        before = await outcomes(retrying, ["a", "b"])
+        is_forgotten.set()
+        after = await outcomes(retrying, ["a", "b"])
+
+    assert before == after == [b"sess:a", b"sess:b"]
 
 
 async def test_a_time_limit_above_those_of_the_clients_is_kept(little_patience: None) -> None:

@@ -18,6 +18,7 @@ import trustme
 from aiosess.clients.memcached import MemcachedClient, Value
 from aiosess.errors import OptionsError, StorageError, StorageUnavailable
 from aiosess.storages import Version
+from aiosess.storages.guard import RetryingStorage, RetryPolicy
 from aiosess.storages.memcached import MemcachedStorage
 from tests.servers import MemcachedServer, binary, free_port
 from tests.storages.real_memcached import Memcached, running
@@ -595,6 +596,27 @@ async def test_a_silent_server_is_connected_to_anew_after_the_time_limit() -> No
 
     assert stored is not None
     assert connections == 2
+
+
+async def test_a_connection_that_a_firewall_forgot_costs_a_try_and_refuses_nobody() -> None:
+    is_forgotten = False
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_first = not is_forgotten
+        while await reader.readline():
+            if not (is_first and is_forgotten):
+                writer.write(FOUND)
+
+    async with pretending(talk, patience=60) as client:
+        storage = MemcachedStorage(client, prefix="").within(0.05)
+        policy = RetryPolicy(retries=1, timeout=0.05)
+        retrying = RetryingStorage(storage, policy, is_punctual=True)
+        before = await retrying.load("k")
+        is_forgotten = True
+        after = await retrying.load("k")
+
+    assert before is not None
+    assert before == after
 
 
 async def log_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
