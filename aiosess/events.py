@@ -192,6 +192,14 @@ class Reason(enum.Enum):
             "process does not see them. Use RedisStorage where there are several."
         ),
     )
+    NO_ROOM = (
+        "storage",
+        logging.WARNING,
+        (
+            "MemoryStorage({option}) has no room: {count} sessions were removed before their end "
+            "so far, those first that nobody came back to; raise it, or use RedisStorage"
+        ),
+    )
     # Storages that were made for aiohttp-session.
     BORROWED_LIMITS = (
         "storage",

@@ -335,8 +335,8 @@ class RetryingStorage:
 class _Limit:
     """Ends each call that takes longer than *timeout* seconds.
 
-    All calls have the same time, so that they fall due in the order in which they began: one
-    timer of each event loop serves them all, where ``asyncio.timeout`` would set one for each.
+    All calls have the same time, so that they fall due in the order in which they began. One timer
+    serves all of an event loop, where ``asyncio.timeout`` would set one for each.
 
     - ``running``: by event loop, while it has a timer, when the call that each task is waiting
       for, one at a time, falls due.
