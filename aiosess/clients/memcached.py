@@ -419,7 +419,7 @@ def _refuse(calls: Sequence[Call], error: OSError | StorageUnavailable) -> None:
 
 def _one_more(error: OSError | StorageUnavailable) -> StorageUnavailable:
     if isinstance(error, StorageUnavailable):
-        return StorageUnavailable(*error.args, may_retry=error.may_retry)
+        return error.again()
     return _no_answer(type(error)(str(error)))
 
 

@@ -17,8 +17,8 @@ import trustme
 
 from aiosess.clients.memcached import MemcachedClient, Value
 from aiosess.errors import OptionsError, StorageError, StorageUnavailable
+from aiosess.guard.retries import RetryingStorage, RetryPolicy
 from aiosess.storages import Version
-from aiosess.storages.guard import RetryingStorage, RetryPolicy
 from aiosess.storages.memcached import MemcachedStorage
 from tests.servers import MemcachedServer, binary, free_port
 from tests.storages.real_memcached import Memcached, running
