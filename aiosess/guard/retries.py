@@ -20,18 +20,19 @@ from aiosess.guard.budget import (
     is_spending,
     seconds_left,
 )
-from aiosess.storages import (
-    FreshStorage,
-    NodeStorage,
-    PunctualStorage,
-    Storage,
-    Stored,
-    TouchingStorage,
-    Version,
-)
+from aiosess.storages import FreshStorage, NodeStorage, Storage, Stored, Version
+from aiosess.storages.base import as_punctual, as_touching
 from aiosess.timeouts import Duration, seconds
 
-__all__ = ["Retries", "RetryPolicy", "RetryingStorage", "guarded", "no_wait"]
+__all__ = [
+    "Retries",
+    "RetryPolicy",
+    "RetryingStorage",
+    "always_answers",
+    "guarded",
+    "limited_to",
+    "no_wait",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -207,8 +208,8 @@ def guarded(storage: Storage, policy: RetryPolicy, breaker: Breaker | None = Non
 
     A punctual storage keeps to the limit itself, and one that always answers needs nothing else.
     """
-    punctual = storage.within(policy.timeout) if isinstance(storage, PunctualStorage) else None
-    if punctual is not None and _always_answers(punctual):
+    punctual = limited_to(policy.timeout, storage)
+    if punctual is not None and always_answers(punctual):
         return punctual
     wrapped = RetryingStorage(
         punctual or storage, policy, is_punctual=punctual is not None, breaker=breaker
@@ -217,7 +218,14 @@ def guarded(storage: Storage, policy: RetryPolicy, breaker: Breaker | None = Non
     return cast("Storage", wrapped)
 
 
-def _always_answers(storage: Storage) -> bool:
+def limited_to(timeout: float, storage: Storage) -> Storage | None:
+    """Return *storage* as it keeps to *timeout* seconds itself; ``None`` where it cannot."""
+    punctual = as_punctual(storage)
+    return None if punctual is None else punctual.within(timeout)
+
+
+def always_answers(storage: Storage) -> bool:
+    """Ask whether each verb of *storage* answers at once and never fails."""
     return isinstance(storage, _Instant) and storage.is_instant
 
 
@@ -253,8 +261,9 @@ class RetryingStorage:
         self.node_of: Callable[[str], str] = (
             storage.node_of if isinstance(storage, NodeStorage) else lambda _session_id: kind
         )
-        if isinstance(storage, TouchingStorage):
-            load_and_touch = storage.load_and_touch
+        touching = as_touching(storage)
+        if touching is not None:
+            load_and_touch = touching.load_and_touch
             self.load_and_touch = lambda session_id, ttl: self._try(
                 self.node_of(session_id), load_and_touch, session_id, ttl
             )
