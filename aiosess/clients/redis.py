@@ -147,6 +147,11 @@ def in_words_of_a_storage(error: Exception) -> Exception:
     return _because(StorageError(f"redis answered with an error: {said}"), error)
 
 
+def _is_read_only(error: Exception) -> bool:
+    # Before Redis 7, an error inside a script has no class of its own.
+    return isinstance(error, exceptions.ReadOnlyError) or "-READONLY " in str(error)
+
+
 def _is_among(
     kinds: set[str], said: str, known: frozenset[str], known_words: tuple[str, ...]
 ) -> bool:
@@ -623,7 +628,7 @@ class _Wire(Pipeline):
         if not isinstance(reply, Exception):
             raise _out_of_step()
         # The primary was demoted, and the sentinel knows the new one.
-        is_demoted = isinstance(reply, exceptions.ReadOnlyError) and isinstance(
+        is_demoted = _is_read_only(reply) and isinstance(
             self._connection, SentinelManagedConnection
         )
         if is_demoted or not isinstance(reply, exceptions.ResponseError):

@@ -23,7 +23,7 @@ from aiosess import Storage, StorageError, StorageUnavailable
 from aiosess.clients import redis as redis_line
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import Harness, report, run_contract
-from tests.servers import RedisServer, free_port
+from tests.servers import RedisServer, free_port, speaks_tls
 
 TASKS: Final = 256
 
@@ -358,6 +358,8 @@ def authority() -> trustme.CA:
 @pytest.fixture
 def tls_url(start_redis: Callable[..., RedisServer], authority: trustme.CA, tmp_path: Path) -> str:
     """The URL of a server that speaks TLS."""
+    if not speaks_tls():
+        pytest.skip("this redis-server was built without TLS")
     certificate = authority.issue_cert("localhost")
     certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
     certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
