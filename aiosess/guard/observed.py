@@ -12,7 +12,7 @@ from msgspec import Struct
 from aiosess.errors import Conflict, IdTaken, StorageUnavailable
 from aiosess.events import tell_safely
 from aiosess.guard.retries import always_answers, limited_to
-from aiosess.storages import NodeStorage, Storage, Stored, Version
+from aiosess.storages import FreshStorage, NodeStorage, Storage, Stored, Version
 from aiosess.storages.base import as_touching
 
 __all__ = ["ObservedStorage", "Outcome", "StorageCall", "Watch", "observed"]
@@ -96,6 +96,7 @@ class ObservedStorage:
     """Tells *watch* how each call of *storage* ended, and can do what *storage* can."""
 
     load_and_touch: Callable[[str, float], Coroutine[Any, Any, tuple[Stored, bool] | None]]
+    load_afresh: Callable[..., Coroutine[Any, Any, Stored | None]]
 
     def __init__(self, storage: Storage, watch: Watch) -> None:
         self._storage = storage
@@ -105,6 +106,11 @@ class ObservedStorage:
             storage.node_of if isinstance(storage, NodeStorage) else lambda _session_id: kind
         )
         self.is_instant: bool = always_answers(storage)
+        if isinstance(storage, FreshStorage):
+            load_afresh = storage.load_afresh
+            self.load_afresh = lambda session_id, *, agrees: self._observed(
+                "load", session_id, load_afresh(session_id, agrees=agrees)
+            )
         touching = as_touching(storage)
         if touching is not None:
             load_and_touch = touching.load_and_touch

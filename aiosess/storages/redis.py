@@ -196,6 +196,8 @@ class RedisStorage(Closing):
         answer = await self._run(*script, session_id, _ms(ttl))
         if answer is None:
             return None
+        if answer.__class__ is not list:
+            raise _not_ours()
         stored = _stored(answer[0])
         return None if stored is None else (stored, answer[1] == 1)
 
@@ -216,12 +218,12 @@ class RedisStorage(Closing):
 
         False when there is none.
         """
-        return bool(await self._run(_TOUCH, _TOUCH_SHA, _NUMBER, session_id, _ms(ttl)))
+        return _is_done(await self._run(_TOUCH, _TOUCH_SHA, _NUMBER, session_id, _ms(ttl)))
 
     async def delete(self, session_id: str) -> bool:
         """Remove the record (``DEL``); False when there was none."""
         command = ("DEL", self._prefix + session_id)
-        return bool(await self._line.ask(command, self._timeout, _NUMBER))
+        return _is_done(await self._line.ask(command, self._timeout, _NUMBER))
 
     async def _run(
         self,
@@ -251,6 +253,12 @@ def _stored(answer: Any) -> Stored | None:
 def _not_ours() -> StorageUnavailable:
     # Not what it said: that may be somebody's data.
     return StorageUnavailable("redis did not answer: what it said answers another command")
+
+
+def _is_done(answer: object) -> bool:
+    if not isinstance(answer, int):
+        raise _not_ours()
+    return answer > 0
 
 
 def _ms(ttl: float) -> int:
