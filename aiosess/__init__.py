@@ -30,6 +30,7 @@ from aiosess.errors import (
 )
 from aiosess.events import Reason, SessionEvent
 from aiosess.guard.breaker import BreakerOptions, NodeHealth
+from aiosess.guard.observed import Outcome, StorageCall
 from aiosess.middleware import (
     SESSION,
     explain,
@@ -60,6 +61,7 @@ __all__ = [
     "NodeHealth",
     "OptionsError",
     "Outage",
+    "Outcome",
     "Reason",
     "RecordError",
     "RecordTooLarge",
@@ -72,6 +74,7 @@ __all__ = [
     "SessionNotSent",
     "SessionOptions",
     "Storage",
+    "StorageCall",
     "StorageError",
     "StorageUnavailable",
     "Stored",

@@ -11,11 +11,13 @@ import enum
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-__all__ = ["Events", "Listener", "Reason", "SessionEvent", "in_words"]
+__all__ = ["Events", "Listener", "Reason", "SessionEvent", "in_words", "tell_safely"]
+
+T = TypeVar("T")
 
 _log: Final = logging.getLogger("aiosess")
 
@@ -192,6 +194,14 @@ class Reason(enum.Enum):
             "process does not see them. Use RedisStorage where there are several."
         ),
     )
+    NO_ROOM = (
+        "storage",
+        logging.WARNING,
+        (
+            "MemoryStorage({option}) has no room: {count} sessions were removed before their end "
+            "so far, those first that nobody came back to; raise it, or use RedisStorage"
+        ),
+    )
     # Storages that were made for aiohttp-session.
     BORROWED_LIMITS = (
         "storage",
@@ -275,6 +285,14 @@ def in_words(reasons: Iterable[Reason]) -> str:
     return "; ".join(each.words for each in reasons)
 
 
+def tell_safely(listener: Callable[[T], object], event: T, option: str) -> None:
+    """Tell *listener*, which *option* named; what it raises is logged, and no request fails."""
+    try:
+        listener(event)
+    except Exception:  # noqa: BLE001 - whatever it was, the request goes on
+        _log.exception("%s failed", option)
+
+
 class Events:
     """Tells what happens to the log and to *listener*; *clock* gives Unix time."""
 
@@ -320,8 +338,4 @@ class Events:
         if self._listener is None:
             return
         event = SessionEvent(reason.kind, reason, None, request, self._clock())
-        try:
-            self._listener(event)
-        except Exception:  # noqa: BLE001 - whatever it was, the request goes on
-            # A listener that fails is no reason for a request to fail.
-            _log.exception("on_event failed")
+        tell_safely(self._listener, event, "on_event")

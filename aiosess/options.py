@@ -16,6 +16,7 @@ from aiosess.attributes import CookieOptions, check_name
 from aiosess.errors import OptionsError
 from aiosess.events import Events, Listener, Reason
 from aiosess.guard.breaker import BreakerOptions
+from aiosess.guard.observed import Watch
 from aiosess.guard.retries import RetryPolicy, no_wait
 from aiosess.outages import OnUnavailable, check_on_unavailable
 from aiosess.records.decide import Rules
@@ -141,6 +142,8 @@ class SessionOptions:
       given another value. By default the key of aiohttp-security.
     - ``on_event``: a function that is told what happened and why, as a SessionEvent. The requests
       of an application that has one do without the fast lane.
+    - ``on_storage_call``: a function that is told how each call of the storage ended, as a
+      StorageCall, in the task of the request: for traces and metrics.
     - ``clock``: returns the Unix time; for tests, which can then move it. Spans of time go by it
       too; without one of your own they go by ``time.monotonic``, which nobody sets.
     - ``load``: ``"lazy"`` when the handler asks, ``"eager"`` before it runs; ``None``: eager
@@ -176,6 +179,7 @@ class SessionOptions:
     renew_on: Collection[str] = ("AIOHTTP_SECURITY",)
     load: Literal["lazy", "eager"] | None = None
     on_event: Listener | None = None
+    on_storage_call: Watch | None = None
     clock: Callable[[], float] = field(default=time.time, repr=False)
 
     plan: Plan = field(init=False, repr=False, compare=False)
@@ -195,6 +199,8 @@ class SessionOptions:
             raise OptionsError(f"breaker={self.breaker!r} must be BreakerOptions(...) or None")
         if self.on_event is not None:
             _check_callable(self.on_event, "on_event", "takes a SessionEvent")
+        if self.on_storage_call is not None:
+            _check_callable(self.on_storage_call, "on_storage_call", "takes a StorageCall")
         _check_callable(self.clock, "clock", "returns the Unix time")
         for option in ("resave", "rolling", "save_uninitialized"):
             _check_one_of(getattr(self, option), option, (True, False))

@@ -3,22 +3,53 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+ABOVE: Final = 10_000
+_HIGHEST_PORT: Final = 65_535
+
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of the loopback interface that nobody listens on.
+
+    Ten thousand above is one too, by which nodes of a cluster of Redis 6 talk to each other.
+    """
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port <= _HIGHEST_PORT - ABOVE:
+            return port
+
+
+@functools.cache
+def redis_version() -> tuple[int, ...]:
+    """Return the version of what is called redis-server here; Valkey's go on from 7.2."""
+    found = shutil.which("redis-server")
+    if found is None:
+        return (0, 0)
+    said = subprocess.run([found, "--version"], check=True, capture_output=True, text=True).stdout
+    return tuple(int(number) for number in re.findall(r"v=(\d+)\.(\d+)", said)[0])
+
+
+@functools.cache
+def speaks_tls() -> bool:
+    """Return whether what is called redis-server here was built with TLS."""
+    # That is what it says, without a certificate, and ends.
+    command = [binary("redis-server"), "--port", "0", "--tls-port", str(free_port())]
+    said = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    return "Failed to configure TLS" in said.stdout
 
 
 def binary(name: str) -> str:
@@ -95,6 +126,17 @@ class RedisServer(Server):
     def url(self) -> str:
         """Where clients connect."""
         return f"redis://127.0.0.1:{self.port}/0"
+
+
+class ClusterServer(RedisServer):
+    """A redis-server that belongs to a cluster."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        super().__init__(folder, "--cluster-enabled", "yes", *options)
+        self.bus_port: int = self.port + ABOVE
+        if redis_version() >= (7, 0):
+            self.bus_port = free_port()
+            self._command += ["--cluster-port", str(self.bus_port)]
 
 
 class MemcachedServer(Server):

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import math
 import ssl
+from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, cast
@@ -155,12 +156,12 @@ class MemcachedClient:
             timeout = self.timeout
         nodes = self._nodes
         node = nodes[0] if len(nodes) == 1 else self._node_of(key)
-        connection = node.connection
+        connection = node.wires.latest
         # A connection that stands is asked at once: its future is all that there is to await.
         if (
             connection is not None
             and not connection.is_over
-            and connection.loop is asyncio.get_running_loop()
+            and connection.loop is get_running_loop()
         ):
             return connection.ask(command, timeout, key)
         return node.connect_and_ask(key, command, timeout)
@@ -204,11 +205,11 @@ class _Node:
     """One server: where it is, and the connection to it, if there is one."""
 
     def __init__(self, name: str, dial: _Dial) -> None:
-        # The one that was asked last.
-        self.connection: _Connection | None = None
         self.wires: Wires[_Connection] = Wires()
         self._dial = dial
         self._connecting: dict[asyncio.AbstractEventLoop, asyncio.Task[_Connection]] = {}
+        # Those that wait for a connection, for calls that the last one did not send.
+        self._moving: set[asyncio.Task[None]] = set()
         self._path = name if name.startswith("/") else None
         self._host, self._port = ("", 0) if self._path else address(name, port=_PORT)
         self.place: str = self._path or f"{self._host}:{self._port}"
@@ -240,7 +241,7 @@ class _Node:
     ) -> Reply:
         suspect = self.wires.here()
         try:
-            connection = await self._dialled(asyncio.get_running_loop())
+            connection = await self._dialled(get_running_loop())
             try:
                 reply: Reply = await connection.ask(command, limit, key)
             finally:
@@ -251,6 +252,12 @@ class _Node:
             suspect.end(ConnectionResetError("memcached's replies are out of step"))
         return reply
 
+    def ask_again(self, calls: Sequence[Call]) -> None:
+        """Let another connection do what the last one was asked and did not do."""
+        task = get_running_loop().create_task(self._connect_and_take(calls))
+        self._moving.add(task)
+        task.add_done_callback(self._moving.discard)
+
     async def connect(self, limit: float) -> _Connection:
         """Return a connection that stands, a new one where needed; all who ask share it.
 
@@ -258,9 +265,8 @@ class _Node:
         """
         standing = self.wires.here()
         if standing is not None:
-            self.connection = standing
             return standing
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         task = self._connecting.get(loop)
         if task is None:
             task = self._connecting[loop] = loop.create_task(self._connect(loop))
@@ -280,12 +286,22 @@ class _Node:
         return task.result()
 
     def close(self) -> None:
-        connecting = self._connecting.pop(asyncio.get_running_loop(), None)
+        connecting = self._connecting.pop(get_running_loop(), None)
         if connecting is not None:
             connecting.cancel()
-        self.connection = None
         for wire in self.wires.take():
             wire.close()
+
+    async def _connect_and_take(self, calls: Sequence[Call]) -> None:
+        due_at = max(asked_at + limit for _, _, asked_at, limit, _ in calls)
+        try:
+            connection = await self.connect(due_at - clock())
+            connection.take(calls)
+        except (OSError, StorageUnavailable) as error:
+            _refuse(calls, error)
+        except asyncio.CancelledError:
+            _refuse(calls, ConnectionAbortedError("the event loop ends"))
+            raise
 
     def _connected(self, task: asyncio.Task[_Connection]) -> None:
         if self._connecting.get(task.get_loop()) is task:
@@ -301,7 +317,6 @@ class _Node:
         # One that was closed at once says so to whoever asks; the next call connects anew.
         if not connection.is_over:
             self.wires.add(connection)
-            self.connection = connection
         return connection
 
     async def _dialled(self, loop: asyncio.AbstractEventLoop) -> _Connection:
@@ -388,12 +403,24 @@ class _Connection(Pipeline):
         if self.transport is not None:
             self.transport.abort()
         self._node.wires.discard(self)
-        if self._node.connection is self:
-            self._node.connection = None
         kind = TimeoutError if isinstance(error, TimeoutError) else ConnectionResetError
-        for answer, *_ in calls:
+        _refuse(calls, kind(str(error)))
+
+    def pass_on(self, calls: Sequence[Call]) -> None:
+        self._node.ask_again(calls)
+
+
+def _refuse(calls: Sequence[Call], error: OSError | StorageUnavailable) -> None:
+    for answer, *_ in calls:
+        if not answer.done():
             # One error each: an error that is raised twice collects both tracebacks.
-            answer.set_exception(_no_answer(kind(str(error))))
+            answer.set_exception(_one_more(error))
+
+
+def _one_more(error: OSError | StorageUnavailable) -> StorageUnavailable:
+    if isinstance(error, StorageUnavailable):
+        return error.again()
+    return _no_answer(type(error)(str(error)))
 
 
 def _no_answer(error: OSError) -> StorageUnavailable:

@@ -52,7 +52,7 @@ class Pipeline(asyncio.Protocol, ABC):
     A call may be given up at any time: if it was not sent yet, it never is; if it was, its answer
     is read and thrown away. A time limit counts from the server's last sign of life, so that a
     large answer delays the others and refuses none. A server that owes an answer and says nothing
-    for that long is given up: the next calls need another connection.
+    for that long is given up: another connection takes the next calls, and those not sent yet.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -142,6 +142,10 @@ class Pipeline(asyncio.Protocol, ABC):
     def ended(self, calls: Sequence[Call], error: BaseException) -> None:
         """Tell those who waited, and let go of the connection."""
 
+    @abstractmethod
+    def pass_on(self, calls: Sequence[Call]) -> None:
+        """Let another connection do *calls*, which this one was asked and did not send."""
+
     def _look_by(self, at: float, timeout: float) -> None:
         """Look at *at* or before for who has waited for *timeout* seconds."""
         self._least_timeout = min(self._least_timeout, timeout)
@@ -177,19 +181,23 @@ class Pipeline(asyncio.Protocol, ABC):
 
     def _refuse_late(self, now: float) -> float:
         """Refuse the calls whose time is over; return when that of the next one is."""
+        unsent, next_unsent_at = self._refuse(self._outbox, now)
+        # What was given up goes at once, and its payload with it.
+        del self._outbox[:unsent]
         if self.is_over:
             skipped = max(0, self._failed - (self._owed - len(self.waiting)))
             sent, next_at = self._refuse(islice(self.waiting, skipped, None), now)
             self._failed = skipped + sent + self._owed - len(self.waiting)
-        else:
-            sent, next_at = self._refuse(self.waiting, now)
-            if sent:
-                self.is_over = True
-                self._owed, self._failed = len(self.waiting), sent
-        unsent, next_unsent_at = self._refuse(self._outbox, now)
-        # What was given up goes at once, and its payload with it.
-        del self._outbox[:unsent]
-        return min(next_at, next_unsent_at)
+            return next_at
+        sent, next_at = self._refuse(self.waiting, now)
+        if not sent:
+            return min(next_at, next_unsent_at)
+        self.is_over = True
+        self._owed, self._failed = len(self.waiting), sent
+        calls, self._outbox = [call for call in self._outbox if not call[0].done()], []
+        if calls:
+            self.pass_on(calls)
+        return next_at
 
     def _refuse(self, calls: Iterable[Call], now: float) -> tuple[int, float]:
         """Refuse those of *calls* whose time is over.
@@ -253,10 +261,12 @@ P = TypeVar("P", bound=Pipeline)
 class Wires(Generic[P]):
     """The connections to one place that are not closed yet: for new calls, one an event loop.
 
-    The event loops may run one after the other or, in threads, at the same time.
+    The event loops may run one after the other or, in threads, at the same time. *latest* is the
+    one that was made or asked for last; its loop may be another one, and no more calls taken.
     """
 
     def __init__(self) -> None:
+        self.latest: P | None = None
         self._open: set[P] = set()
         self._lock = threading.Lock()
 
@@ -266,6 +276,7 @@ class Wires(Generic[P]):
         with self._lock:
             for wire in self._open:
                 if wire.loop is loop and not wire.is_over:
+                    self.latest = wire
                     return wire
         return None
 
@@ -273,11 +284,14 @@ class Wires(Generic[P]):
         """Remember *wire* until it is discarded or taken."""
         with self._lock:
             self._open.add(wire)
+            self.latest = wire
 
     def discard(self, wire: P) -> None:
         """Forget *wire*, which is closed."""
         with self._lock:
             self._open.discard(wire)
+            if self.latest is wire:
+                self.latest = None
 
     def take_abandoned(self) -> list[P]:
         """Return the connections whose event loop was closed, and forget them."""
@@ -294,4 +308,5 @@ class Wires(Generic[P]):
         with self._lock:
             taken = [wire for wire in self._open if wire.loop is loop or wire.loop.is_closed()]
             self._open.difference_update(taken)
+            self.latest = None
         return taken

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
@@ -146,6 +147,11 @@ def in_words_of_a_storage(error: Exception) -> Exception:
     return _because(StorageError(f"redis answered with an error: {said}"), error)
 
 
+def _is_read_only(error: Exception) -> bool:
+    # Before Redis 7, an error inside a script has no class of its own.
+    return isinstance(error, exceptions.ReadOnlyError) or "-READONLY " in str(error)
+
+
 def _is_among(
     kinds: set[str], said: str, known: frozenset[str], known_words: tuple[str, ...]
 ) -> bool:
@@ -222,8 +228,6 @@ class RedisLine:
         self.patience = patience
         self.wires: Wires[_Wire] = Wires()
         self._pool_here = pool_here
-        # The one that was asked last.
-        self._wire: _Wire | None = None
 
     def ask(self, command: _Command, timeout: float, fits: frozenset[type]) -> asyncio.Future[Any]:
         """Send *command* at the end of this tick.
@@ -232,8 +236,8 @@ class RedisLine:
         nothing for *timeout* seconds. An answer of a class that is not among *fits* belongs to
         another command: the connection ends.
         """
-        wire = self._wire
-        if wire is None or wire.is_over or wire.loop is not asyncio.get_running_loop():
+        wire = self.wires.latest
+        if wire is None or wire.is_over or wire.loop is not get_running_loop():
             wire = self._wire_here()
         return wire.ask(_pack(command), timeout, fits)
 
@@ -265,7 +269,6 @@ class RedisLine:
 
         Calls that wait in this event loop fail.
         """
-        self._wire = None
         for wire in self.wires.take():
             await wire.close()
 
@@ -274,7 +277,6 @@ class RedisLine:
         if wire is None:
             wire = _Wire(self, self._pool_here(), abandoned=self.wires.take_abandoned())
             self.wires.add(wire)
-        self._wire = wire
         return wire
 
 
@@ -333,7 +335,7 @@ async def within(limit: float, call: Coroutine[Any, Any, Any]) -> Any:
 
     Redis' clients may take seconds to obey a cancellation, so that nobody waits for that.
     """
-    loop = asyncio.get_running_loop()
+    loop = get_running_loop()
     task, due_at = loop.create_task(call), loop.time() + limit
     try:
         await asyncio.wait([task], timeout=limit)
@@ -482,7 +484,7 @@ class _Wire(Pipeline):
     """One connection, from the first call until it is lost; then another takes its place."""
 
     def __init__(self, line: RedisLine, pool: _Pool, *, abandoned: Sequence[_Wire]) -> None:
-        super().__init__(asyncio.get_running_loop())
+        super().__init__(get_running_loop())
         self._line = line
         self._pool = pool
         # Those of closed event loops: their places in the pool are to be had again.
@@ -497,7 +499,7 @@ class _Wire(Pipeline):
         self._may_be_cut = False
 
     async def close(self) -> None:
-        if self.loop is asyncio.get_running_loop():
+        if self.loop is get_running_loop():
             self._may_be_cut = False
             self.end(exceptions.ConnectionError("the storage was closed"))
             tasks = [task for task in (self._connecting, *self._tasks) if task is not None]
@@ -570,6 +572,9 @@ class _Wire(Pipeline):
             # One error each: an error that is raised twice collects both tracebacks.
             answer.set_exception(self._line.meaning(lost))
 
+    def pass_on(self, calls: Sequence[Call]) -> None:
+        self._line.ask_again(calls)
+
     async def _connect(self) -> None:
         try:
             abandoned, self._abandoned = self._abandoned, ()
@@ -623,7 +628,7 @@ class _Wire(Pipeline):
         if not isinstance(reply, Exception):
             raise _out_of_step()
         # The primary was demoted, and the sentinel knows the new one.
-        is_demoted = isinstance(reply, exceptions.ReadOnlyError) and isinstance(
+        is_demoted = _is_read_only(reply) and isinstance(
             self._connection, SentinelManagedConnection
         )
         if is_demoted or not isinstance(reply, exceptions.ResponseError):

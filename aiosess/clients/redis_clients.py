@@ -14,16 +14,20 @@ _Client: TypeAlias = Any
 
 
 class Clients:
-    """Gives each event loop a client of its own, made by *make*; *first* is the first one.
+    """Gives each event loop its client: *first*, which serves one event loop at a time.
 
-    Without *make* there is only *first*, and it serves one event loop at a time.
+    Those that are our own may be made for each event loop.
     """
 
-    def __init__(self, first: _Client, *, make: Callable[[], _Client] | None = None) -> None:
+    def __init__(self, first: _Client) -> None:
         self.first = first
-        self._make = make
+        self._make: Callable[[], _Client] | None = None
         self._by_loop: dict[asyncio.AbstractEventLoop, _Client] = {}
         self._lock = threading.Lock()
+
+    def own(self, make: Callable[[], _Client]) -> None:
+        """Give the next event loops a client that *make* makes; all of them are ours to close."""
+        self._make = make
 
     def here(self) -> _Client:
         """Return the client of the running event loop.

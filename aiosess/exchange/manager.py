@@ -23,6 +23,7 @@ from aiosess.exchange.keys import NoSession, silence
 from aiosess.exchange.outage import AsOptionsSay, OutagePolicy
 from aiosess.guard.breaker import Breaker, NodeHealth
 from aiosess.guard.budget import Budget
+from aiosess.guard.observed import ObservedStorage
 from aiosess.guard.retries import RetryingStorage, guarded
 from aiosess.interop.repository import BorrowedRepository
 from aiosess.interop.session import BorrowedSession
@@ -117,6 +118,8 @@ class SessionManager:
         signer: Signer,
         transport: Transport | None,
     ) -> None:
+        if options.on_storage_call is not None:
+            storage = ObservedStorage(storage, options.on_storage_call)
         self._guarded = guarded(storage, options.plan.retry_policy, self.breaker)
         repository = SessionRepository(
             self._guarded,
@@ -138,7 +141,9 @@ class SessionManager:
 
     def _borrow(self, storage: AbstractStorage) -> None:
         policy = self.options.plan.retry_policy
-        borrowed = BorrowedStorage(storage, policy, self.events, breaker=self.breaker)
+        borrowed = BorrowedStorage(
+            storage, policy, self.events, breaker=self.breaker, watch=self.options.on_storage_call
+        )
         self.exchange = partial(BorrowedExchange, self, borrowed=borrowed)
 
     def check_routes(self, app: web.Application) -> None:

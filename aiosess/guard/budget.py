@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary
 
 from aiosess.errors import StorageUnavailable
 
@@ -188,12 +187,14 @@ class _Act:
 
 _ACT: ContextVar[_Act | None] = ContextVar("aiosess.act", default=None)
 
-_CLOCKS: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _PatientClock]] = WeakKeyDictionary()
+_CLOCKS: Final[dict[asyncio.AbstractEventLoop, _PatientClock]] = {}
 
 
 def _patient_clock() -> _PatientClock:
     loop = asyncio.get_running_loop()
     clock = _CLOCKS.get(loop)
     if clock is None:
+        for closed in [each for each in list(_CLOCKS) if each.is_closed()]:
+            _CLOCKS.pop(closed, None)
         clock = _CLOCKS[loop] = _PatientClock(loop)
     return clock

@@ -20,18 +20,19 @@ from aiosess.guard.budget import (
     is_spending,
     seconds_left,
 )
-from aiosess.storages import (
-    FreshStorage,
-    NodeStorage,
-    PunctualStorage,
-    Storage,
-    Stored,
-    TouchingStorage,
-    Version,
-)
+from aiosess.storages import FreshStorage, NodeStorage, Storage, Stored, Version
+from aiosess.storages.base import as_punctual, as_touching
 from aiosess.timeouts import Duration, seconds
 
-__all__ = ["Retries", "RetryPolicy", "RetryingStorage", "guarded", "no_wait"]
+__all__ = [
+    "Retries",
+    "RetryPolicy",
+    "RetryingStorage",
+    "always_answers",
+    "guarded",
+    "limited_to",
+    "no_wait",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -207,8 +208,8 @@ def guarded(storage: Storage, policy: RetryPolicy, breaker: Breaker | None = Non
 
     A punctual storage keeps to the limit itself, and one that always answers needs nothing else.
     """
-    punctual = storage.within(policy.timeout) if isinstance(storage, PunctualStorage) else None
-    if punctual is not None and _always_answers(punctual):
+    punctual = limited_to(policy.timeout, storage)
+    if punctual is not None and always_answers(punctual):
         return punctual
     wrapped = RetryingStorage(
         punctual or storage, policy, is_punctual=punctual is not None, breaker=breaker
@@ -217,7 +218,14 @@ def guarded(storage: Storage, policy: RetryPolicy, breaker: Breaker | None = Non
     return cast("Storage", wrapped)
 
 
-def _always_answers(storage: Storage) -> bool:
+def limited_to(timeout: float, storage: Storage) -> Storage | None:
+    """Return *storage* as it keeps to *timeout* seconds itself; ``None`` where it cannot."""
+    punctual = as_punctual(storage)
+    return None if punctual is None else punctual.within(timeout)
+
+
+def always_answers(storage: Storage) -> bool:
+    """Ask whether each verb of *storage* answers at once and never fails."""
     return isinstance(storage, _Instant) and storage.is_instant
 
 
@@ -253,8 +261,9 @@ class RetryingStorage:
         self.node_of: Callable[[str], str] = (
             storage.node_of if isinstance(storage, NodeStorage) else lambda _session_id: kind
         )
-        if isinstance(storage, TouchingStorage):
-            load_and_touch = storage.load_and_touch
+        touching = as_touching(storage)
+        if touching is not None:
+            load_and_touch = touching.load_and_touch
             self.load_and_touch = lambda session_id, ttl: self._try(
                 self.node_of(session_id), load_and_touch, session_id, ttl
             )
@@ -335,23 +344,22 @@ class RetryingStorage:
 class _Limit:
     """Ends each call that takes longer than *timeout* seconds.
 
-    All calls have the same time, so that they fall due in the order in which they began: one
-    timer serves them all, where ``asyncio.timeout`` would set one for each.
+    All calls have the same time, so that they fall due in the order in which they began. One timer
+    serves all of an event loop, where ``asyncio.timeout`` would set one for each.
 
-    - ``running``: when the call that each task is waiting for, one at a time, falls due.
+    - ``running``: by event loop, while it has a timer, when the call that each task is waiting
+      for, one at a time, falls due.
     - ``late``: the tasks whose call was ended and which do not know it yet.
     """
 
     def __init__(self, timeout: float) -> None:
-        self.running: dict[asyncio.Task[Any], float] = {}
+        self.running: dict[asyncio.AbstractEventLoop, dict[asyncio.Task[Any], float]] = {}
         self.late: set[asyncio.Task[Any]] = set()
         self._timeout = timeout
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._is_timed = False
 
     async def call(self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what *call* returns; StorageUnavailable when it takes too long."""
-        task = self._begin()
+        task, running = self._begin()
         cancelling = task.cancelling()
         try:
             return await call(*args, **kwargs)
@@ -361,39 +369,37 @@ class _Limit:
                 raise
             raise StorageUnavailable.after(self._timeout) from error
         finally:
-            self.running.pop(task, None)
+            running.pop(task, None)
             if task in self.late:
                 self.late.remove(task)
                 # A storage may answer our cancellation with a result or an error of its own.
                 task.uncancel()
 
-    def _begin(self) -> asyncio.Task[Any]:
-        """Let the time of a call begin, and return the task that makes it."""
+    def _begin(self) -> tuple[asyncio.Task[Any], dict[asyncio.Task[Any], float]]:
+        """Let the time of a call begin; return the task that makes it, and those of its loop."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a storage is called outside of a task: await it in one")
-        if loop is not self._loop:
-            # Another loop, as in tests: what was under way in the last one is over.
-            self._loop, self._is_timed = loop, False
-            self.running.clear()
-            self.late.clear()
-        self.running[task] = due_at = loop.time() + self._timeout
-        if not self._is_timed:
-            self._is_timed = True
+        due_at = loop.time() + self._timeout
+        running = self.running.get(loop)
+        if running is None:
+            # What was under way in a loop that is closed, as in tests, is over.
+            for closed in [each for each in list(self.running) if each.is_closed()]:
+                self.running.pop(closed, None)
+            running = self.running[loop] = {}
             loop.call_at(due_at, self._end_late, loop)
-        return task
+        running[task] = due_at
+        return task, running
 
     def _end_late(self, loop: asyncio.AbstractEventLoop) -> None:
-        if loop is not self._loop:
-            return
-        now = loop.time()
-        while self.running:
-            task, due_at = next(iter(self.running.items()))
+        now, running = loop.time(), self.running[loop]
+        while running:
+            task, due_at = next(iter(running.items()))
             if due_at > now:
                 loop.call_at(due_at, self._end_late, loop)
                 return
-            del self.running[task]
+            del running[task]
             self.late.add(task)
             task.cancel()
-        self._is_timed = False
+        del self.running[loop]

@@ -12,6 +12,7 @@ from aiosess.attributes import CookieOptions
 from aiosess.errors import OptionsError, StorageUnavailable
 from aiosess.events import Events, Reason
 from aiosess.guard.breaker import Breaker
+from aiosess.guard.observed import Watch, observed
 from aiosess.guard.retries import Retries, RetryPolicy
 
 __all__ = ["BorrowedStorage"]
@@ -36,11 +37,13 @@ class BorrowedStorage:
         events: Events,
         *,
         breaker: Breaker | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.given = given
         self.name: str = type(given).__name__
         self.cookie: CookieOptions = _cookie_options(given)
         self._retries = Retries(policy, breaker=breaker)
+        self._watch = watch
         self._events = events
         self._kept_in_cookie = any(
             each.__name__ in {"SimpleCookieStorage", "EncryptedCookieStorage", "NaClCookieStorage"}
@@ -74,7 +77,7 @@ class BorrowedStorage:
 
     async def _load(self, request: web.Request) -> aiohttp_session.Session:
         try:
-            session = await self._answer(self.given.load_session(request))
+            session = await self._answer("load", self.given.load_session(request))
         except ValueError as error:
             if self.given.load_cookie(request) is None:
                 raise
@@ -90,10 +93,16 @@ class BorrowedStorage:
         self, request: web.Request, session: aiohttp_session.Session
     ) -> web.StreamResponse:
         response = web.StreamResponse()
-        await self._answer(self.given.save_session(request, response, session))
+        await self._answer("save", self.given.save_session(request, response, session))
         return response
 
-    async def _answer(self, call: Any) -> Any:
+    async def _answer(self, operation: str, call: Any) -> Any:
+        answer = self._answer_of(call)
+        if self._watch is None:
+            return await answer
+        return await observed(self._watch, operation, self.name, answer)
+
+    async def _answer_of(self, call: Any) -> Any:
         try:
             return await call
         except Exception as error:

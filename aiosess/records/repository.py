@@ -23,6 +23,7 @@ from aiosess.records.renewal import Renewal
 from aiosess.records.state import Intent, Seen, SessionState, Standing
 from aiosess.records.writing import Writing
 from aiosess.storages import Storage, Stored, TouchingStorage
+from aiosess.storages.base import as_touching
 from aiosess.timeouts import Timeouts
 
 __all__ = ["NewId", "RecordOptions", "Repository", "SessionRepository"]
@@ -143,9 +144,7 @@ class SessionRepository:
         self.writing: Writing = Writing(self._kept, self.lifetime, max_size=options.max_size)
         self._is_renewed_now_and_then = options.is_renewed_now_and_then
         self._whole = options.whole
-        self.touching: TouchingStorage | None = (
-            storage if isinstance(storage, TouchingStorage) else None
-        )
+        self.touching: TouchingStorage | None = as_touching(storage)
         self._aliases = Aliases(self._kept, clock, events)
         rebase = Rebase(options.merge, options.whole, events)
         self._conflicts = Conflicts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -14,6 +15,8 @@ __all__ = [
     "Stored",
     "TouchingStorage",
     "Version",
+    "as_punctual",
+    "as_touching",
 ]
 
 Version: TypeAlias = Hashable
@@ -134,3 +137,22 @@ class Closeable(Protocol):
     async def close(self) -> None:
         """Close what the storage opened itself; a client that was handed in stays open."""
         ...
+
+
+def as_touching(storage: object) -> TouchingStorage | None:
+    """Return *storage* as one that can load and touch in one call; ``None`` where it cannot."""
+    if isinstance(storage, TouchingStorage) and _has_itself(storage, "load_and_touch"):
+        return storage
+    return None
+
+
+def as_punctual(storage: object) -> PunctualStorage | None:
+    """Return *storage* as one that can keep to a time limit; ``None`` where it cannot."""
+    if isinstance(storage, PunctualStorage) and _has_itself(storage, "within"):
+        return storage
+    return None
+
+
+def _has_itself(storage: object, verb: str) -> bool:
+    # What __getattr__ hands out belongs to another storage: calls would go past this one.
+    return inspect.getattr_static(storage, verb, None) is not None

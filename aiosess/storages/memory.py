@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Self, TypeAlias
 
 import msgspec
 
-from aiosess.errors import Conflict, IdTaken, OptionsError
+from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError
 from aiosess.events import Events, Reason
 from aiosess.storages._shared import new_stored
 from aiosess.storages.base import Stored, Version
@@ -25,6 +25,10 @@ _LOOKS: Final = 32
 _SHARDS: Final = 251
 # How many ids a bucket takes at the most, for the same reason.
 _FULL: Final = 1024
+# Records that somebody came back to may take so much of the room before new ones are spared.
+_SHARE: Final = 0.8
+# So many seconds lie between two warnings that there is no room.
+_BETWEEN_WARNINGS: Final = 60.0
 
 _Bucket: TypeAlias = dict[str, None]
 
@@ -40,13 +44,20 @@ class _Entry(msgspec.Struct, gc=False):
     version: int
     expires_at: float
     bucket: _Bucket
+    is_new: bool = True
 
 
 class MemoryStorage:
     """Keeps records in this process; they are lost when it ends and unseen by other processes.
 
-    At most *max_records* are kept. Where one more is created, the one nearest to its end goes, give
-    or take a five-hundredth of its life; after many were touched, that is the nearest among 32.
+    At most *max_records* are kept, whose payloads have *max_bytes* at the most; each takes some 200
+    bytes besides. A payload of more than *max_bytes* is refused with a StorageError.
+
+    Where there is no room, those records go first that nobody loaded since they were created, so
+    that a flood of new sessions does not end those in use. Those in use go first where they take
+    more than four fifths of the room. Of each kind that nearest to its end goes, as it was not
+    touched for longest. That is give or take a five-hundredth of its life; after many were touched,
+    the nearest among 32. A line in the log, at most one a minute, says how many went.
 
     Each create and load looks at up to 32 records whose end has come, and removes those that were
     not extended. So what nobody asks for is freed as well, and a million that expire at once pause
@@ -66,15 +77,19 @@ class MemoryStorage:
         self,
         *,
         max_records: int = 1_000_000,
+        max_bytes: int = 500_000_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if max_records < 1:
-            raise OptionsError(f"max_records={max_records!r} must be one or more")
-        self._max_records = max_records
+        self._max_records = _bound(max_records, "max_records")
+        self._max_bytes = _bound(max_bytes, "max_bytes")
         self._clock = clock
         self._shards: list[dict[str, _Entry]] = [{} for _ in range(_SHARDS)]
-        self._count = 0
-        self._ends = _Ends()
+        self._new = _Generation()
+        self._used = _Generation()
+        # No record ends before that.
+        self._sweep_at = math.inf
+        self._evicted = 0
+        self._warn_at = -math.inf
         self._versions = itertools.count(1)
         self._events = Events()
 
@@ -87,39 +102,41 @@ class MemoryStorage:
 
     def __len__(self) -> int:
         """Return how many records are in memory, expired ones that were not removed included."""
-        return self._count
+        return self._new.count + self._used.count
 
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
         """Keep *payload* under a free id; IdTaken when it is not."""
         self._events.tell_once(Reason.ONE_PROCESS)
         now = self._clock()
-        self._sweep(now)
+        if self._sweep_at <= now:
+            self._sweep(now)
         shard = self._shard(session_id)
         entry = shard.get(session_id)
         if entry is not None:
             if entry.expires_at > now:
                 raise IdTaken
             self._remove(session_id)
-        if self._count >= self._max_records:
-            self._evict(now)
+        size = len(payload)
+        self._make_room(size, now)
         expires_at = now + ttl
-        bucket = self._ends.bucket(expires_at, ttl)
-        bucket[session_id] = None
+        bucket = self._place(session_id, self._new, expires_at, ttl)
         entry = _Entry(payload, next(self._versions), expires_at, bucket)
         shard[session_id] = entry
-        self._count += 1
+        self._new.count += 1
+        self._new.size += size
         return entry.version
 
     async def load(self, session_id: str) -> Stored | None:
         """Return the record, or ``None`` when there is none."""
         now = self._clock()
-        queue = self._ends.queue
-        if queue and queue[0][0] <= now:
+        if self._sweep_at <= now:
             self._sweep(now)
         # _find() with a call less, for each request loads.
         entry = self._shards[hash(session_id) % _SHARDS].get(session_id)
         if entry is None or entry.expires_at <= now:
             return None
+        if entry.is_new:
+            self._came_back(session_id, entry, now)
         return new_stored(Stored, (entry.payload, entry.version))
 
     async def replace(
@@ -127,13 +144,20 @@ class MemoryStorage:
     ) -> Version:
         """Put *payload* in the place of the version *expected*; Conflict when it is another."""
         now = self._clock()
-        # _find() with a call less, for each change is a replace.
+        # _find() and _extend() with two calls less, for each change is a replace.
         entry = self._shards[hash(session_id) % _SHARDS].get(session_id)
         if entry is None or entry.expires_at <= now:
             raise Conflict(None)
         if entry.version != expected:
             raise Conflict(Stored(entry.payload, entry.version))
-        self._extend(session_id, entry, now + ttl, now)
+        growth = len(payload) - len(entry.payload)
+        if growth:
+            self._resize(session_id, entry, growth, now)
+        expires_at = now + ttl
+        is_earlier = expires_at < entry.expires_at
+        entry.expires_at = expires_at
+        if is_earlier:
+            self._move(session_id, entry, now)
         entry.payload = payload
         entry.version = version = next(self._versions)
         return version
@@ -171,21 +195,52 @@ class MemoryStorage:
     def _move(self, session_id: str, entry: _Entry, now: float) -> None:
         """Put the record where it is looked at when it ends."""
         _take_out(session_id, entry.bucket)
-        entry.bucket = self._ends.bucket(entry.expires_at, entry.expires_at - now)
-        entry.bucket[session_id] = None
+        generation, ttl = self._generation(entry), entry.expires_at - now
+        entry.bucket = self._place(session_id, generation, entry.expires_at, ttl)
+
+    def _place(
+        self, session_id: str, generation: _Generation, expires_at: float, ttl: float
+    ) -> _Bucket:
+        bucket = generation.ends.bucket(expires_at, ttl)
+        bucket[session_id] = None
+        # A bucket is due at the end of what is in it, or later.
+        if expires_at < self._sweep_at:
+            self._sweep_at = min(self._sweep_at, generation.ends.next_due())
+        return bucket
+
+    def _generation(self, entry: _Entry) -> _Generation:
+        return self._new if entry.is_new else self._used
+
+    def _came_back(self, session_id: str, entry: _Entry, now: float) -> None:
+        """Count the record among those that are in use."""
+        self._new.remove(entry)
+        entry.is_new = False
+        self._used.add(entry)
+        self._move(session_id, entry, now)
+
+    def _resize(self, session_id: str, entry: _Entry, growth: int, now: float) -> None:
+        """Let the record's next payload be of another size, at the cost of others if need be."""
+        generation = self._new if entry.is_new else self._used
+        if self._new.size + self._used.size + growth > self._max_bytes:
+            # What is about to be written makes no room for itself.
+            _take_out(session_id, entry.bucket)
+            generation.remove(entry)
+            try:
+                self._make_room(len(entry.payload) + growth, now)
+            finally:
+                generation.add(entry)
+                self._move(session_id, entry, now)
+        generation.size += growth
 
     def _sweep(self, now: float) -> None:
-        queue = self._ends.queue
-        for _ in range(_LOOKS):
-            if not queue or queue[0][0] > now:
-                return
-            bucket = queue[0][2]
-            if bucket:
-                # Not the first: to find that, a dict passes by all that were removed.
-                session_id, _ = bucket.popitem()
-                self._look(session_id, now)
-            else:
-                self._ends.close_first()
+        looks = _LOOKS
+        for ends in (self._new.ends, self._used.ends):
+            while looks and ends.next_due() <= now:
+                looks -= 1
+                session_id = ends.take_due()
+                if session_id is not None:
+                    self._look(session_id, now)
+        self._sweep_at = min(self._new.ends.next_due(), self._used.ends.next_due())
 
     def _look(self, session_id: str, now: float) -> None:
         """Remove the record if it has ended, else look again when it will have."""
@@ -195,29 +250,78 @@ class MemoryStorage:
         else:
             self._move(session_id, entry, now)
 
-    def _evict(self, now: float) -> None:
+    def _make_room(self, size: int, now: float) -> None:
+        """Remove others until there is room for one more record, whose payload has *size* bytes."""
+        if size > self._max_bytes:
+            raise StorageError(
+                f"the record is {size:,} bytes, above max_bytes={self._max_bytes:,} of this "
+                "MemoryStorage: keep less in the session, or raise it"
+            )
+        while len(self) >= self._max_records:
+            self._evict(now, f"max_records={self._max_records}")
+        while self._new.size + self._used.size + size > self._max_bytes:
+            self._evict(now, f"max_bytes={self._max_bytes}")
+
+    def _evict(self, now: float, option: str) -> None:
         """Remove the record nearest to its end, of those that one call may look at."""
+        ends = self._poorest().ends
         seen: list[tuple[float, str]] = []
         for _ in range(_LOOKS):
-            due, session_id = self._ends.first()
+            due, session_id = ends.first()
             entry = self._shard(session_id)[session_id]
             seen.append((entry.expires_at, session_id))
             if entry.expires_at <= due:
                 break
             self._move(session_id, entry, now)
-        self._remove(min(seen)[1])
+        expires_at, session_id = min(seen)
+        self._remove(session_id)
+        if expires_at > now:
+            self._warn(now, option)
+
+    def _poorest(self) -> _Generation:
+        """Return the generation that has to make room."""
+        used = self._used
+        is_large = used.count > _SHARE * self._max_records or used.size > _SHARE * self._max_bytes
+        return used if not self._new.count or (is_large and used.count) else self._new
+
+    def _warn(self, now: float, option: str) -> None:
+        self._evicted += 1
+        if now < self._warn_at:
+            return
+        self._warn_at = now + _BETWEEN_WARNINGS
+        self._events.tell(Reason.NO_ROOM, option=option, count=self._evicted)
 
     def _remove(self, session_id: str) -> _Entry | None:
         shard = self._shard(session_id)
         entry = shard.pop(session_id, None)
         if entry is None:
             return None
-        self._count -= 1
+        self._generation(entry).remove(entry)
         if not shard:
             # Else a dict that was large keeps its table.
             shard.clear()
         _take_out(session_id, entry.bucket)
         return entry
+
+
+class _Generation:
+    """Records that are alike in whether somebody came back to them: their ends, and their size."""
+
+    def __init__(self) -> None:
+        self.ends = _Ends()
+        self.count = 0
+        # Of all payloads together, in bytes.
+        self.size = 0
+
+    def add(self, entry: _Entry) -> None:
+        """Count *entry* here."""
+        self.count += 1
+        self.size += len(entry.payload)
+
+    def remove(self, entry: _Entry) -> None:
+        """Count *entry* here no more."""
+        self.count -= 1
+        self.size -= len(entry.payload)
 
 
 class _Ends:
@@ -245,6 +349,19 @@ class _Ends:
             return self._opened(due)
         return bucket
 
+    def next_due(self) -> float:
+        """Return the earliest due."""
+        return self.queue[0][0] if self.queue else math.inf
+
+    def take_due(self) -> str | None:
+        """Return an id of the first bucket, which has it no more; ``None`` closes an empty one."""
+        bucket = self.queue[0][2]
+        if bucket:
+            # Not the first: to find that, a dict passes by all that were removed.
+            return bucket.popitem()[0]
+        self.close_first()
+        return None
+
     def first(self) -> tuple[float, str]:
         """Return the earliest due and an id that is looked at then; there must be one."""
         while not self.queue[0][2]:
@@ -270,6 +387,12 @@ class _Ends:
         heapq.heapify(self.queue)
         self._open = {due: bucket for due, _, bucket in self.queue}
         self._tidy_at = 2 * len(self.queue) + 64
+
+
+def _bound(value: int, name: str) -> int:
+    if not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise OptionsError(f"{name}={value!r} must be one or more, and a whole number")
+    return value
 
 
 def _take_out(session_id: str, bucket: _Bucket) -> None:

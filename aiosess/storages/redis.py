@@ -107,10 +107,7 @@ class RedisStorage(Closing):
                 "event loop: take one of redis.asyncio"
             )
         self._prefix = prefix
-        self._use(Clients(client), multiplex=multiplex)
-
-    def _use(self, clients: Clients, *, multiplex: bool) -> None:
-        self._clients = clients
+        self._clients = clients = Clients(client)
         self._line = line_of(clients) if multiplex else ClientLine(clients)
         self._timeout = self._line.patience
 
@@ -131,9 +128,8 @@ class RedisStorage(Closing):
         that is what ``SessionOptions.retries`` is for.
         """
         make = maker(url, client_options)
-        clients = Clients(make(), make=make)
-        storage = cls(clients.first, prefix=prefix, multiplex=multiplex)
-        storage._use(clients, multiplex=multiplex)
+        storage = cls(make(), prefix=prefix, multiplex=multiplex)
+        storage._clients.own(make)
         return storage
 
     def within(self, timeout: float) -> Self:
@@ -200,6 +196,8 @@ class RedisStorage(Closing):
         answer = await self._run(*script, session_id, _ms(ttl))
         if answer is None:
             return None
+        if answer.__class__ is not list:
+            raise _not_ours()
         stored = _stored(answer[0])
         return None if stored is None else (stored, answer[1] == 1)
 
@@ -220,12 +218,12 @@ class RedisStorage(Closing):
 
         False when there is none.
         """
-        return bool(await self._run(_TOUCH, _TOUCH_SHA, _NUMBER, session_id, _ms(ttl)))
+        return _is_done(await self._run(_TOUCH, _TOUCH_SHA, _NUMBER, session_id, _ms(ttl)))
 
     async def delete(self, session_id: str) -> bool:
         """Remove the record (``DEL``); False when there was none."""
         command = ("DEL", self._prefix + session_id)
-        return bool(await self._line.ask(command, self._timeout, _NUMBER))
+        return _is_done(await self._line.ask(command, self._timeout, _NUMBER))
 
     async def _run(
         self,
@@ -255,6 +253,12 @@ def _stored(answer: Any) -> Stored | None:
 def _not_ours() -> StorageUnavailable:
     # Not what it said: that may be somebody's data.
     return StorageUnavailable("redis did not answer: what it said answers another command")
+
+
+def _is_done(answer: object) -> bool:
+    if not isinstance(answer, int):
+        raise _not_ours()
+    return answer > 0
 
 
 def _ms(ttl: float) -> int:

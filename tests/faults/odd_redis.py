@@ -40,6 +40,10 @@ class Conversation:
             words = await self.command()
             self.say(b"-ERR no\r\n" if b"MAINT_NOTIFICATIONS" in words else b"+OK\r\n")
 
+    async def hear(self) -> None:
+        """Wait until the client says something more, and read no more than its beginning."""
+        self._commands.feed(await self._reader.read(1))
+
     def say(self, data: bytes) -> None:
         """Send *data* as it is."""
         self._writer.write(data)

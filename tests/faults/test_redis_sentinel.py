@@ -45,7 +45,7 @@ class Watched:
         (folder / "replica").mkdir()
         quickly = ("--repl-diskless-sync-delay", "0")
         self.primary = RedisServer(folder / "primary", *quickly)
-        of_primary = ("--replicaof", f"127.0.0.1 {self.primary.port}")
+        of_primary = ("--replicaof", "127.0.0.1", str(self.primary.port))
         self.replica = RedisServer(folder / "replica", *quickly, *of_primary)
         self.sentinels = [SentinelServer(folder / f"sentinel-{n}", self.primary) for n in range(3)]
 

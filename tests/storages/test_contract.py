@@ -21,7 +21,7 @@ from aiosess.guard.retries import RetryingStorage, RetryPolicy, guarded
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import FakeClock, FaultyStorage, Harness, report, run_contract
 from aiosess.testing.pytest import storage_contract
-from tests.servers import RedisServer, free_port
+from tests.servers import ClusterServer, RedisServer
 
 POLICY = RetryPolicy(retries=2, timeout=5.0)
 
@@ -107,18 +107,14 @@ async def test_redis_with_any_client(make: MakeOnRedis, redis_server: RedisServe
     assert all(result.is_kept for result in results), report(results)
 
 
-class RedisClusterServer(RedisServer):
+class RedisClusterServer(ClusterServer):
     """A cluster of one node that has all slots."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self._command += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
 
     def start(self) -> None:
         """Start the process and wait until the cluster is up."""
         super().start()
         with redis.Redis.from_url(self.url) as node:
-            node.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+            node.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
             while "cluster_state:ok" not in str(node.execute_command("CLUSTER", "INFO")):
                 time.sleep(0.05)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
@@ -83,6 +85,34 @@ async def test_what_is_set_is_there_for_the_next_request(
 
     seen = await seen_by_the_application(client)
     assert seen == {"id": session.id, "new": False, "data": {"user": 1}}
+
+
+FIRST_USE = """
+import asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from aiosess import SessionOptions, setup
+from aiosess.testing import session_for
+
+async def main():
+    options = SessionOptions(secret="a secret of the tests that is long enough to be quiet")
+    app = web.Application()
+    setup(app, options)
+    async with TestClient(TestServer(app)) as client, session_for(client, options) as session:
+        session["user"] = 1
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.one_lane("no request is served")
+def test_the_first_use_in_a_process_warns_of_nothing() -> None:
+    command = [sys.executable, "-W", "error", "-c", FIRST_USE]
+
+    finished = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+    assert "Warning" not in finished.stderr
+    assert finished.returncode == 0
 
 
 async def test_an_existing_session_is_changed_and_keeps_its_id(

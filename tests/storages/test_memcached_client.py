@@ -17,6 +17,8 @@ import trustme
 
 from aiosess.clients.memcached import MemcachedClient, Value
 from aiosess.errors import OptionsError, StorageError, StorageUnavailable
+from aiosess.guard.retries import RetryingStorage, RetryPolicy
+from aiosess.storages import Version
 from aiosess.storages.memcached import MemcachedStorage
 from tests.servers import MemcachedServer, binary, free_port
 from tests.storages.real_memcached import Memcached, running
@@ -25,6 +27,7 @@ GET = b"gets k\r\n"
 FOUND = b"VALUE k 0 4 7\r\ncart\r\nEND\r\n"
 FULL = b"ERROR Too many open connections\r\n"
 
+Large: TypeAlias = asyncio.Task[Version]
 Talk: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -593,6 +596,118 @@ async def test_a_silent_server_is_connected_to_anew_after_the_time_limit() -> No
 
     assert stored is not None
     assert connections == 2
+
+
+async def test_a_connection_that_a_firewall_forgot_costs_a_try_and_refuses_nobody() -> None:
+    is_forgotten = False
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_first = not is_forgotten
+        while await reader.readline():
+            if not (is_first and is_forgotten):
+                writer.write(FOUND)
+
+    async with pretending(talk, patience=60) as client:
+        storage = MemcachedStorage(client, prefix="").within(0.05)
+        policy = RetryPolicy(retries=1, timeout=0.05)
+        retrying = RetryingStorage(storage, policy, is_punctual=True)
+        before = await retrying.load("k")
+        is_forgotten = True
+        after = await retrying.load("k")
+
+    assert before is not None
+    assert before == after
+
+
+async def log_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    for _ in range(2):
+        await reader.readline()
+    writer.write(b"STORED\r\n")
+
+
+@asynccontextmanager
+async def stopping_to_read(*, then: Talk) -> AsyncIterator[tuple[Large, MemcachedStorage]]:
+    """Give the task of a large record that a server has stopped to read, and its storage.
+
+    The server's next connections are as *then* says, which begins with the login.
+    """
+    has_begun = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if has_begun.is_set():
+            await then(reader, writer)
+            return
+        await log_in(reader, writer)
+        await reader.read(1)
+        has_begun.set()
+        await is_over.wait()
+
+    is_over = asyncio.Event()
+    async with pretending(talk, username="alice", password="a secret") as client:
+        storage = MemcachedStorage(client, prefix="")
+        large = asyncio.create_task(storage.within(0.1).create("k", bytes(3 * 10**7), 60))
+        await has_begun.wait()
+        yield large, storage
+        is_over.set()
+
+
+async def test_what_a_server_that_stops_reading_was_not_sent_goes_to_another_connection() -> None:
+    async def answering_well(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await log_in(reader, writer)
+        await answering(FOUND)(reader, writer)
+
+    async with stopping_to_read(then=answering_well) as (large, storage):
+        small = asyncio.create_task(storage.within(60).load("k"))
+
+        with pytest.raises(StorageUnavailable):
+            await large
+        async with asyncio.timeout(10):
+            stored = await small
+
+    assert stored is not None
+
+
+async def test_what_was_not_sent_fails_where_no_other_connection_is_to_be_had() -> None:
+    async with stopping_to_read(then=answering(b"", b"CLIENT_ERROR no\r\n")) as (large, storage):
+        small = [asyncio.create_task(storage.within(60).load("k")) for _ in range(2)]
+
+        with pytest.raises(StorageUnavailable):
+            await large
+        async with asyncio.timeout(10):
+            outcomes = await asyncio.gather(*small, return_exceptions=True)
+
+    assert {str(outcome) for outcome in outcomes} == {
+        "memcached refused the username or password: CLIENT_ERROR no"
+    }
+    assert outcomes[0] is not outcomes[1]
+
+
+async def test_closing_ends_what_waits_to_go_to_another_connection() -> None:
+    async with stopping_to_read(then=silent) as (large, storage):
+        small = asyncio.create_task(storage.within(60).load("k"))
+        with pytest.raises(StorageUnavailable):
+            await large
+
+        await storage._client.close()
+
+        async with asyncio.timeout(10):
+            with pytest.raises(StorageUnavailable, match="the client was closed"):
+                await small
+
+
+async def test_who_cancels_all_tasks_leaves_nobody_waiting_for_another_connection() -> None:
+    async with stopping_to_read(then=silent) as (large, storage):
+        small = asyncio.create_task(storage.within(60).load("k"))
+        with pytest.raises(StorageUnavailable):
+            await large
+        await asyncio.sleep(0)
+
+        for task in asyncio.all_tasks() - {asyncio.current_task(), small}:
+            task.cancel()
+
+        async with asyncio.timeout(10):
+            with pytest.raises(StorageUnavailable, match="the event loop ends"):
+                await small
 
 
 async def test_a_large_record_that_arrives_slowly_delays_others_and_refuses_nobody() -> None:

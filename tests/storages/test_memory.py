@@ -8,10 +8,11 @@ import math
 import tracemalloc
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from aiosess import MemoryStorage, OptionsError
+from aiosess import MemoryStorage, OptionsError, StorageError
 from aiosess.storages.memory import _Entry
 from aiosess.testing import FakeClock
 
@@ -186,9 +187,204 @@ async def test_a_refused_create_costs_no_other_record_its_place(clock: FakeClock
     assert await present(storage, 2) == [0, 1]
 
 
-def test_a_bound_below_one_is_refused() -> None:
-    with pytest.raises(OptionsError, match="max_records=0 must be one or more"):
-        MemoryStorage(max_records=0)
+@pytest.mark.parametrize("value", [0, -1, 1.5, "many"])
+@pytest.mark.parametrize("name", ["max_records", "max_bytes"])
+def test_a_bound_that_makes_no_sense_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(OptionsError, match=rf"{name}={value!r} must be one or more, and a whole"):
+        MemoryStorage(**{name: value})
+
+
+# The bound in bytes.
+
+
+async def test_there_are_never_more_bytes_than_max_bytes(clock: FakeClock) -> None:
+    storage = MemoryStorage(max_bytes=50, clock=clock)
+
+    await fill(storage, [60.0] * 100)
+
+    assert len(storage) == 50 // len(b"cart")
+
+
+async def test_a_large_record_takes_the_place_of_many_small_ones(clock: FakeClock) -> None:
+    storage = MemoryStorage(max_bytes=400, clock=clock)
+    await fill(storage, [60.0] * 100)
+
+    await storage.create("large", bytes(300), 60)
+
+    assert await present(storage, 100) == list(range(75, 100))
+
+
+async def test_a_record_that_grows_takes_the_place_of_others_and_not_its_own(
+    clock: FakeClock,
+) -> None:
+    storage = MemoryStorage(max_bytes=40, clock=clock)
+    version = await storage.create("growing", b"cart", 1)
+    await fill(storage, [60.0] * 9)
+
+    await storage.replace("growing", bytes(30), 1, expected=version)
+
+    assert await present(storage, 9) == [7, 8]
+    assert await storage.load("growing") is not None
+
+
+async def test_a_record_may_grow_until_it_is_alone(clock: FakeClock) -> None:
+    storage = MemoryStorage(max_bytes=40, clock=clock)
+    version = await storage.create("growing", b"cart", 1)
+    await fill(storage, [60.0] * 9)
+
+    await storage.replace("growing", bytes(40), 1, expected=version)
+
+    assert len(storage) == 1
+    assert await storage.load("growing") is not None
+
+
+async def test_what_shrinks_and_goes_makes_room(clock: FakeClock) -> None:
+    storage = MemoryStorage(max_bytes=40, clock=clock)
+    version = await storage.create("shrinking", bytes(36), 60)
+    await storage.create("going", b"cart", 60)
+
+    await storage.replace("shrinking", b"cart", 60, expected=version)
+    await storage.delete("going")
+    await fill(storage, [60.0] * 9)
+
+    assert len(storage) == 10
+
+
+async def test_a_payload_above_max_bytes_is_refused_and_says_the_way_out(
+    clock: FakeClock,
+) -> None:
+    storage = MemoryStorage(max_bytes=1000, clock=clock)
+    await fill(storage, [60.0] * 9)
+
+    with pytest.raises(StorageError, match=r"1,001 bytes, above max_bytes=1,000 .*: keep less"):
+        await storage.create("large", bytes(1001), 60)
+
+    assert await present(storage, 9) == list(range(9))
+
+
+async def test_a_record_that_would_grow_above_max_bytes_stays_as_it_was(clock: FakeClock) -> None:
+    storage = MemoryStorage(max_bytes=1000, clock=clock)
+    version = await storage.create("growing", b"cart", 60)
+
+    with pytest.raises(StorageError, match="above max_bytes"):
+        await storage.replace("growing", bytes(1001), 60, expected=version)
+
+    assert await storage.load("growing") == (b"cart", version)
+
+
+# A flood.
+
+
+@pytest.mark.parametrize("bounds", [{"max_records": 100}, {"max_bytes": 400}])
+async def test_a_flood_of_new_sessions_does_not_end_those_that_somebody_came_back_to(
+    clock: FakeClock, bounds: dict[str, int]
+) -> None:
+    storage = MemoryStorage(clock=clock, **bounds)
+    await fill(storage, [60.0] * 20)
+    await present(storage, 20)
+    clock.advance(1)
+
+    for number in range(1000):
+        await storage.create(f"flood {number}", b"cart", 60)
+
+    assert await present(storage, 20) == list(range(20))
+    assert len(storage) == 100
+
+
+async def test_a_flood_of_large_records_does_not_end_those_that_somebody_came_back_to(
+    clock: FakeClock,
+) -> None:
+    storage = MemoryStorage(max_bytes=4000, clock=clock)
+    await fill(storage, [60.0] * 20)
+    await present(storage, 20)
+
+    for number in range(100):
+        await storage.create(f"flood {number}", bytes(1000), 60)
+
+    assert await present(storage, 20) == list(range(20))
+    assert len(storage) == 23
+
+
+@pytest.mark.parametrize("bounds", [{"max_records": 100}, {"max_bytes": 400}])
+async def test_where_all_are_in_use_new_ones_have_a_fifth_of_the_room(
+    clock: FakeClock, bounds: dict[str, int]
+) -> None:
+    storage = MemoryStorage(clock=clock, **bounds)
+    await fill(storage, [60.0] * 100)
+    await present(storage, 100)
+
+    for number in range(1000):
+        await storage.create(f"flood {number}", b"cart", 60)
+
+    assert len(await present(storage, 100)) == 80
+    assert all([await storage.load(f"flood {number}") for number in range(980, 1000)])
+
+
+async def test_of_those_in_use_the_one_goes_first_that_was_not_touched_for_longest(
+    clock: FakeClock,
+) -> None:
+    storage = MemoryStorage(max_records=10, clock=clock)
+    await fill(storage, [60.0] * 10)
+    await present(storage, 10)
+    clock.advance(30)
+    for number in (*range(4), *range(5, 10)):
+        await storage.touch(str(number), 60)
+
+    await storage.create("one more", b"cart", 60)
+
+    assert await present(storage, 10) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+
+
+async def test_records_in_use_that_ended_are_freed_as_well(clock: FakeClock) -> None:
+    storage = MemoryStorage(clock=clock)
+    await fill(storage, [10.0] * 20)
+    await present(storage, 10)
+    clock.advance(11)
+
+    await storage.load("another")
+
+    assert len(storage) == 0
+
+
+async def test_the_first_session_that_is_removed_before_its_end_is_told_with_the_option(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = MemoryStorage(max_records=10, clock=clock)
+    await fill(storage, [60.0] * 10)
+    caplog.clear()
+
+    await storage.create("one more", b"cart", 60)
+
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "MemoryStorage(max_records=10) has no room: 1 sessions were removed" in caplog.text
+
+
+async def test_further_ones_are_counted_and_told_a_minute_later(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = MemoryStorage(max_bytes=40, clock=clock)
+    await fill(storage, [600.0] * 110)
+    caplog.clear()
+    clock.advance(61)
+
+    await storage.create("one more", b"cart", 600)
+    await storage.create("and one", b"cart", 600)
+
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "MemoryStorage(max_bytes=40) has no room: 101 sessions were removed" in caplog.text
+
+
+async def test_sessions_that_ended_make_room_without_a_word(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = MemoryStorage(max_records=1, clock=clock)
+    await fill(storage, [10.0])
+    caplog.clear()
+    clock.advance(11)
+
+    await storage.create("one more", b"cart", 60)
+
+    assert not caplog.records
 
 
 # Expiry.
@@ -288,12 +484,12 @@ async def test_a_backlog_of_emptied_buckets_is_cleared_bit_by_bit(
     await fill(memory, [1000.0 + number for number in range(200)])
     for number in range(150):
         await memory.delete(str(number))
-    before = len(memory._ends.queue)
+    before = len(memory._new.ends.queue)
     clock.advance(1300)
 
     await memory.load("another")
 
-    assert 0 < before - len(memory._ends.queue) <= MOST_LOOKS
+    assert 0 < before - len(memory._new.ends.queue) <= MOST_LOOKS
 
 
 async def test_a_record_may_live_for_ever(memory: MemoryStorage, clock: FakeClock) -> None:
@@ -445,7 +641,7 @@ async def test_no_dict_holds_so_many_records_that_its_growth_would_pause_the_loo
     await fill(memory, [3600] * 20_000)
 
     assert max(len(shard) for shard in memory._shards) < 200
-    assert max(len(bucket) for _, _, bucket in memory._ends.queue) <= 1024
+    assert max(len(bucket) for _, _, bucket in memory._new.ends.queue) <= 1024
 
 
 async def test_a_storage_that_is_left_behind_is_freed_with_its_records(clock: FakeClock) -> None:

@@ -40,6 +40,7 @@ class Echo(Pipeline):
         super().__init__(asyncio.get_running_loop())
         self.sent = Transport()
         self.transport = self.sent
+        self.passed_on: list[bytes] = []
 
     def say_a_part(self) -> None:
         """Receive bytes that are no whole answer yet."""
@@ -54,6 +55,9 @@ class Echo(Pipeline):
     def ended(self, calls: Sequence[Call], error: BaseException) -> None:
         for answer, *_ in calls:
             answer.set_exception(ConnectionResetError(str(error)))
+
+    def pass_on(self, calls: Sequence[Call]) -> None:
+        self.passed_on += [command for _, command, *_ in calls]
 
 
 @pytest.fixture
@@ -298,6 +302,31 @@ async def test_a_call_that_waits_for_room_to_be_sent_fails_in_its_time_too(echo:
 
     with pytest.raises(StorageUnavailable):
         await echo.ask(b"a", SOON)
+
+
+async def test_what_was_not_sent_is_passed_on_when_the_connection_is_given_up(echo: Echo) -> None:
+    late = echo.ask(b"a", SOON)
+    await tick()
+    echo.pause_writing()
+    unsent = echo.ask(b"b", 60)
+
+    with pytest.raises(StorageUnavailable):
+        await late
+
+    assert echo.passed_on == [b"b"]
+    assert not unsent.done()
+
+
+async def test_what_was_asked_and_given_up_is_not_passed_on(echo: Echo) -> None:
+    late = echo.ask(b"a", SOON)
+    await tick()
+    echo.pause_writing()
+    echo.ask(b"b", 60).cancel()
+
+    with pytest.raises(StorageUnavailable):
+        await late
+
+    assert echo.passed_on == []
 
 
 async def test_a_server_that_owes_nothing_may_be_silent(echo: Echo) -> None:

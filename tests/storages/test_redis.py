@@ -25,7 +25,7 @@ from aiosess.clients.redis import in_words_of_a_storage
 from aiosess.storages import Stored
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import Harness, report, run_contract
-from tests.servers import RedisServer, free_port
+from tests.servers import RedisServer, free_port, redis_version
 
 VERBS: Final = ("create", "load", "replace", "touch", "delete")
 
@@ -331,6 +331,8 @@ class SlowlyLoadingRedisServer(RedisServer):
 
 @pytest.fixture
 async def loading_redis_server(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    if redis_version() < (7, 0):
+        pytest.skip("this redis-server cannot be made to say often enough that it is loading")
     server = SlowlyLoadingRedisServer(tmp_path)
     server.start()
     async with Redis.from_url(server.url) as client:
@@ -388,6 +390,8 @@ async def test_a_replica_that_lost_its_primary_is_unavailable(
 async def test_a_primary_with_too_few_replicas_is_unavailable_for_writing(
     own_redis_server: RedisServer, verb: str, session_id: str
 ) -> None:
+    if redis_version() < (7, 0) and verb in {"replace", "touch"}:
+        pytest.skip("this redis-server lets scripts write all the same")
     async with Redis.from_url(own_redis_server.url) as client:
         await client.set(f"sess:{session_id}", "cart", ex=60)
         await client.config_set("min-replicas-to-write", 1)
@@ -476,7 +480,7 @@ async def test_a_server_that_does_not_know_a_command_is_not_quoted_with_its_argu
         server.stop()
 
     told = "".join(traceback.format_exception(error.value))
-    assert "unknown command 'EVALSHA'" in told
+    assert re.search("unknown command [`']EVALSHA[`']", told)
     assert session_id not in told
 
 
@@ -523,7 +527,9 @@ async def let_snapshots_fail(client: Redis) -> None:
 async def test_a_server_whose_disk_is_full_refuses_writes_and_still_reads(
     tmp_path: Path, verb: str, session_id: str
 ) -> None:
-    server = RedisServer(tmp_path, "--enable-protected-configs", "yes")
+    # Before Redis 7, nobody asks.
+    protected = ("--enable-protected-configs", "yes") if redis_version() >= (7, 0) else ()
+    server = RedisServer(tmp_path, *protected)
     server.start()
     try:
         async with (
@@ -561,7 +567,7 @@ async def test_a_server_without_its_replicas_refuses_writes(
 async def test_a_server_that_is_busy_with_a_script_is_asked_again(
     tmp_path: Path, session_id: str
 ) -> None:
-    server = RedisServer(tmp_path, "--busy-reply-threshold", "50")
+    server = RedisServer(tmp_path, "--lua-time-limit", "50")
     server.start()
     try:
         async with (

@@ -17,7 +17,7 @@ from redis.cluster import LoadBalancingStrategy
 
 from aiosess import StorageUnavailable
 from aiosess.storages.redis import RedisStorage
-from tests.servers import RedisServer, free_port
+from tests.servers import ClusterServer
 
 pytestmark = pytest.mark.skipif(
     not hasattr(ClusterNode, "release"), reason="nodes of this redis-py lend no connections"
@@ -27,14 +27,11 @@ TASKS: Final = 256
 SLOTS: Final = 16384
 
 
-class Node(RedisServer):
+class Node(ClusterServer):
     """A redis-server that belongs to a cluster."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.bus_port = free_port()
-        self._command += ["--cluster-enabled", "yes", "--cluster-port", str(self.bus_port)]
-        self._command += ["--cluster-node-timeout", "2000"]
+        super().__init__(folder, "--cluster-node-timeout", "2000")
 
     def ask(self, *command: str | int) -> str:
         """Send *command* and return the answer."""
@@ -52,8 +49,8 @@ def nodes(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
     try:
         one.start()
         two.start()
-        one.ask("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS // 2 - 1)
-        two.ask("CLUSTER", "ADDSLOTSRANGE", SLOTS // 2, SLOTS - 1)
+        one.ask("CLUSTER", "ADDSLOTS", *range(SLOTS // 2))
+        two.ask("CLUSTER", "ADDSLOTS", *range(SLOTS // 2, SLOTS))
         one.ask("CLUSTER", "MEET", "127.0.0.1", two.port, two.bus_port)
         wait_until_up(one, two)
         yield one, two

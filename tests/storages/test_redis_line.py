@@ -23,7 +23,7 @@ from aiosess import Storage, StorageError, StorageUnavailable
 from aiosess.clients import redis as redis_line
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import Harness, report, run_contract
-from tests.servers import RedisServer, free_port
+from tests.servers import RedisServer, free_port, speaks_tls
 
 TASKS: Final = 256
 
@@ -144,7 +144,7 @@ async def test_a_connection_that_redis_py_wants_to_leave_is_left(
 ) -> None:
     [session_id] = await create_records(redis, 1)
     [before] = await connections(client, name)
-    redis._line._wire._connection.mark_for_reconnect()  # type: ignore[union-attr]
+    redis._line.wires.latest._connection.mark_for_reconnect()  # type: ignore[union-attr]
 
     await redis.load(session_id)
 
@@ -156,7 +156,7 @@ async def test_a_redis_py_that_asks_for_no_new_connection_is_good_enough(
     redis: RedisStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await redis.create("there", b"cart", 60)
-    connection = redis._line._wire._connection  # type: ignore[union-attr]
+    connection = redis._line.wires.latest._connection  # type: ignore[union-attr]
     # As before redis-py 7.0.
     monkeypatch.delattr(AbstractConnection, "should_reconnect")
 
@@ -358,6 +358,8 @@ def authority() -> trustme.CA:
 @pytest.fixture
 def tls_url(start_redis: Callable[..., RedisServer], authority: trustme.CA, tmp_path: Path) -> str:
     """The URL of a server that speaks TLS."""
+    if not speaks_tls():
+        pytest.skip("this redis-server was built without TLS")
     certificate = authority.issue_cert("localhost")
     certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
     certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")

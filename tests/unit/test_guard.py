@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -320,6 +322,41 @@ def test_a_storage_can_serve_one_event_loop_after_another(faulty: FaultyStorage)
 
         with pytest.raises(StorageUnavailable, match=r"did not answer within 0\.01 s"):
             second.run(retrying.load("id"))
+
+
+def test_a_call_in_another_event_loop_does_not_take_the_time_limit_off_one(
+    faulty: FaultyStorage,
+) -> None:
+    retrying = RetryingStorage(faulty, RetryPolicy(timeout=0.05))
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+
+        async def begin() -> asyncio.Task[Stored | None]:
+            task = asyncio.create_task(retrying.load("id"))
+            await asyncio.sleep(0)
+            return task
+
+        faulty.hang()
+        hanging = first.run(begin())
+        faulty.recover()
+        second.run(retrying.load("id"))
+
+        with pytest.raises(StorageUnavailable, match=r"did not answer within 0\.05 s"):
+            first.run(asyncio.wait_for(hanging, 10))
+
+
+def test_an_event_loop_that_was_closed_is_forgotten(faulty: FaultyStorage) -> None:
+    retrying = RetryingStorage(faulty, RetryPolicy(timeout=60))
+    loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+    async def load() -> None:
+        loops.add(asyncio.get_running_loop())
+        await retrying.load("id")
+
+    for _ in range(3):
+        asyncio.run(load())
+    gc.collect()
+
+    assert len(loops) == 1
 
 
 # Cancellation, and others
