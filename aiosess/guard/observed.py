@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from msgspec import Struct
@@ -107,10 +108,7 @@ class ObservedStorage:
         )
         self.is_instant: bool = always_answers(storage)
         if isinstance(storage, FreshStorage):
-            load_afresh = storage.load_afresh
-            self.load_afresh = lambda session_id, *, agrees: self._observed(
-                "load", session_id, load_afresh(session_id, agrees=agrees)
-            )
+            self.load_afresh = partial(self._load_afresh, storage.load_afresh)
         touching = as_touching(storage)
         if touching is not None:
             load_and_touch = touching.load_and_touch
@@ -146,6 +144,15 @@ class ObservedStorage:
     async def delete(self, session_id: str) -> bool:
         """Remove the record; False when there was none."""
         return await self._observed("delete", session_id, self._storage.delete(session_id))
+
+    async def _load_afresh(
+        self,
+        load_afresh: Callable[..., Coroutine[Any, Any, Stored | None]],
+        session_id: str,
+        *,
+        agrees: Callable[[Stored | None], bool],
+    ) -> Stored | None:
+        return await self._observed("load", session_id, load_afresh(session_id, agrees=agrees))
 
     def _observed(
         self, operation: str, session_id: str, call: Coroutine[Any, Any, T]
