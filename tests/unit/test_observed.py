@@ -20,6 +20,7 @@ from aiosess import (
 )
 from aiosess.guard.observed import ObservedStorage
 from aiosess.guard.retries import RetryingStorage, RetryPolicy, guarded
+from aiosess.storages import FreshStorage
 from aiosess.storages.base import as_touching
 from aiosess.testing import FaultyStorage
 
@@ -278,3 +279,26 @@ async def test_an_answer_that_is_an_error_is_raised(
         await storage.create("id", b"cart", 60)
 
     assert raised.value is error
+
+
+class Fresh(FaultyStorage):
+    """Can ask over a connection of its own."""
+
+    async def load_afresh(
+        self, session_id: str, *, agrees: Callable[[Stored | None], bool]
+    ) -> Stored | None:
+        stored = await self.load(session_id)
+        assert agrees(stored)
+        return stored
+
+
+async def test_a_record_that_is_asked_for_afresh_is_a_load(told: list[StorageCall]) -> None:
+    storage = ObservedStorage(Fresh(), told.append)
+
+    await storage.load_afresh("id", agrees=lambda stored: stored is None)
+
+    assert [(call.operation, call.outcome) for call in told] == [("load", Outcome.ABSENT)]
+
+
+def test_what_cannot_ask_afresh_does_not_seem_to(storage: ObservedStorage) -> None:
+    assert not isinstance(storage, FreshStorage)
