@@ -161,6 +161,7 @@ class FastExchange(Exchange):
         cookie = short.cookies[is_tls]
         self.came = signed
         self.is_busy = True
+        began = clock()
         try:
             stored = await short.load(session_id)
             if stored is not None and (
@@ -177,8 +178,8 @@ class FastExchange(Exchange):
                     authenticated_at=authenticated_at,
                 )
             else:
-                spend = self.manager.budget.spend
-                state = await spend(self._unusual, request, session_id, stored, cookie)
+                spend, spent = self.manager.budget.spend_rest, clock() - began
+                state = await spend(spent, self._unusual, request, session_id, stored, cookie)
             self.state = state
             self.opening = _OPEN
         except StorageUnavailable as error:

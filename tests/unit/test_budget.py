@@ -126,7 +126,14 @@ async def test_an_act_can_go_on_with_what_was_spent_before() -> None:
     async def act() -> float:
         return seconds_left()
 
-    assert await Budget(1).spend_rest(0.6, act) <= 0.4
+    assert await Budget(1).spend_rest(0.4, act) <= 0.6
+
+
+async def test_what_may_have_been_a_busy_loop_leaves_half_of_the_budget() -> None:
+    async def act() -> float:
+        return seconds_left()
+
+    assert 0.3 < await Budget(1).spend_rest(60, act) <= 0.5
 
 
 async def test_outside_of_an_act_there_is_no_budget() -> None:
