@@ -20,6 +20,7 @@ from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.errors import Conflict, StorageUnavailable
 from aiosess.events import Reason
 from aiosess.exchange.exchange import Exchange
+from aiosess.exchange.keys import ASKING
 from aiosess.exchange.stages import Commit, Opening
 from aiosess.guard.retries import RetryingStorage
 from aiosess.options import SessionOptions
@@ -30,6 +31,7 @@ from aiosess.records.merge import Original
 from aiosess.records.repository import SessionRepository
 from aiosess.records.state import Past, SessionState, Standing
 from aiosess.session import SESSION, Session
+from aiosess.spelling import called
 from aiosess.storages import Stored, Version
 from aiosess.transports.base import SignedId
 from aiosess.transports.cookie import CookieTransport, is_secure, vary_by_cookie
@@ -142,6 +144,7 @@ class FastExchange(Exchange):
             return self._open_fast(request, required=required)
         return super().open(request, required=required)
 
+    @called(ASKING)
     async def _open_fast(self, request: web.Request, *, required: bool) -> Session | None:
         short = self.manager.shortcuts
         # Most requests bring one such cookie, not for the first time.

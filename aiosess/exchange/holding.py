@@ -12,7 +12,7 @@ from aiohttp import web
 from aiosess.attributes import CookieOptions
 from aiosess.errors import SessionError, SessionNotSent, StorageUnavailable
 from aiosess.events import Reason
-from aiosess.exchange.keys import hand_out
+from aiosess.exchange.keys import ASKING, hand_out
 from aiosess.exchange.stages import Opening, moved
 from aiosess.exchange.turns import Turns
 from aiosess.guard.budget import uncounted
@@ -20,6 +20,7 @@ from aiosess.records.aliases import Leftover
 from aiosess.records.repository import Repository
 from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.session import SESSION, Session, is_of
+from aiosess.spelling import called
 from aiosess.transports.base import SignedId, Transport
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Holding(Turns):
             self.opening = Opening.ASKED
         return self._open(request, required=required)
 
+    @called(ASKING)
     async def _open(self, request: web.Request, *, required: bool) -> Session | None:
         self._request = ref(request)
         if self.opening is not Opening.OPEN:

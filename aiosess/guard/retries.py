@@ -207,7 +207,9 @@ def guarded(storage: Storage, policy: RetryPolicy, breaker: Breaker | None = Non
 
     A punctual storage keeps to the limit itself, and one that always answers needs nothing else.
     """
-    punctual = storage.within(policy.timeout) if isinstance(storage, PunctualStorage) else None
+    punctual: Storage | None = None
+    if isinstance(storage, PunctualStorage) and _is_own(storage, "within"):
+        punctual = storage.within(policy.timeout)
     if punctual is not None and _always_answers(punctual):
         return punctual
     wrapped = RetryingStorage(
@@ -215,6 +217,11 @@ def guarded(storage: Storage, policy: RetryPolicy, breaker: Breaker | None = Non
     )
     # To pyright, a function that returns a coroutine is none that is async.
     return cast("Storage", wrapped)
+
+
+def _is_own(storage: object, verb: str) -> bool:
+    """Ask whether *verb* is of the storage itself: one that wraps another may only pass it on."""
+    return hasattr(type(storage), verb) or verb in vars(storage)
 
 
 def _always_answers(storage: Storage) -> bool:
@@ -253,7 +260,7 @@ class RetryingStorage:
         self.node_of: Callable[[str], str] = (
             storage.node_of if isinstance(storage, NodeStorage) else lambda _session_id: kind
         )
-        if isinstance(storage, TouchingStorage):
+        if isinstance(storage, TouchingStorage) and _is_own(storage, "load_and_touch"):
             load_and_touch = storage.load_and_touch
             self.load_and_touch = lambda session_id, ttl: self._try(
                 self.node_of(session_id), load_and_touch, session_id, ttl

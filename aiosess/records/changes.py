@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
+from aiosess.privacy import private
 from aiosess.records.format import check_value, decode_value
 from aiosess.records.merge import MISSING, Original, freeze
 from aiosess.records.refill import refill
@@ -18,6 +19,7 @@ _LARGE: Final = 2**63
 
 
 # Made in C, where a NamedTuple takes a function in Python.
+@private()
 class Snapshot(Struct):
     """What a payload that is under way holds: what changes from here on is not in it.
 

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Self
 from msgspec import Struct
 
 from aiosess.attributes import SessionCookie
+from aiosess.privacy import private
 from aiosess.records.changes import JSON, Snapshot, Values, put
 from aiosess.records.format import COOKIE_KEY, Record
 from aiosess.records.merge import (
@@ -81,6 +82,7 @@ class Seen(NamedTuple):
 
 
 # A Struct is made in C; a dataclass would take a function in Python for each.
+@private("standing", "intent")
 class SessionState(Struct):
     """All that is known of one session in one request; plain values, no I/O.
 

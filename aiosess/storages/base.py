@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from aiosess.privacy import private
+
 __all__ = [
     "Closeable",
     "FreshStorage",
@@ -20,6 +22,7 @@ Version: TypeAlias = Hashable
 """Which state of a record was seen; only the storage that gave it looks inside."""
 
 
+@private()
 class Stored(NamedTuple):
     """What a storage keeps under one id: the payload, and the version that it had when read."""
 

@@ -13,6 +13,7 @@ import msgspec
 
 from aiosess.errors import Conflict, IdTaken, OptionsError
 from aiosess.events import Events, Reason
+from aiosess.privacy import private
 from aiosess.storages._shared import new_stored
 from aiosess.storages.base import Stored, Version
 
@@ -29,6 +30,7 @@ _FULL: Final = 1024
 _Bucket: TypeAlias = dict[str, None]
 
 
+@private()
 class _Entry(msgspec.Struct, gc=False):
     """A record. The garbage collector does not know it, nor a dict that holds nothing else.
 
