@@ -480,7 +480,9 @@ def _check_number(value: float, path: str) -> None:
                 f"{path} is an integer of more than 4000 digits: store it as a str", path=path
             )
     elif not math.isfinite(value):
-        raise UnserializableValue(f"{path} is {value!r}, which JSON does not have", path=path)
+        raise UnserializableValue(
+            f"{path} is {value!r}, which JSON does not have: store None, or a str", path=path
+        )
 
 
 def _decode_rare(payload: bytes) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import gc
 import json
 import warnings
+from collections import OrderedDict, defaultdict
 from typing import Any
 
 import pytest
@@ -232,6 +234,49 @@ async def test_what_a_session_cannot_keep_is_answered_with_what_it_can(
     assert response.status == 500
     assert "session['seen'][0]['tags'] is of type set, which a session cannot keep" in caplog.text
     assert "store sorted(value), or list(value)" in caplog.text
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ((1, (2,)), [1, [2]]),
+        (Level.HIGH, 3),
+        (Colour.RED, "red"),
+        (OrderedDict(a=1), {"a": 1}),
+        (defaultdict(int, a=1), {"a": 1}),
+        (True, True),
+        (10**30, 10**30),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_what_json_does_not_tell_apart_comes_back_as_what_json_has(
+    connect: Connect, value: object, expected: object
+) -> None:
+    held: list[object] = []
+
+    async def remember(request: web.Request) -> web.Response:
+        (await session_of(request))["value"] = value
+        return web.Response()
+
+    async def recall(request: web.Request) -> web.Response:
+        held.append((await session_of(request))["value"])
+        return web.Response()
+
+    client = await connect(remember, recall)
+
+    await client.get("/remember")
+    await client.get("/recall")
+
+    assert held == [expected]
+    assert type(held[0]) is type(expected)
 
 
 # Ids.
