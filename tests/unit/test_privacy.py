@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import pytest
@@ -60,9 +60,8 @@ def fields_of(holder: Any) -> tuple[str, ...]:
     """Return the fields that Python itself, or msgspec, would show of a class."""
     if dataclasses.is_dataclass(holder):
         return tuple(field.name for field in dataclasses.fields(holder))
-    if issubclass(holder, msgspec.Struct):
-        return holder.__struct_fields__
-    return getattr(holder, "_fields", ())
+    fields = "__struct_fields__" if issubclass(holder, msgspec.Struct) else "_fields"
+    return tuple(getattr(holder, fields, ()))
 
 
 HOLDERS: Final = sorted(
@@ -83,7 +82,7 @@ def filled(holder: Any) -> Any:
     names = fields_of(holder)
     if not dataclasses.is_dataclass(holder):
         return holder(*[MARK] * len(names))
-    filled = object.__new__(holder)
+    filled: Any = object.__new__(cast("type[Any]", holder))
     for name in names:
         object.__setattr__(filled, name, MARK)
     return filled

@@ -119,7 +119,8 @@ async def test_a_verb_that_is_never_awaited_bears_its_name(connect: Connect, ver
 
 
 async def take(request: web.Request) -> web.Response:
-    return web.json_response(dict(request[SESSION]))
+    session = request[SESSION]
+    return web.json_response(dict(session))
 
 
 async def unset(request: web.Request) -> web.Response:

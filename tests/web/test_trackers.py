@@ -67,7 +67,8 @@ async def renew_and_fail(request: web.Request) -> web.StreamResponse:
 
 
 async def unloaded(request: web.Request) -> web.StreamResponse:
-    return web.json_response(dict(request[SESSION]))
+    session = request[SESSION]
+    return web.json_response(dict(session))
 
 
 async def within_atomic(request: web.Request) -> web.StreamResponse:
