@@ -21,7 +21,7 @@ from aiohttp.http import StreamWriter
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp_session import STORAGE_KEY
 
-from aiosess.errors import OptionsError, StorageUnavailable
+from aiosess.errors import AiosessError, OptionsError, StorageUnavailable
 from aiosess.events import Reason, in_words
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.keys import NO_SESSION, NoSession
@@ -29,6 +29,7 @@ from aiosess.exchange.manager import EXCHANGE, SessionManager
 from aiosess.exchange.stages import Opening
 from aiosess.guard.breaker import NodeHealth
 from aiosess.options import SessionOptions
+from aiosess.privacy import forget_locals
 from aiosess.session import SESSION, Session
 from aiosess.spelling import with_usage
 
@@ -245,7 +246,11 @@ async def _serve(
     if exchange.opening or SESSION in request:
         rest = exchange.end(response)
         if rest is not None:
-            await rest
+            try:
+                await rest
+            except (AiosessError, web.HTTPException) as error:
+                forget_locals(error)
+                raise
     elif not manager.is_told_of_headers:
         exchange.leave()
     return response
@@ -355,7 +360,8 @@ async def _prepare(
 ) -> None:
     try:
         await exchange.prepare(response)
-    except BaseException:
+    except BaseException as error:
+        forget_locals(error)
         exchange.abandon()
         _rewind(request, response)
         raise

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["private"]
+__all__ = ["forget_locals", "private"]
 
 T = TypeVar("T")
 
@@ -24,3 +25,16 @@ def private(*shown: str) -> Callable[[type[T]], type[T]]:
         return holder
 
     return decorate
+
+
+def forget_locals(error: BaseException) -> None:
+    """Take the local variables of what is over out of the tracebacks of *error* and its causes.
+
+    The lines stay. Calls that are still under way keep their variables.
+    """
+    seen: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and each not in seen:
+        traceback.clear_frames(each.__traceback__)
+        seen.append(each)
+        each = each.__cause__ or each.__context__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+import traceback
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
@@ -16,7 +17,7 @@ import aiosess
 from aiosess import MemoryStorage, SessionOptions
 from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.interop.session import BorrowedSession
-from aiosess.privacy import private
+from aiosess.privacy import forget_locals, private
 from aiosess.records.state import SessionState
 from aiosess.session import Session
 from aiosess.transports.signing import Signer
@@ -157,3 +158,24 @@ async def test_options_a_signer_and_a_storage_show_no_secret_and_no_record() -> 
 
     for thing in (options, options.plan, signer, storage):
         assert MARK not in shown(thing)
+
+
+def test_the_lines_of_an_error_and_of_its_cause_stay_and_their_variables_do_not() -> None:
+    def ask(held: str) -> None:
+        try:
+            raise LookupError(held[:4])
+        except LookupError as error:
+            raise ValueError(held[:4]) from error
+
+    try:
+        ask(MARK)
+    except ValueError as error:
+        forget_locals(error)
+        tracebacks = [
+            error.__traceback__,
+            error.__cause__.__traceback__ if error.__cause__ else None,
+        ]
+
+    frames = [frame for each in tracebacks for frame, _ in traceback.walk_tb(each)]
+    assert [frame.f_code.co_name for frame in frames][1:] == ["ask", "ask"]
+    assert [frame.f_locals for frame in frames][1:] == [{}, {}]
