@@ -171,11 +171,8 @@ def test_the_lines_of_an_error_and_of_its_cause_stay_and_their_variables_do_not(
         ask(MARK)
     except ValueError as error:
         forget_locals(error)
-        tracebacks = [
-            error.__traceback__,
-            error.__cause__.__traceback__ if error.__cause__ else None,
-        ]
+        errors = [error, error.__cause__ or error]
 
-    frames = [frame for each in tracebacks for frame, _ in traceback.walk_tb(each)]
+    frames = [frame for each in errors for frame, _ in traceback.walk_tb(each.__traceback__)]
     assert [frame.f_code.co_name for frame in frames][1:] == ["ask", "ask"]
     assert [frame.f_locals for frame in frames][1:] == [{}, {}]
