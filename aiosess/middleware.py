@@ -15,6 +15,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias, cast
+from weakref import WeakSet
 
 from aiohttp import web
 from aiohttp.http import StreamWriter
@@ -187,8 +188,11 @@ class _Slot:
         if manager is not None:
             self.manager = manager
         self.middleware = _middleware(self)
+        _OURS.add(self.middleware)
 
 
+# For who looks whether one of ours is installed somewhere.
+_OURS: Final[WeakSet[Any]] = WeakSet()
 _SLOTS: Final = web.AppKey("aiosess.slots", list[_Slot])
 
 
@@ -324,9 +328,14 @@ def _exchange_elsewhere(request: web.Request) -> Exchange | NoSession:
     """Return the exchange of a request in which there is none; RuntimeError where none can be."""
     exchange = _of_clone(request) or _begun_ahead(request)
     if exchange is None:
+        installed = [each for app in request.match_info.apps for each in app.middlewares]
+        missing = (
+            "no session middleware is installed, or it stands behind the middleware that asks"
+            if _OURS.isdisjoint(installed)
+            else "the session middleware stands behind the middleware that asks"
+        )
         raise RuntimeError(
-            "no session middleware is installed, or it stands behind the middleware that asks: "
-            "aiosess.setup(app, options) serves all of them, and "
+            f"{missing}: aiosess.setup(app, options) serves all of them, and "
             "app.middlewares.append(aiosess.session_middleware(options)) those that come after it"
         )
     return exchange
