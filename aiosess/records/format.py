@@ -159,6 +159,7 @@ class Former:
     is_same_principal: bool
 
 
+@private("is_record")
 class Origin(NamedTuple):
     """Where a payload comes from.
 
