@@ -15,13 +15,14 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias, cast
+from weakref import WeakSet
 
 from aiohttp import web
 from aiohttp.http import StreamWriter
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp_session import STORAGE_KEY
 
-from aiosess.errors import OptionsError, StorageUnavailable
+from aiosess.errors import AiosessError, OptionsError, StorageUnavailable
 from aiosess.events import Reason, in_words
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.keys import NO_SESSION, NoSession
@@ -29,7 +30,9 @@ from aiosess.exchange.manager import EXCHANGE, SessionManager
 from aiosess.exchange.stages import Opening
 from aiosess.guard.breaker import NodeHealth
 from aiosess.options import SessionOptions
+from aiosess.privacy import forget_locals
 from aiosess.session import SESSION, Session
+from aiosess.spelling import with_usage
 
 __all__ = [
     "SESSION",
@@ -46,6 +49,7 @@ OptionsFactory: TypeAlias = Callable[..., SessionOptions | Awaitable[SessionOpti
 CleanupProvider: TypeAlias = Callable[[web.Application], AsyncIterator[None]]
 
 
+@with_usage("app.middlewares.append(session_middleware(SessionOptions(secret=...)))")
 def session_middleware(options: SessionOptions) -> Middleware:
     """Return the middleware that gives requests their sessions.
 
@@ -56,6 +60,7 @@ def session_middleware(options: SessionOptions) -> Middleware:
     return _Slot(SessionManager(_checked(options))).middleware
 
 
+@with_usage("setup(app, SessionOptions(secret=...))")
 def setup(app: web.Application, options: SessionOptions) -> None:
     """Give *app* sessions: the middleware, streamed responses, checks at start-up, clean-up.
 
@@ -71,6 +76,7 @@ def setup(app: web.Application, options: SessionOptions) -> None:
     _install(app, slot, run)
 
 
+@with_usage("setup_async(app, use_factory=f), where f returns SessionOptions(secret=...)")
 def setup_async(
     app: web.Application,
     *,
@@ -182,11 +188,12 @@ class _Slot:
         if manager is not None:
             self.manager = manager
         self.middleware = _middleware(self)
+        _OURS.add(self.middleware)
 
 
+# For who looks whether one of ours is installed somewhere.
+_OURS: Final[WeakSet[Any]] = WeakSet()
 _SLOTS: Final = web.AppKey("aiosess.slots", list[_Slot])
-# On CPython 3.11, asking an enum for a member takes a call in Python; this does not.
-_UNASKED: Final = Opening.UNASKED
 
 
 def _middleware(slot: _Slot) -> Middleware:
@@ -202,13 +209,14 @@ def _middleware(slot: _Slot) -> Middleware:
             found.ahead_of = None
             return _serve(manager, found, request, handler)
         is_selected = manager.decided.get(request.match_info.route)
-        if is_selected is None:
-            is_selected = manager.selects(request)
         if not is_selected:
-            request[EXCHANGE] = request[STORAGE_KEY] = NO_SESSION
-            if manager.is_heard:
-                manager.events.tell_decisions((Reason.NOT_SELECTED,), request=request)
-            return handler(request)
+            if is_selected is None:
+                is_selected = manager.selects(request)
+            if not is_selected:
+                request[EXCHANGE] = request[STORAGE_KEY] = NO_SESSION
+                if manager.is_heard:
+                    manager.events.tell_decisions((Reason.NOT_SELECTED,), request=request)
+                return handler(request)
         request[EXCHANGE] = request[STORAGE_KEY] = exchange = manager.exchange(request)
         return _serve(manager, exchange, request, handler)
 
@@ -234,16 +242,36 @@ async def _serve(
         # What a handler asked for by itself, and did not catch, gets what the options say, too.
         exchange.abandon()
         manager.outage.refuse(request, error, has_left=exchange.has_left)
-    except BaseException:
+    except BaseException as error:
         exchange.abandon()
+        _explain(error, exchange)
         raise
-    if exchange.opening is not _UNASKED:
+    # Not asked for, most of the time; what somebody put in its place is refused at the end.
+    if exchange.opening or SESSION in request:
         rest = exchange.end(response)
         if rest is not None:
-            await rest
+            try:
+                await rest
+            except (AiosessError, web.HTTPException) as error:
+                forget_locals(error)
+                raise
     elif not manager.is_told_of_headers:
         exchange.leave()
     return response
+
+
+def _explain(error: BaseException, exchange: Exchange) -> None:
+    """Note in *error*, where that is a usual mistake in Python's words, what to write."""
+    if not isinstance(error, TypeError | AttributeError):
+        return
+    words = str(error)
+    if "'coroutine'" in words and exchange.opening is Opening.ASKED:
+        error.add_note(
+            "The coroutine may be the session, which is there once it is awaited: "
+            "session = await get_session(request)"
+        )
+    elif "Session" in words and "JSON" in words:
+        error.add_note("A session is no dict, and JSON takes a copy of its data: dict(session)")
 
 
 def _install(app: web.Application, slot: _Slot, run: CleanupProvider) -> None:
@@ -300,9 +328,14 @@ def _exchange_elsewhere(request: web.Request) -> Exchange | NoSession:
     """Return the exchange of a request in which there is none; RuntimeError where none can be."""
     exchange = _of_clone(request) or _begun_ahead(request)
     if exchange is None:
+        installed = [each for app in request.match_info.apps for each in app.middlewares]
+        missing = (
+            "no session middleware is installed, or it stands behind the middleware that asks"
+            if _OURS.isdisjoint(installed)
+            else "the session middleware stands behind the middleware that asks"
+        )
         raise RuntimeError(
-            "no session middleware is installed, or it stands behind the middleware that asks: "
-            "aiosess.setup(app, options) serves all of them, and "
+            f"{missing}: aiosess.setup(app, options) serves all of them, and "
             "app.middlewares.append(aiosess.session_middleware(options)) those that come after it"
         )
     return exchange
@@ -336,7 +369,8 @@ async def _prepare(
 ) -> None:
     try:
         await exchange.prepare(response)
-    except BaseException:
+    except BaseException as error:
+        forget_locals(error)
         exchange.abandon()
         _rewind(request, response)
         raise

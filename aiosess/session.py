@@ -12,6 +12,7 @@ from aiohttp import web
 from aiosess.attributes import SessionCookie
 from aiosess.errors import SessionGone
 from aiosess.records.format import RESERVED_KEYS
+from aiosess.records.identity import complaint_of
 from aiosess.records.merge import MISSING, SCALARS, freeze, is_container
 from aiosess.records.state import Intent, Past, SessionState, Standing
 from aiosess.timeouts import Duration
@@ -84,6 +85,9 @@ class Session(aiohttp_session.Session):
 
     def __repr__(self) -> str:
         return f"<Session new={self.new} keys={list(self._mapping)!r}>"
+
+    # Error trackers look into mappings otherwise.
+    __sentry_repr__ = __repr__
 
     @property
     def id(self) -> str:
@@ -160,11 +164,20 @@ class Session(aiohttp_session.Session):
         self._state.intent = Intent.REGENERATE
 
     def set_new_identity(self, identity: str | None) -> None:
-        """Choose the id of a new session; RuntimeError when it is not new."""
+        """Choose the id of a new session; RuntimeError when it is not new.
+
+        ValueError for one that no cookie carries: of more than 1,000 bytes, with a control
+        character, or with a lone surrogate.
+        """
         if not self.new:
             raise RuntimeError("Can't change identity for a session which is not new")
         if not isinstance(identity, str) or not identity:
-            raise TypeError(f"a session id must be a str that is not empty, not {identity!r}")
+            # Not the value, which may be an id all the same.
+            given = "''" if identity == "" else type(identity).__name__
+            raise TypeError(f"a session id must be a str that is not empty, not {given}")
+        complaint = complaint_of(identity)
+        if complaint is not None:
+            raise ValueError(f"a session id cannot be a str {complaint}")
         self._state.beyond_data()
         self._state.session_id = identity
 
@@ -309,7 +322,19 @@ class Session(aiohttp_session.Session):
             )
 
 
-SESSION: Final = web.RequestKey("aiosess.session", Session)
+class _SessionKey(web.RequestKey[Session]):
+    """Says what to do in the KeyError of a request that holds no session."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return (
+            "<aiosess.SESSION: this request holds no session, or none yet: "
+            "session = await get_session(request) loads it>"
+        )
+
+
+SESSION: Final[web.RequestKey[Session]] = _SessionKey("aiosess.session", Session)
 """Where the request keeps its session once it is loaded; ``del request[SESSION]`` unsets it."""
 
 

@@ -1,16 +1,19 @@
-"""Options that are called otherwise elsewhere: the error says what they are called here."""
+"""Calls that are wrong in a usual way: the error says what was meant."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["with_hints"]
+__all__ = ["called", "with_hints", "with_usage"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def with_hints(elsewhere: Mapping[str, str]) -> Callable[[type[T]], type[T]]:
@@ -39,6 +42,35 @@ def with_hints(elsewhere: Mapping[str, str]) -> Callable[[type[T]], type[T]]:
 
         setattr(options, "__init__", checked)  # noqa: B010 - a type checker forbids it otherwise
         return options
+
+    return decorate
+
+
+def with_usage(usage: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Let a function that is called with the wrong arguments say, in its TypeError, its *usage*."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{error}: write {usage}") from None
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def called(name: str) -> Callable[[F], F]:
+    """Let a coroutine function go by the *name* that users know, where one is never awaited."""
+
+    def decorate(function: F) -> F:
+        function.__qualname__ = name
+        return function
 
     return decorate
 

@@ -22,6 +22,7 @@ import msgspec
 from aiosess.clients.addresses import address, split
 from aiosess.clients.pipeline import Call, Pipeline, Wires, clock, hang_up, keep_alive
 from aiosess.errors import OptionsError, StorageUnavailable
+from aiosess.privacy import private
 from aiosess.timeouts import seconds
 
 __all__ = ["MemcachedClient", "Reply", "Value"]
@@ -48,6 +49,7 @@ _END: Final = b"END\r\n"
 _AFTER_PAYLOAD: Final = len(_LINE_END + _END)
 
 
+@private()
 class Value(msgspec.Struct, eq=False, frozen=True, gc=False):
     """What is kept under a key, and the cas unique that is memcached's name for this state of it.
 
@@ -192,6 +194,7 @@ class MemcachedClient:
             node.close()
 
 
+@private("timeout")
 @dataclass(frozen=True, slots=True)
 class _Dial:
     """How every node is connected to."""

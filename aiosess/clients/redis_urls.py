@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 
 from aiosess.clients.addresses import address, split
 from aiosess.errors import OptionsError
+from aiosess.privacy import private
 
 __all__ = ["QuickSentinel", "maker", "put_quickest_first"]
 
@@ -45,6 +46,7 @@ _REFUSALS: Final = (
 )
 
 
+@private("kind", "has_tls")
 @dataclass(frozen=True, slots=True)
 class _Parts:
     """A URL that was understood; *nodes* are as they stand there."""

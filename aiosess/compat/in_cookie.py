@@ -12,6 +12,7 @@ from aiohttp_session import SimpleCookieStorage as _SimpleCookieStorage
 
 from aiosess.compat.format import Records
 from aiosess.events import Events, Reason
+from aiosess.privacy import private
 
 __all__ = ["CookieRecords", "EncryptedRecords", "Opened", "SimpleCookieStorage"]
 
@@ -19,6 +20,7 @@ __all__ = ["CookieRecords", "EncryptedRecords", "Opened", "SimpleCookieStorage"]
 _LARGEST_COOKIE: Final = 4096
 
 
+@private("is_outdated")
 class Opened(NamedTuple):
     """What a cookie holds, and whether an older key encrypted it."""
 

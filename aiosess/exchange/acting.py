@@ -125,8 +125,8 @@ class Acting(Holding):
         self._check_not_anonymous(state)
         if self.has_left:
             raise SessionNotSent(
-                f"the id cannot change any more, the headers have left: change it earlier, "
-                f"or {USE_SETUP}"
+                "the id cannot change any more, the headers have left: change it earlier"
+                f"{self._or_setup(', or ')}"
             )
         if intent is not Intent.REGENERATE and not self.repository.can_renew(state):
             return
@@ -210,7 +210,7 @@ class Acting(Holding):
         if has_left and self.transport.is_told_of(action, state):
             raise SessionNotSent(
                 "the session changed when the headers had left, so that its cookie cannot be sent: "
-                f"await session.save() before prepare(), and {USE_SETUP}"
+                f"await session.save() before prepare(){self._or_setup(', and ')}"
             )
         self.outcome = _OUTCOMES.get(action, self.outcome)
         # A cookie that is sent again must not put an id back that was renewed meanwhile.
@@ -343,9 +343,13 @@ class Acting(Holding):
         self.manager.events.tell_once(reason, request=request, name=self.manager.options.name)
         return True
 
+    def _or_setup(self, link: str) -> str:
+        """Return, behind *link*, that setup() is a way out; nothing where it is in use."""
+        return "" if self.manager.is_told_of_headers else link + USE_SETUP
+
     def _check_can_be_told(self, action: Action, state: SessionState) -> None:
         if self.has_left and self.transport.is_told_of(action, state):
             raise SessionNotSent(
                 "the headers have left, so that the cookie cannot be sent which this takes: "
-                f"do it before prepare(), and {USE_SETUP}"
+                f"do it before prepare(){self._or_setup(', and ')}"
             )

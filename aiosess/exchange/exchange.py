@@ -229,24 +229,33 @@ class Exchange(Acting):
 
     def _stranger(self) -> object:
         """Return what somebody put into a request in the place of its session; ``None``: none."""
-        held = [request.get(SESSION) for each in self.handed if (request := each()) is not None]
+        places = self.handed or (self._request,)
+        held = [request.get(SESSION) for each in places if (request := each()) is not None]
         return next((each for each in held if not isinstance(each, Session | None)), None)
+
+    def _refuse_stranger(self) -> None:
+        """Raise SessionError where somebody put something in the place of the session."""
+        stranger = self._stranger()
+        if stranger is not None:
+            raise SessionError(
+                f"request[SESSION] was set to a {type(stranger).__name__}, which is not kept: to "
+                "put other data in, take session = await get_session(request), then "
+                "session.clear() and session.update(...)"
+            )
 
     async def _settle(self, rules: Rules, *, has_left: bool) -> None:
         """Decide and act, while no other task of the request has its turn."""
         self.stage = moved(self.stage, Commit.BEGUN)
         state = self.state
-        if state is not None and not state.is_gone:
+        if self.opening is Opening.UNASKED:
+            self._refuse_stranger()
+        elif state is not None and not state.is_gone:
             state.beyond_data()
             if self._is_held(state):
                 await self._act(state, rules, has_left=has_left)
             elif self._stranger() is not None:
                 state.rollback()
-                raise SessionError(
-                    f"request[SESSION] was set to a {type(self._stranger()).__name__}, which is "
-                    "not kept: to put other data in, take session = await get_session(request), "
-                    "then session.clear() and session.update(...)"
-                )
+                self._refuse_stranger()
             elif self.manager.options.unset == "destroy":
                 state.intent = Intent.DESTROY
                 await self._act(state, rules, has_left=has_left)

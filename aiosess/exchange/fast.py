@@ -17,12 +17,14 @@ from aiohttp import hdrs, web
 from aiohttp_session import SESSION_KEY
 
 from aiosess.attributes import CookieOptions, SessionCookie
-from aiosess.errors import Conflict, StorageUnavailable
+from aiosess.errors import AiosessError, Conflict, StorageUnavailable
 from aiosess.events import Reason
 from aiosess.exchange.exchange import Exchange
+from aiosess.exchange.keys import ASKING
 from aiosess.exchange.stages import Commit, Opening
 from aiosess.guard.retries import RetryingStorage
 from aiosess.options import SessionOptions
+from aiosess.privacy import forget_locals
 from aiosess.records.changes import JSON, Snapshot
 from aiosess.records.decide import Reply
 from aiosess.records.format import encode_usual, tail_of, usual
@@ -30,6 +32,7 @@ from aiosess.records.merge import Original
 from aiosess.records.repository import SessionRepository
 from aiosess.records.state import Past, SessionState, Standing
 from aiosess.session import SESSION, Session
+from aiosess.spelling import called
 from aiosess.storages import Stored, Version
 from aiosess.transports.base import SignedId
 from aiosess.transports.cookie import CookieTransport, is_secure, vary_by_cookie
@@ -142,15 +145,19 @@ class FastExchange(Exchange):
             return self._open_fast(request, required=required)
         return super().open(request, required=required)
 
+    @called(ASKING)
     async def _open_fast(self, request: web.Request, *, required: bool) -> Session | None:
         short = self.manager.shortcuts
         # Most requests bring one such cookie, not for the first time.
         before, _, after = request.headers.get(_COOKIE, "").partition(short.cookie_starts)
         signed = short.verified.get(after.partition(";")[0])
         if signed is None or (before and not before.endswith("; ")):
+            del before, after
             return await self._open(request, required=required)
         session_id = signed.session_id
         if short.is_touching and short.is_touch_due(session_id):
+            # Error trackers send what is left in this frame, should that fail.
+            del before, after, session_id
             return await self._open(request, required=required)
         # In the first case, what request.secure asks.
         self.is_secure = is_tls = (
@@ -184,9 +191,15 @@ class FastExchange(Exchange):
             self.opening = _OPEN
         except StorageUnavailable as error:
             short.failed("load", session_id, error)
+            forget_locals(error)
+            del before, after, session_id
             await self.do_without(request, error, required=required)
             self.opening = _OPEN
             return None if self.state is None else self._hand_out(request, self.state)
+        except AiosessError as error:
+            forget_locals(error)
+            del before, after, session_id
+            raise
         finally:
             if self.waiters is None:
                 self.is_busy = False

@@ -10,16 +10,18 @@ from weakref import ref
 from aiohttp import web
 
 from aiosess.attributes import CookieOptions
-from aiosess.errors import SessionError, SessionNotSent, StorageUnavailable
+from aiosess.errors import AiosessError, SessionError, SessionNotSent, StorageUnavailable
 from aiosess.events import Reason
-from aiosess.exchange.keys import hand_out
+from aiosess.exchange.keys import ASKING, hand_out
 from aiosess.exchange.stages import Opening, moved
 from aiosess.exchange.turns import Turns
 from aiosess.guard.budget import uncounted
+from aiosess.privacy import forget_locals
 from aiosess.records.aliases import Leftover
 from aiosess.records.repository import Repository
 from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.session import SESSION, Session, is_of
+from aiosess.spelling import called
 from aiosess.transports.base import SignedId, Transport
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ class Holding(Turns):
             self.opening = Opening.ASKED
         return self._open(request, required=required)
 
+    @called(ASKING)
     async def _open(self, request: web.Request, *, required: bool) -> Session | None:
         self._request = ref(request)
         if self.opening is not Opening.OPEN:
@@ -96,7 +99,12 @@ class Holding(Turns):
         async def spending() -> T:
             return await self.manager.budget.spend(act, *args, **kwargs)
 
-        return await self.alone(spending)
+        try:
+            return await self.alone(spending)
+        except (AiosessError, web.HTTPException) as error:
+            # What was asked of the storage has ids and data in its hands.
+            forget_locals(error)
+            raise
 
     async def _stand_in_or_refuse(self, request: web.Request) -> None:
         """Raise why there is no session, unless an empty one may stand in."""

@@ -9,13 +9,18 @@ from aiohttp import web
 from aiohttp_session import SESSION_KEY, STORAGE_KEY
 
 from aiosess.session import SESSION, Session
+from aiosess.spelling import called
 
-__all__ = ["NO_SESSION", "NoSession", "hand_out", "silence"]
+__all__ = ["ASKING", "NO_SESSION", "NoSession", "hand_out", "silence"]
+
+ASKING: Final = "get_session() or find_session()"
+"""What a coroutine is called that nobody awaited: both give the same."""
 
 
 class NoSession:
     """Stands in the place of an exchange where the route gets no session, and says so."""
 
+    @called(ASKING)
     async def open(self, _request: web.Request, *, required: bool = True) -> Any:
         """Return ``None``, or raise RuntimeError where a session is *required*."""
         if required:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import re
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -31,6 +30,7 @@ from aiosess.interop.storage import BorrowedStorage
 from aiosess.interop.transport import BorrowedTransport
 from aiosess.options import Plan, SessionOptions
 from aiosess.records.decide import Rules
+from aiosess.records.identity import complaint_of
 from aiosess.records.repository import Repository, SessionRepository
 from aiosess.records.state import SessionState
 from aiosess.session import Session
@@ -38,10 +38,6 @@ from aiosess.storages import Closeable, Storage
 from aiosess.transports.base import Transport
 from aiosess.transports.cookie import CookieTransport
 from aiosess.transports.signing import Signer
-
-# In a cookie, a byte may take three; browsers keep 4,096 for name, value and attributes.
-_LONGEST_ID: Final = 1000
-_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 __all__ = ["EXCHANGE", "SessionManager", "lane_of"]
 
@@ -207,8 +203,10 @@ class SessionManager:
         if inspect.isawaitable(session_id):
             session_id = await session_id
         if not isinstance(session_id, str) or not session_id:
-            raise OptionsError(f"genid returned {session_id!r}: it must return a str, not empty")
-        complaint = _complaint(session_id)
+            # Not the value, which may be an id all the same.
+            given = "''" if session_id == "" else type(session_id).__name__
+            raise OptionsError(f"genid returned {given}: it must return a str that is not empty")
+        complaint = complaint_of(session_id)
         if complaint is not None:
             # Not the id itself, which is secret.
             raise OptionsError(f"genid returned a str {complaint}")
@@ -244,21 +242,6 @@ def _twice(route: web.AbstractRoute) -> str:
         f"{where!r} would get two sessions, by two SessionOptions: give one of them "
         "for_routes=[...], or the outer one exclude=[...], or install the same options"
     )
-
-
-def _complaint(session_id: str) -> str | None:
-    """Return why *session_id* cannot be one; ``None`` where it can."""
-    try:
-        size = len(session_id.encode())
-    except UnicodeEncodeError:
-        return "with a lone surrogate, which UTF-8 does not have: leave it out"
-    if size > _LONGEST_ID:
-        return f"of {size} bytes: {_LONGEST_ID} at the most, so that its cookie is sent and kept"
-    if _CONTROLS.search(session_id):
-        return (
-            "with a control character, which logs and back-ends may take for theirs: leave it out"
-        )
-    return None
 
 
 class BorrowedExchange(Exchange):

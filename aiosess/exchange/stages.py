@@ -23,14 +23,14 @@ from typing import Final, TypeVar
 __all__ = ["Commit", "Opening", "moved"]
 
 
-class Opening(enum.Enum):
-    """How far the session of an exchange is opened."""
+class Opening(enum.IntEnum):
+    """How far the session of an exchange is opened; as long as nobody asked, that is false."""
 
-    UNASKED = enum.auto()
+    UNASKED = 0
     """Nobody asked for it."""
-    ASKED = enum.auto()
+    ASKED = 1
     """The record is being read."""
-    OPEN = enum.auto()
+    OPEN = 2
     """The session is there, or it is known that there can be none."""
 
 

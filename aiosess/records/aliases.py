@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from aiosess.errors import RecordError
 from aiosess.events import Events, Reason
+from aiosess.privacy import private
 from aiosess.records.format import Alias, Former, Record, decode
 from aiosess.records.state import Standing
 from aiosess.storages import Storage, Stored, Version
@@ -21,6 +22,7 @@ ENDED: Final = Alias("", 0.0)
 """What stands under an id while its session is being destroyed: it leads nowhere."""
 
 
+@private("standing")
 class Found(NamedTuple):
     """A record, the id under which it is kept now, and what the id that led there is to it."""
 

@@ -7,6 +7,8 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
+from aiosess.errors import UnserializableValue
+from aiosess.privacy import private
 from aiosess.records.format import check_value, decode_value
 from aiosess.records.merge import MISSING, Original, freeze
 from aiosess.records.refill import refill
@@ -18,6 +20,7 @@ _LARGE: Final = 2**63
 
 
 # Made in C, where a NamedTuple takes a function in Python.
+@private()
 class Snapshot(Struct):
     """What a payload that is under way holds: what changes from here on is not in it.
 
@@ -74,7 +77,12 @@ class _Json:
                 continue
             kind = value.__class__
             if not (kind is str or (kind is int and -_LARGE < value < _LARGE) or value is MISSING):
-                check_value(value, f"session[{key!r}]")
+                try:
+                    check_value(value, f"session[{key!r}]")
+                except UnserializableValue as error:
+                    # Error trackers send what is left in this frame and in those below.
+                    del originals, original, data, value, found
+                    raise error.with_traceback(None) from None
                 value = freeze(value)
             if value.__class__ is not original.__class__ or value != original:
                 found[key] = value

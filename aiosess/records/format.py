@@ -19,6 +19,8 @@ import msgspec
 
 from aiosess.attributes import CookieOptions, SessionCookie, restored
 from aiosess.errors import RecordError, UnserializableValue
+from aiosess.privacy import private
+from aiosess.records.instead import instead_of
 from aiosess.timeouts import LONGEST, Duration, seconds
 
 __all__ = [
@@ -95,6 +97,7 @@ Meta: TypeAlias = dict[str, Any]
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
+@private()
 class Record(NamedTuple):
     """What is kept for one session.
 
@@ -130,6 +133,7 @@ class Record(NamedTuple):
         return own if self.max_age == usual else {**own, "max_age": self.max_age}
 
 
+@private("until")
 @dataclass(frozen=True, slots=True)
 class Alias:
     """What is left under an id that was renewed: where the session is now, and until when."""
@@ -138,6 +142,7 @@ class Alias:
     until: float
 
 
+@private("until")
 @dataclass(frozen=True, slots=True)
 class Former:
     """What is left under the id from before a change of rights: the session as it was then.
@@ -154,6 +159,7 @@ class Former:
     is_same_principal: bool
 
 
+@private("is_record")
 class Origin(NamedTuple):
     """Where a payload comes from.
 
@@ -453,7 +459,7 @@ def _check(value: object, path: str, levels: int) -> None:
     else:
         raise UnserializableValue(
             f"{path} is of type {type(value).__name__}, which a session cannot keep: "
-            "store str, int, float, bool, None, lists or dicts of them",
+            f"store {instead_of(value)}",
             path=path,
         )
 
@@ -475,7 +481,9 @@ def _check_number(value: float, path: str) -> None:
                 f"{path} is an integer of more than 4000 digits: store it as a str", path=path
             )
     elif not math.isfinite(value):
-        raise UnserializableValue(f"{path} is {value!r}, which JSON does not have", path=path)
+        raise UnserializableValue(
+            f"{path} is {value!r}, which JSON does not have: store None, or a str", path=path
+        )
 
 
 def _decode_rare(payload: bytes) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from aiosess.errors import MergeConflict
+from aiosess.privacy import private
 from aiosess.records.format import check_value, decode_value, encode_value
 
 __all__ = [
@@ -72,6 +73,7 @@ class Lost(NamedTuple):
     side: Literal["mine", "theirs"]
 
 
+@private()
 class Merged(NamedTuple):
     """The value to keep for each key (MISSING: none), and the changes that lost."""
 

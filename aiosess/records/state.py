@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Self
 from msgspec import Struct
 
 from aiosess.attributes import SessionCookie
+from aiosess.privacy import private
 from aiosess.records.changes import JSON, Snapshot, Values, put
 from aiosess.records.format import COOKIE_KEY, Record
 from aiosess.records.merge import (
@@ -73,6 +74,7 @@ class Past(enum.Enum):
     """The session is over: nothing can be put in."""
 
 
+@private()
 class Seen(NamedTuple):
     """How the data of a session were: of what was handed out or set, the value then, frozen."""
 
@@ -81,6 +83,7 @@ class Seen(NamedTuple):
 
 
 # A Struct is made in C; a dataclass would take a function in Python for each.
+@private("standing", "intent")
 class SessionState(Struct):
     """All that is known of one session in one request; plain values, no I/O.
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import Final, NamedTuple
 
 from aiosess.errors import Conflict, IdTaken, RecordTooLarge, StorageUnavailable
+from aiosess.privacy import private
 from aiosess.records.changes import Snapshot
 from aiosess.records.format import encode, encode_value, largest_keys
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
@@ -20,6 +21,7 @@ _MOST_DOUBTS: Final = 8
 _MOST_NAMED: Final = 3
 
 
+@private()
 class Written(NamedTuple):
     """What was written, and the version that it has there."""
 

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Hashable
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from aiosess.privacy import private
+
 __all__ = [
     "Closeable",
     "FreshStorage",
@@ -23,6 +25,7 @@ Version: TypeAlias = Hashable
 """Which state of a record was seen; only the storage that gave it looks inside."""
 
 
+@private()
 class Stored(NamedTuple):
     """What a storage keeps under one id: the payload, and the version that it had when read."""
 

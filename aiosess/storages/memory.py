@@ -13,6 +13,7 @@ import msgspec
 
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError
 from aiosess.events import Events, Reason
+from aiosess.privacy import private
 from aiosess.storages._shared import new_stored
 from aiosess.storages.base import Stored, Version
 
@@ -33,6 +34,7 @@ _BETWEEN_WARNINGS: Final = 60.0
 _Bucket: TypeAlias = dict[str, None]
 
 
+@private()
 class _Entry(msgspec.Struct, gc=False):
     """A record. The garbage collector does not know it, nor a dict that holds nothing else.
 

@@ -9,12 +9,14 @@ from aiohttp import web
 
 from aiosess.attributes import CookieOptions
 from aiosess.events import Reason
+from aiosess.privacy import private
 from aiosess.records.decide import Action, Reply
 from aiosess.records.state import SessionState
 
 __all__ = ["Lines", "SignedId", "Transport", "write_lines"]
 
 
+@private("is_current")
 class SignedId(NamedTuple):
     """A session id whose signature holds; *is_current*: it was made with the first secret."""
 

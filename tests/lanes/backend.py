@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import fields
 from typing import Any, Final, TypeVar
 
 from aiosess import CookieOptions, MemoryStorage
@@ -210,7 +211,7 @@ class Records:
 
     def _shown(self, stored: Stored) -> str:
         found = self._decoded(stored)
-        return repr(stored.payload) if found is None else repr(found)
+        return repr(stored.payload) if found is None else _in_full(found)
 
     def _decoded(self, stored: Stored | None) -> Record | Alias | Former | None:
         if stored is None:
@@ -225,3 +226,14 @@ class Records:
     ) -> bytes:
         cookie = SessionCookie(self._cookie, own)
         return encode(session_id, data, cookie, created_at=created_at, now=self._clock())
+
+
+def _in_full(found: Record | Alias | Former) -> str:
+    """Return all that *found* says, which shows none of it by itself."""
+    names = found._fields if isinstance(found, Record) else [f.name for f in fields(found)]
+    values = {name: getattr(found, name) for name in names}
+    said = {
+        name: _in_full(value) if isinstance(value, Record) else value
+        for name, value in values.items()
+    }
+    return f"{type(found).__name__} {said!r}"

@@ -478,6 +478,47 @@ def test_what_needs_retries_or_a_time_limit_is_not_asked_past_the_guard(
     assert held.straight is None
 
 
+class Measured:
+    """A storage that counts the calls of another, and passes on whatever else that one has."""
+
+    def __init__(self, storage: Any) -> None:
+        self._storage = storage
+        self.loads = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    async def load(self, session_id: str) -> Stored | None:
+        self.loads += 1
+        loaded: Stored | None = await self._storage.load(session_id)
+        return loaded
+
+
+@pytest.mark.parametrize("inner", [MemoryStorage, Punctual])
+async def test_a_storage_around_another_is_not_passed_by(inner: Callable[[], Any]) -> None:
+    outer: Any = Measured(inner())
+
+    held = guarded(outer, RetryPolicy())
+    await held.load("apple")
+
+    assert outer.loads == 1
+
+
+class Touching(MemoryStorage):
+    """A storage that can read and touch in one call."""
+
+    async def load_and_touch(self, session_id: str, ttl: float) -> tuple[Stored, bool] | None:
+        stored = await self.load(session_id)
+        return None if stored is None else (stored, await self.touch(session_id, ttl))
+
+
+def test_a_storage_around_another_is_not_passed_by_where_that_one_touches() -> None:
+    around: Any = Measured(Touching())
+
+    assert hasattr(guarded(Touching(), RetryPolicy()), "load_and_touch")
+    assert not hasattr(guarded(around, RetryPolicy()), "load_and_touch")
+
+
 def test_memory_needs_nothing_around_it() -> None:
     storage = MemoryStorage()
 

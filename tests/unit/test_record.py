@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import io
 import json
 import os
 import random
+from collections import deque
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
+import msgspec
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -542,6 +550,80 @@ def test_a_value_that_json_cannot_hold_is_refused_with_its_path(
 
     assert str(caught.value).startswith(message)
     assert caught.value.path == path
+
+
+@dataclasses.dataclass
+class Point:
+    x: int = 1
+
+
+class Size(msgspec.Struct):
+    width: int = 1
+
+
+class Model:
+    """As pydantic's are."""
+
+    def model_dump(self, **_how: Any) -> dict[str, Any]:
+        return {}
+
+
+async def answer() -> None:
+    """Take no time."""
+
+
+@pytest.mark.parametrize(
+    ("value", "instead"),
+    [
+        (IN_2030, "value.isoformat()"),
+        (IN_2030.date(), "value.isoformat()"),
+        (IN_2030.time(), "value.isoformat()"),
+        (timedelta(1), "value.total_seconds()"),
+        (UUID(int=1), "str(value)"),
+        (Decimal(1), "str(value)"),
+        (PurePosixPath("/"), "str(value)"),
+        (b"bytes", "base64.b64encode(value).decode()"),
+        (bytearray(b"bytes"), "base64.b64encode(value).decode()"),
+        (Colour.RED, "value.value"),
+        ({1}, "sorted(value), or list(value)"),
+        (frozenset({1}), "sorted(value), or list(value)"),
+        ({}.keys(), "sorted(value), or list(value)"),
+        (deque([1]), "list(value)"),
+        (range(1), "list(value)"),
+        (iter([1]), "list(value)"),
+        (MappingProxyType({}), "dict(value)"),
+        (Point(), "dataclasses.asdict(value)"),
+        (Size(), "msgspec.to_builtins(value)"),
+        (Model(), 'value.model_dump(mode="json")'),
+        (object(), "str, int, float, bool, None, lists or dicts of them"),
+        (Point, "str, int, float, bool, None, lists or dicts of them"),
+        (Colour, "str, int, float, bool, None, lists or dicts of them"),
+        (len, "str, int, float, bool, None, lists or dicts of them"),
+        (io.StringIO(), "str, int, float, bool, None, lists or dicts of them"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+def test_a_value_that_json_cannot_hold_is_refused_with_what_to_keep_in_its_place(
+    value: object, instead: str
+) -> None:
+    with pytest.raises(UnserializableValue) as caught:
+        check_value(value, "session['key']")
+
+    assert str(caught.value).endswith(f", which a session cannot keep: store {instead}")
+
+
+async def test_a_coroutine_is_refused_as_what_was_not_awaited() -> None:
+    coroutine = answer()
+
+    with pytest.raises(UnserializableValue, match="store what it returns: it was not awaited"):
+        check_value(coroutine, "session['key']")
+
+    await coroutine
+
+
+def test_a_request_is_not_called_a_mapping_to_keep() -> None:
+    with pytest.raises(UnserializableValue, match="store str, int, float"):
+        check_value(make_mocked_request("GET", "/"), "session['key']")
 
 
 def test_a_value_that_holds_itself_is_refused() -> None:

@@ -109,7 +109,7 @@ async def kept(storage: Storage, session_id: str, payload: bytes) -> Stored:
         raise Misbehaviour(f"load returned None for a record with {_brief(payload)}")
     expect(
         isinstance(stored, Stored) and type(stored.payload) is bytes,
-        f"load returned {stored!r}: it must be Stored with bytes",
+        f"load returned {type(stored).__name__}{tuple(stored)!r}: it must be Stored with bytes",
     )
     expect(
         stored.payload == payload,
