@@ -9,7 +9,7 @@ UV_INSTALL = .ci/uv $(VENV) pip install --quiet --python $(BIN)/python \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types architecture spelling coverage proof lanes bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-import wrk matrix matrix-redis servers \
+.PHONY: help run test check format lint types architecture spelling coverage proof faults lanes bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-import wrk matrix matrix-redis servers \
 	constraints build clean
 
 help: ## List these targets
@@ -54,6 +54,9 @@ coverage: $(VENV)/.test servers ## Run all tests and report the branches that no
 
 proof: $(VENV)/.test servers ## Count what is lost, revived or shared when many use one session at once
 	$(BIN)/python -m tests.proof $(ARGS)
+
+faults: $(VENV)/.test servers ## Do each fault to real servers, and write docs/explanation/faults.md (ARGS="hang" for one)
+	$(BIN)/python -m tests.faults $(ARGS)
 
 lanes: $(VENV)/.test ## Random requests on both lanes, and what tells them apart (ARGS=3000 for so many)
 	$(BIN)/python -m tests.lanes $(ARGS)

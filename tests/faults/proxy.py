@@ -1,8 +1,10 @@
-"""A proxy between a storage and its server that loses a reply, and nothing else."""
+"""A proxy between a storage and its server that does to the connection what networks do."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -10,15 +12,37 @@ __all__ = ["Proxy", "proxy_to"]
 
 
 class Proxy:
-    """Hands on what client and server say; when told to, it swallows what the server says next."""
+    """Hands on what client and server say, until it is told to do otherwise.
+
+    - ``garbles``: each reply begins with what no server says.
+    - ``cuts``: of each reply a half is handed on, and the connection closed.
+    - ``rate``: so many bytes of replies a second; ``None``: as many as there are.
+    """
 
     def __init__(self, upstream: int) -> None:
         self.port = 0
         self.connections = 0
         self.swallowed = asyncio.Event()
+        self.garbles = False
+        self.cuts = False
+        self.rate: float | None = None
         self._upstream = upstream
         self._swallows_next = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._forgotten: set[asyncio.StreamWriter] = set()
+
+    def reset(self) -> None:
+        """Reset the connections that there are."""
+        for writer in self._writers:
+            end: socket.socket = writer.get_extra_info("socket")
+            # Closed so, a connection says RST and not FIN.
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+    def forget(self) -> None:
+        """Hand on nothing more of the connections that there are, as a firewall does at times."""
+        self._forgotten |= self._writers
 
     def swallow_next(self) -> None:
         """Lose what the server says next; ``swallowed`` is set then."""
@@ -27,8 +51,13 @@ class Proxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        answers, questions = await asyncio.open_connection("127.0.0.1", self._upstream)
-        for pump in (self._ask(reader, questions), self._answer(answers, writer)):
+        try:
+            answers, questions = await asyncio.open_connection("127.0.0.1", self._upstream)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers.add(writer)
+        for pump in (self._ask(reader, questions, writer), self._answer(answers, writer)):
             task = asyncio.create_task(pump)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -39,10 +68,18 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _ask(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        client: asyncio.StreamWriter,
+    ) -> None:
         try:
             while data := await reader.read(65_536):
-                writer.write(data)
+                if client not in self._forgotten:
+                    writer.write(data)
+        except OSError:
+            pass
         finally:
             writer.close()
 
@@ -53,8 +90,18 @@ class Proxy:
                     self._swallows_next = False
                     self.swallowed.set()
                     continue
-                writer.write(data)
+                if writer in self._forgotten:
+                    continue
+                if self.rate is not None:
+                    await asyncio.sleep(len(data) / self.rate)
+                if self.cuts:
+                    writer.write(data[: len(data) // 2])
+                    break
+                writer.write(b"\x00odd\r\n" + data if self.garbles else data)
+        except OSError:
+            pass
         finally:
+            self._writers.discard(writer)
             writer.close()
 
 

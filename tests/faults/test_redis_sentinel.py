@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 import redis as blocking
@@ -16,51 +14,12 @@ from redis.asyncio import Sentinel
 from aiosess import Storage
 from aiosess.guard.retries import RetryPolicy, guarded
 from aiosess.storages.redis import RedisStorage
-from tests.servers import RedisServer, Server, binary, free_port
-
-NAME: Final = "sessions"
-
-
-class SentinelServer(Server):
-    """A redis-sentinel that watches *primary* with others; two must agree."""
-
-    def __init__(self, folder: Path, primary: RedisServer) -> None:
-        folder.mkdir()
-        port = free_port()
-        config = folder / "sentinel.conf"
-        config.write_text(
-            f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
-            f"sentinel monitor {NAME} 127.0.0.1 {primary.port} 2\n"
-            f"sentinel down-after-milliseconds {NAME} 500\n"
-            f"sentinel failover-timeout {NAME} 2000\n"
-        )
-        super().__init__([binary("redis-server"), str(config), "--sentinel"], port)
-
-
-class Watched:
-    """A primary with a replica, and three sentinels."""
-
-    def __init__(self, folder: Path) -> None:
-        (folder / "primary").mkdir()
-        (folder / "replica").mkdir()
-        quickly = ("--repl-diskless-sync-delay", "0")
-        self.primary = RedisServer(folder / "primary", *quickly)
-        of_primary = ("--replicaof", "127.0.0.1", str(self.primary.port))
-        self.replica = RedisServer(folder / "replica", *quickly, *of_primary)
-        self.sentinels = [SentinelServer(folder / f"sentinel-{n}", self.primary) for n in range(3)]
-
-    @property
-    def servers(self) -> list[Server]:
-        return [self.primary, self.replica, *self.sentinels]
-
-    @property
-    def hosts(self) -> list[tuple[str, int]]:
-        return [("127.0.0.1", sentinel.port) for sentinel in self.sentinels]
-
-    @property
-    def url(self) -> str:
-        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
-        return f"redis+sentinel://{hosts}/{NAME}"
+from tests.faults.sentinels import (
+    NAME,
+    Watched,
+    wait_until,
+    wait_until_a_failover_is_possible,
+)
 
 
 @pytest.fixture
@@ -73,25 +32,6 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
     finally:
         for server in made.servers:
             server.stop()
-
-
-def wait_until_a_failover_is_possible(watched: Watched) -> None:
-    """Wait until all sentinels know each other and the replica."""
-    for sentinel in watched.sentinels:
-        with blocking.Redis(port=sentinel.port) as client:
-            wait_until(partial(is_complete, client))
-
-
-def wait_until(is_so: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def is_complete(sentinel: Any) -> bool:
-    state = sentinel.sentinel_masters()[NAME]
-    return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
 
 
 def impatient(storage: RedisStorage) -> Storage:

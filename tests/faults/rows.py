@@ -1,0 +1,399 @@
+"""Each fault that is done to a back-end, and the back-end to which it is done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import aiohttp
+from redis.asyncio import Redis
+
+from aiosess.transports.signing import Signer
+from tests.faults.app import SECRET
+from tests.faults.clusters import cluster_in
+from tests.faults.harness import Act, Fault, Found, Size, acts_on, application, found_by
+from tests.faults.proxy import Proxy, proxy_to
+from tests.faults.sentinels import NAME, Watched, wait_until_a_failover_is_possible
+from tests.servers import MemcachedServer, RedisServer
+
+__all__ = ["ROWS", "Row"]
+
+Row: TypeAlias = Callable[[Path, Size], Awaitable[Found]]
+
+# A back-end that loses its memory, and tells nobody.
+_KEEPS_NOTHING: Final = "the server keeps nothing on disk: its sessions end with it"
+
+
+async def nothing() -> None:
+    """Do nothing."""
+
+
+@asynccontextmanager
+async def redis_in(folder: Path, *options: str) -> AsyncGenerator[RedisServer]:
+    """Give a Redis of its own."""
+    home = folder / "redis"
+    home.mkdir()
+    server = RedisServer(home, *options)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+async def ask(server: RedisServer, *command: str | int, within: float = 30.0) -> Any:
+    """Send *command* to *server*, and return its answer."""
+    async with asyncio.timeout(within), Redis.from_url(server.url) as client:
+        answer: Any = await client.execute_command(*command)  # type: ignore[no-untyped-call]
+        return answer
+
+
+def on_redis(
+    name: str,
+    begin: Callable[[RedisServer], Act],
+    end: Callable[[RedisServer], Act],
+    *options: str,
+    note: str = "",
+    is_theirs: bool = False,
+    **sizes: Any,
+) -> Row:
+    """Return the row of a fault that is done to a Redis."""
+
+    async def row(folder: Path, size: Size) -> Found:
+        async with (
+            redis_in(folder, *options) as server,
+            application(server.url, folder, is_theirs=is_theirs) as app,
+        ):
+            sized = replace(size, **sizes)
+            return await found_by(app, Fault(name, begin(server), end(server), note, sized))
+
+    return row
+
+
+def behind_proxy(
+    name: str,
+    begin: Callable[[Proxy], Act],
+    end: Callable[[Proxy], Act],
+    *,
+    is_theirs: bool = False,
+    on_memcached: bool = False,
+    **sizes: Any,
+) -> Row:
+    """Return the row of a fault of the network between the application and its back-end."""
+
+    async def row(folder: Path, size: Size) -> Found:
+        async with contextlib.AsyncExitStack() as stack:
+            if on_memcached:
+                server = MemcachedServer()
+                server.start()
+                stack.callback(server.stop)
+                port = server.port
+            else:
+                port = (await stack.enter_async_context(redis_in(folder))).port
+            proxy = await stack.enter_async_context(proxy_to(port))
+            scheme = "memcached" if on_memcached else "redis"
+            url = f"{scheme}://127.0.0.1:{proxy.port}"
+            app = await stack.enter_async_context(application(url, folder, is_theirs=is_theirs))
+            sized = replace(size, **sizes)
+            return await found_by(app, Fault(name, begin(proxy), end(proxy), size=sized))
+
+    return row
+
+
+def on_memcached(
+    name: str,
+    begin: Callable[[MemcachedServer], Act],
+    end: Callable[[MemcachedServer], Act],
+    *,
+    nodes: int = 1,
+    note: str = "",
+) -> Row:
+    """Return the row of a fault that is done to the first of some memcached servers."""
+
+    async def row(folder: Path, size: Size) -> Found:
+        servers = [MemcachedServer() for _ in range(nodes)]
+        with contextlib.ExitStack() as stack:
+            for server in servers:
+                server.start()
+                stack.callback(server.stop)
+            hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+            async with application(f"memcached://{hosts}", folder) as app:
+                fault = Fault(name, begin(servers[0]), end(servers[0]), note, size)
+                return await found_by(app, fault)
+
+    return row
+
+
+def command(*words: str | int) -> Callable[[RedisServer], Act]:
+    """Return what sends *words* to a Redis."""
+
+    def of(server: RedisServer) -> Act:
+        async def act() -> None:
+            await ask(server, *words)
+
+        return act
+
+    return of
+
+
+def do(name: str) -> Callable[[Any], Act]:
+    """Return what does *name* to a server."""
+    return lambda server: acts_on(server)[name]
+
+
+def idle(_server: object) -> Act:
+    """Return what does nothing."""
+    return nothing
+
+
+def again_and_again(*words: str | int) -> Callable[[RedisServer], Act]:
+    """Return what sends *words* to a Redis some ten times."""
+
+    def of(server: RedisServer) -> Act:
+        async def act() -> None:
+            for _ in range(10):
+                await ask(server, *words)
+                await asyncio.sleep(0.1)
+
+        return act
+
+    return of
+
+
+def busy(server: RedisServer) -> Act:
+    """Return what has a Redis run somebody's slow script, three seconds long."""
+    script = "local till = redis.call('TIME')[1] + 3 while redis.call('TIME')[1] + 0 < till do end"
+
+    async def act() -> None:
+        task = asyncio.create_task(ask(server, "EVAL", script, 0))
+        await asyncio.wait([task], timeout=0.1)
+
+    return act
+
+
+def fill(server: RedisServer) -> Act:
+    """Return what leaves a Redis no room."""
+
+    async def act() -> None:
+        used = (await ask(server, "INFO", "memory"))["used_memory"]
+        await ask(server, "CONFIG", "SET", "maxmemory", int(used) - 10_000)
+
+    return act
+
+
+def refuse_writes(server: RedisServer) -> Act:
+    """Return what keeps a Redis from saving to its disk, so that it takes no writes."""
+
+    async def act() -> None:
+        await ask(server, "CONFIG", "SET", "dir", "/proc")
+        await ask(server, "CONFIG", "SET", "save", "1 1")
+        await ask(server, "BGSAVE")
+
+    return act
+
+
+def save_again(server: RedisServer) -> Act:
+    """Return what ends refuse_writes()."""
+
+    async def act() -> None:
+        await ask(server, "CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
+
+    return act
+
+
+def restart(server: RedisServer) -> Act:
+    """Return what stops a Redis and starts it again."""
+
+    async def act() -> None:
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(server.start)
+
+    return act
+
+
+def set_to(proxy_attribute: str, value: object) -> Callable[[Proxy], Act]:
+    """Return what sets an attribute of a proxy."""
+
+    def of(proxy: Proxy) -> Act:
+        async def act() -> None:
+            setattr(proxy, proxy_attribute, value)
+
+        return act
+
+    return of
+
+
+def to_proxy(name: str) -> Callable[[Proxy], Act]:
+    """Return what a proxy is told to do once."""
+
+    def of(proxy: Proxy) -> Act:
+        async def act() -> None:
+            getattr(proxy, name)()
+
+        return act
+
+    return of
+
+
+async def slow_record(folder: Path, size: Size) -> Found:
+    """Read a record of 5 MB that somebody else wrote, over 100 Mbit/s, while the others write."""
+    async with redis_in(folder) as server, proxy_to(server.port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}"
+        async with application(url, folder) as app:
+            cookie = {"originalMaxAge": None, "expires": None, "httpOnly": True, "path": "/"}
+            large = json.dumps({"cookie": cookie, "text": "x" * 5_000_000})
+            await ask(server, "SET", "sess:large", large, "EX", 600)
+            value = Signer(SECRET).sign("large")
+            reading: list[asyncio.Task[None]] = []
+
+            async def read() -> None:
+                async with (
+                    aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client,
+                    client.get(f"{app.base}/read", headers={"Cookie": f"sid={value}"}) as response,
+                ):
+                    await response.read()
+
+            async def begin() -> None:
+                proxy.rate = 12_500_000
+                reading.append(asyncio.create_task(read()))
+
+            async def end() -> None:
+                proxy.rate = None
+                await asyncio.gather(*reading)
+
+            fault = Fault("a record of 5 MB on 100 Mbit/s", begin, end, size=size)
+            return await found_by(app, fault)
+
+
+async def fail_over(folder: Path, size: Size) -> Found:
+    """Let the first sentinel hang, and then the primary."""
+    watched = Watched(folder / "watched")
+    with contextlib.ExitStack() as stack:
+        for server in watched.servers:
+            server.start()
+            stack.callback(server.stop)
+        await asyncio.to_thread(wait_until_a_failover_is_possible, watched)
+        async with application(watched.url, folder) as app:
+
+            async def begin() -> None:
+                watched.sentinels[0].pause()
+                watched.primary.pause()
+
+            name = f"the first sentinel and the primary {NAME!r} hang: a failover"
+            note = "replication is asynchronous: what was acknowledged last may be lost"
+            return await found_by(app, Fault(name, begin, nothing, note, size))
+
+
+def on_cluster(name: str, do_to_primary: str, undo: str, *, note: str = "") -> Row:
+    """Return the row of a fault that is done to one of three primaries, which have replicas."""
+
+    async def row(folder: Path, size: Size) -> Found:
+        with cluster_in(folder / "cluster") as cluster:
+            async with application(cluster.url, folder) as app:
+                acts = acts_on(cluster.nodes[0])
+                fault = Fault(name, acts[do_to_primary], acts[undo], note, size)
+                return await found_by(app, fault)
+
+    return row
+
+
+ROWS: Final[dict[str, Row]] = {
+    "hang": on_redis("Redis hangs", do("pause"), do("resume")),
+    "hang-open": on_redis(
+        "Redis hangs for 5 s, 100 requests a second",
+        do("pause"),
+        do("resume"),
+        lasts=5.0,
+        pause=0.2,
+        after=8.0,
+        has_open_loop=True,
+    ),
+    "kill": on_redis(
+        "Redis is killed and started again", do("stop"), do("start"), note=_KEEPS_NOTHING
+    ),
+    "restart": on_redis(
+        "Redis restarts and keeps its data",
+        restart,
+        idle,
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+    ),
+    "busy": on_redis("BUSY: somebody's slow script", busy, idle, "--lua-time-limit", "100"),
+    "full": on_redis("OOM: Redis is full", fill, command("CONFIG", "SET", "maxmemory", 0)),
+    "disk": on_redis(
+        "MISCONF: its disk is full", refuse_writes, save_again, "--enable-protected-configs", "yes"
+    ),
+    "readonly": on_redis(
+        "READONLY: it was demoted",
+        command("REPLICAOF", "127.0.0.1", 1),
+        command("REPLICAOF", "NO", "ONE"),
+    ),
+    "replicas": on_redis(
+        "NOREPLICAS: too few replicas",
+        command("CONFIG", "SET", "min-replicas-to-write", 1),
+        command("CONFIG", "SET", "min-replicas-to-write", 0),
+    ),
+    "rights": on_redis(
+        "NOPERM: a right is taken away",
+        command("ACL", "SETUSER", "default", "-evalsha", "-eval", "-get"),
+        command("ACL", "SETUSER", "default", "+@all"),
+    ),
+    "kick": on_redis(
+        "CLIENT KILL, ten times", again_and_again("CLIENT", "KILL", "TYPE", "normal"), idle
+    ),
+    "scripts": on_redis("SCRIPT FLUSH, ten times", again_and_again("SCRIPT", "FLUSH"), idle),
+    "reset": behind_proxy("all connections are reset", to_proxy("reset"), idle),
+    "half-open": behind_proxy("a firewall forgets the connections", to_proxy("forget"), idle),
+    "swallow": behind_proxy("one reply is lost", to_proxy("swallow_next"), idle),
+    "garbage": behind_proxy(
+        "replies are garbage", set_to("garbles", value=True), set_to("garbles", value=False)
+    ),
+    "cut": behind_proxy(
+        "replies are cut off", set_to("cuts", value=True), set_to("cuts", value=False)
+    ),
+    "large": slow_record,
+    "failover": fail_over,
+    "cluster-hang": on_cluster(
+        "one of three primaries of a cluster hangs",
+        "pause",
+        "resume",
+        note="replication is asynchronous: what was acknowledged last may be lost",
+    ),
+    "cluster-kill": on_cluster(
+        "one of three primaries of a cluster is killed",
+        "stop",
+        "start",
+        note="replication is asynchronous: what was acknowledged last may be lost",
+    ),
+    "memcached-hang": on_memcached("memcached hangs", do("pause"), do("resume")),
+    "memcached-one": on_memcached(
+        "one of two memcached servers hangs", do("pause"), do("resume"), nodes=2
+    ),
+    "memcached-reset": behind_proxy(
+        "memcached: all connections are reset", to_proxy("reset"), idle, on_memcached=True
+    ),
+    "memcached-swallow": behind_proxy(
+        "memcached: one reply is lost", to_proxy("swallow_next"), idle, on_memcached=True
+    ),
+    "their-hang": on_redis(
+        "aiohttp-session: Redis hangs", do("pause"), do("resume"), is_theirs=True
+    ),
+    "their-kill": on_redis(
+        "aiohttp-session: Redis is killed and started again",
+        do("stop"),
+        do("start"),
+        note=_KEEPS_NOTHING,
+        is_theirs=True,
+    ),
+    "their-reset": behind_proxy(
+        "aiohttp-session: all connections are reset", to_proxy("reset"), idle, is_theirs=True
+    ),
+}
