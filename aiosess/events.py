@@ -138,6 +138,11 @@ class Reason(enum.Enum):
         logging.ERROR,
         "{words} since {passed:.0f} s: {error}; {count} calls failed so far",
     )
+    NODE_FORGOTTEN = (
+        "storage",
+        logging.INFO,
+        "the storage at {node} is asked for nothing any more: another node has its records",
+    )
     TOO_SLOW = (
         "storage",
         logging.WARNING,

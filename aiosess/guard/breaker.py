@@ -25,6 +25,8 @@ __all__ = ["Breaker", "BreakerOptions", "Node", "NodeHealth"]
 
 # So many seconds are between two lines about an outage that goes on.
 _BETWEEN_LINES: Final = 30.0
+# A node in trouble that was not asked for so many seconds has lost its records to another.
+_UNASKED: Final = 60.0
 # A pause is longer or shorter by up to this share, so that processes do not probe in step.
 _JITTER: Final = 0.2
 # Seconds without a failure after which a trouble that opened no circuit is over.
@@ -101,12 +103,16 @@ class Breaker:
         self.steady = steady
         self.nodes: dict[str, Node] = {}
         self.on_change: Callable[[bool], None] | None = None
+        # When to look for nodes in trouble that nobody asks any more.
+        self._look_at = math.inf
         # Acts that spent their budget, and when that was told last.
         self._slow = 0
         self._slow_told_at = -math.inf
 
     def node(self, name: str) -> Node:
         """Return what is known of the node called *name*."""
+        if self.steady() >= self._look_at:
+            self._forget_unasked()
         node = self.nodes.get(name)
         if node is None:
             node = self.nodes[name] = Node(name, self)
@@ -123,8 +129,22 @@ class Breaker:
 
     def changed(self) -> None:
         """Tell whether all nodes are well."""
+        is_well = all(node.is_well for node in self.nodes.values())
+        self._look_at = math.inf if is_well else self.steady() + _UNASKED
         if self.on_change is not None:
-            self.on_change(all(node.is_well for node in self.nodes.values()))
+            self.on_change(is_well)
+
+    def forget(self, node: Node) -> None:
+        """Take note that *node* keeps no record any more: another has taken its place."""
+        del self.nodes[node.name]
+        self.events.tell(Reason.NODE_FORGOTTEN, node=node.name)
+        self.changed()
+
+    def _forget_unasked(self) -> None:
+        self._look_at = self.steady() + _UNASKED
+        for node in list(self.nodes.values()):
+            if not node.is_well and node.asked_at + _UNASKED <= self.steady():
+                self.forget(node)
 
     def health(self) -> tuple[NodeHealth, ...]:
         """Return how each node is that was asked so far, the circuits that are not well apart."""
@@ -137,6 +157,7 @@ class Node:
     def __init__(self, name: str, breaker: Breaker) -> None:
         self.name = name
         self.is_well: bool = True
+        self.asked_at: float = breaker.steady()
         self._breaker = breaker
         self._since = breaker.clock()
         self._answers = _Circuit(self, None, breaker)
@@ -149,6 +170,7 @@ class Node:
         """
         if self.is_well:
             return ()
+        self.asked_at = self._breaker.steady()
         circuits = self._answers, self._refuses.get(operation)
         opened = tuple(each for each in circuits if each is not None and each.is_open)
         for each in opened:
@@ -203,6 +225,7 @@ class Node:
         """Take note that a circuit got into trouble, or out of it."""
         is_well = not any(each.has_trouble for each in (self._answers, *self._refuses.values()))
         if is_well is not self.is_well:
+            self.asked_at = self._breaker.steady()
             self.is_well, self._since = is_well, self._breaker.clock()
             self._breaker.changed()
 

@@ -292,9 +292,15 @@ class RetryingStorage:
         if self.breaker is None:
             return
         for node in list(self.breaker.nodes.values()):
+            if node.is_well:
+                continue
+            session_id = self._id_on(node.name)
+            if session_id is None:
+                self.breaker.forget(node)
+                continue
             for operation in node.due():
                 with contextlib.suppress(StorageError):
-                    await self._probe(self._id_on(node.name), operation)
+                    await self._probe(session_id, operation)
 
     async def _probe(self, session_id: str, operation: str) -> None:
         if operation == "load":
@@ -308,11 +314,10 @@ class RetryingStorage:
         elif operation == "delete":
             await self.delete(session_id)
 
-    def _id_on(self, node: str) -> str:
-        """Return an id that nobody has, of which *node* keeps the record."""
+    def _id_on(self, node: str) -> str | None:
+        """Return an id that nobody has and *node* keeps; ``None`` where it keeps none any more."""
         ids = (f"aiosess-probe-{secrets.token_urlsafe(12)}" for _ in range(_MOST_IDS))
-        session_id = next(ids)
-        return next((each for each in ids if self.node_of(each) == node), session_id)
+        return next((each for each in ids if self.node_of(each) == node), None)
 
     # Plain functions: a coroutine for each would only hand on what another one does.
 

@@ -26,7 +26,8 @@ class Cluster:
         for number in range(2 * _PRIMARIES):
             home = folder / f"node-{number}"
             home.mkdir(parents=True)
-            self.nodes.append(ClusterServer(home, "--cluster-node-timeout", "1000"))
+            quickly = ("--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0")
+            self.nodes.append(ClusterServer(home, *quickly))
 
     @property
     def url(self) -> str:
@@ -46,11 +47,16 @@ class Cluster:
         for primary, replica in zip(self.nodes[:_PRIMARIES], self.nodes[_PRIMARIES:], strict=True):
             self._ask(replica, "CLUSTER", "REPLICATE", self._ask(primary, "CLUSTER", "MYID"))
         _wait_until(lambda: all(self._is_well(node) for node in self.nodes))
+        # A replica that has not read its primary's data does not take its place.
+        _wait_until(lambda: all(self._has_data(node) for node in self.nodes[_PRIMARIES:]))
 
     def _is_well(self, node: ClusterServer) -> bool:
         roles = [line.split()[2] for line in self._known(node)]
         replicas = sum("slave" in role for role in roles)
         return "cluster_state:ok" in self._ask(node, "CLUSTER", "INFO") and replicas == _PRIMARIES
+
+    def _has_data(self, replica: ClusterServer) -> bool:
+        return "master_link_status:up" in self._ask(replica, "INFO", "replication")
 
     def _known(self, node: ClusterServer) -> list[str]:
         lines = self._ask(node, "CLUSTER", "NODES").splitlines()

@@ -290,14 +290,15 @@ async def fail_over(folder: Path, size: Size) -> Found:
             return await found_by(app, Fault(name, begin, nothing, note, size))
 
 
-def on_cluster(name: str, do_to_primary: str, undo: str, *, note: str = "") -> Row:
+def on_cluster(name: str, do_to_primary: str, undo: str | None, *, note: str = "") -> Row:
     """Return the row of a fault that is done to one of three primaries, which have replicas."""
 
     async def row(folder: Path, size: Size) -> Found:
         with cluster_in(folder / "cluster") as cluster:
             async with application(cluster.url, folder) as app:
                 acts = acts_on(cluster.nodes[0])
-                fault = Fault(name, acts[do_to_primary], acts[undo], note, size)
+                end = nothing if undo is None else acts[undo]
+                fault = Fault(name, acts[do_to_primary], end, note, size)
                 return await found_by(app, fault)
 
     return row
@@ -370,7 +371,7 @@ ROWS: Final[dict[str, Row]] = {
     "cluster-kill": on_cluster(
         "one of three primaries of a cluster is killed",
         "stop",
-        "start",
+        None,
         note="replication is asynchronous: what was acknowledged last may be lost",
     ),
     "memcached-hang": on_memcached("memcached hangs", do("pause"), do("resume")),

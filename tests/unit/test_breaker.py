@@ -427,6 +427,62 @@ async def test_a_probe_asks_for_a_record_of_the_node_that_is_away() -> None:
     assert [node.is_well for node in breaker.health()] == [True]
 
 
+class Moving(FaultyStorage):
+    """Keeps everything on one server, until a failover puts another in its place."""
+
+    node = "a:1"
+
+    def node_of(self, _session_id: str) -> str:
+        return self.node
+
+
+async def failed_over() -> tuple[RetryingStorage, FakeClock, list[SessionEvent]]:
+    """Return a storage whose first server was away when another took its place."""
+    clock, storage = FakeClock(), Moving()
+    heard: list[SessionEvent] = []
+    breaker = Breaker(BreakerOptions(failures=1), Events(heard.append), clock=clock, steady=clock)
+    guarded = RetryingStorage(storage, RetryPolicy(), breaker=breaker)
+    storage.fail(times=1)
+    with pytest.raises(StorageUnavailable):
+        await guarded.load("apple")
+    storage.node = "b:2"
+    await guarded.load("apple")
+    return guarded, clock, heard
+
+
+async def test_a_probe_forgets_a_node_whose_records_another_has() -> None:
+    guarded, _, heard = await failed_over()
+    assert guarded.breaker is not None
+
+    await guarded.probe()
+
+    assert [(node.node, node.is_well) for node in guarded.breaker.health()] == [("b:2", True)]
+    assert [event.reason for event in heard] == [Reason.OUTAGE_BEGAN, Reason.NODE_FORGOTTEN]
+
+
+async def test_a_node_in_trouble_that_nobody_asks_any_more_is_forgotten() -> None:
+    guarded, clock, _ = await failed_over()
+    assert guarded.breaker is not None
+    changes: list[bool] = []
+    guarded.breaker.on_change = changes.append
+    clock.advance(61)
+
+    await guarded.load("apple")
+
+    assert [node.node for node in guarded.breaker.health()] == ["b:2"]
+    assert changes == [True]
+
+
+async def test_a_node_in_trouble_that_is_asked_is_not_forgotten(bench: Bench) -> None:
+    bench.faulty.fail()
+    for _ in range(30):
+        await bench.ask()
+        bench.clock.advance(10)
+
+    assert [health.is_well for health in bench.breaker.health()] == [False]
+    assert Reason.NODE_FORGOTTEN not in bench.reasons()
+
+
 # Options
 
 
