@@ -106,6 +106,8 @@ class RedisStorage(Closing):
                 f"client is a {type(client).__module__}.{type(client).__name__}, which blocks the "
                 "event loop: take one of redis.asyncio"
             )
+        if not _is_text(prefix):
+            raise OptionsError(f"prefix={prefix!r} must be a str, such as 'sess:'")
         self._prefix = prefix
         self._clients = clients = Clients(client)
         self._line = line_of(clients) if multiplex else ClientLine(clients)
@@ -248,6 +250,17 @@ def _stored(answer: Any) -> Stored | None:
     if not isinstance(payload, bytes):
         raise _not_ours()
     return Stored(payload, payload)
+
+
+def _is_text(prefix: object) -> bool:
+    """Ask whether *prefix* can be a part of a key: a lone surrogate cannot."""
+    if not isinstance(prefix, str):
+        return False
+    try:
+        prefix.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _not_ours() -> StorageUnavailable:

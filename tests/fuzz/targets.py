@@ -1,0 +1,12 @@
+"""All that is fuzzed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.fuzz import options, records
+from tests.fuzz.target import Target
+
+__all__ = ["TARGETS"]
+
+TARGETS: Final[list[Target]] = [*options.TARGETS, *records.TARGETS]
