@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 
+from tests.fuzz.site import close
 from tests.fuzz.target import Target, run
 from tests.fuzz.targets import TARGETS
 
@@ -41,9 +42,13 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=names, help="this target")
     parser.add_argument("--seed", type=int, default=0, help="other inputs")
     given = parser.parse_args()
-    logging.disable()
+    logging.getLogger("aiosess").propagate = False
+    logging.getLogger("aiosess").addHandler(logging.NullHandler())
     chosen = [target for target in TARGETS if target.name in (given.only or names)]
-    return 0 if all([fuzz(target, given.count, given.seed) for target in chosen]) else 1
+    try:
+        return 0 if all([fuzz(target, given.count, given.seed) for target in chosen]) else 1
+    finally:
+        close()
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ _EXPRESS = st.fixed_dictionaries(
     },
 )
 _INSTANTS = st.one_of(st.sampled_from([_NOW, _NOW - 10, _NOW + 10, 0, 1e12]), _VALUES)
-_IDS = st.one_of(st.sampled_from([_ID, "pear", "plum", ""]), _VALUES)
+_IDS = st.one_of(st.sampled_from([_ID, "pear", "plum", "", "\ud800", "\0"]), _VALUES)
 _OWN = st.fixed_dictionaries(
     {},
     optional={
@@ -92,7 +92,7 @@ _META = st.fixed_dictionaries(
         "own": st.one_of(_OWN, _VALUES),
         "renewed_to": _IDS,
         "moved_to": _IDS,
-        "until": _INSTANTS,
+        "until": st.one_of(st.just(_NOW + 10), _INSTANTS),
         "same": st.one_of(st.booleans(), _VALUES),
         "later": _VALUES,
         "mark": st.one_of(st.just(json.loads(b"{" + tail_of(_ID)[:-1])["mark"]), _VALUES),

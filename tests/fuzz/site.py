@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,28 +11,38 @@ from functools import cache
 from typing import Any, Final
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 
-from aiosess import MemoryStorage, SessionOptions, get_session, setup
+from aiosess import CookieOptions, MemoryStorage, SessionOptions, get_session, setup
 from aiosess.testing import FakeClock
 from aiosess.transports.signing import Signer
 from tests.lanes.lanes import FAST, WHOLE, driving
 from tests.lanes.wire import Answer, Wire
 
-__all__ = ["LANES", "OLD_SECRET", "SECRET", "Site", "SIGNER", "cookie_of", "run", "site_of"]
+__all__ = ["LANES", "OLD_SECRET", "OPTIONS", "SECRET", "Site", "SIGNER", "close", "cookie_of", "run", "site_of"]
 
 SECRET: Final = "a secret of the fuzzing, which is long enough to be quiet"
 OLD_SECRET: Final = "an older secret of the fuzzing, long enough to be quiet"
 LANES: Final = {"fast": FAST, "whole": WHOLE}
 
+OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "believing": {"proxy": True, "cookie": CookieOptions(domain="example.org")},
+    "secure": {"proxy": True, "cookie": CookieOptions(secure=True)},
+    "not believing": {"proxy": False, "cookie": CookieOptions(samesite="auto")},
+    "as aiohttp does": {"cookie": CookieOptions(path="/put", domain=".example.org")},
+    "rolling": {"rolling": True, "proxy": True, "cookie": CookieOptions(max_age=60)},
+}
+
 # Seconds that one request may take: what is not over by then hangs.
 _LONGEST: Final = 5.0
 
 
+_RUNNING: Final[list[web.AppRunner]] = []
+
+
 @cache
 def _runner() -> asyncio.Runner:
-    runner = asyncio.Runner()
-    atexit.register(runner.close)
-    return runner
+    return asyncio.Runner()
 
 
 def run(act: Callable[[], Awaitable[Any]]) -> Any:
@@ -44,6 +53,16 @@ def run(act: Callable[[], Awaitable[Any]]) -> Any:
             return await act()
 
     return _runner().run(in_time())
+
+
+def close() -> None:
+    """Stop all applications, and the event loop in which they are asked."""
+    for running in _RUNNING:
+        _runner().run(running.cleanup())
+    _RUNNING.clear()
+    site_of.cache_clear()
+    _runner().close()
+    _runner.cache_clear()
 
 
 class _Named(MemoryStorage):
@@ -138,23 +157,25 @@ class Site:
                 app.router.add_get(f"/{handler.__name__}", handler)
             runner = web.AppRunner(app, access_log=None)
             await runner.setup()
+        _RUNNING.append(runner)
         assert runner.server is not None
         return runner.server
 
     @contextmanager
     def _heard(self) -> Iterator[None]:
         """Note the errors that the server logs; nobody else hears of them."""
-        handler, logger = _Errors(self.errors), logging.getLogger("aiohttp.server")
-        before = logger.propagate, logging.root.manager.disable
-        logger.addHandler(handler)
-        logger.propagate = False
-        logging.disable(logging.NOTSET)
+        handler = _Errors(self.errors)
+        loggers = [logging.getLogger(name) for name in ("aiohttp.server", "aiosess")]
+        before = [logger.propagate for logger in loggers]
+        for logger in loggers:
+            logger.addHandler(handler)
+            logger.propagate = False
         try:
             yield
         finally:
-            logger.removeHandler(handler)
-            logger.propagate = before[0]
-            logging.disable(before[1])
+            for logger, propagates in zip(loggers, before, strict=True):
+                logger.removeHandler(handler)
+                logger.propagate = propagates
 
 
 class _Errors(logging.Handler):
@@ -165,14 +186,14 @@ class _Errors(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         # A request that is no HTTP is the sender's fault.
-        if error is not None and not isinstance(error, web.HTTPException):
+        if error is not None and not isinstance(error, HttpProcessingError):
             self._errors.append(error)
 
 
 @cache
-def site_of(lane: str, name: str = "", **options: Any) -> Site:
-    """Return the site on this lane with these options; *name* tells apart what is alike."""
-    return Site(lane, **options)
+def site_of(lane: str, name: str) -> Site:
+    """Return the site on this lane that is called *name*, with the options that go with it."""
+    return Site(lane, **OPTIONS.get(name, {}))
 
 
 def cookie_of(answer: Answer) -> bytes | None:

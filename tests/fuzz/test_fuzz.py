@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from tests.fuzz.site import close
 from tests.fuzz.target import Target, run
 from tests.fuzz.targets import TARGETS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sites() -> Iterator[None]:
+    yield
+    close()
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
