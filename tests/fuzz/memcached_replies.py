@@ -8,7 +8,7 @@ from typing import Final
 
 from aiosess.storages.memcached import MemcachedStorage
 from tests.fuzz import virtual
-from tests.fuzz.replies import IDS, PREFIX, Fake, Line, Script, payload, play, scripts
+from tests.fuzz.replies import IDS, PREFIX, Fake, Fault, Line, Script, payload, play, scripts
 from tests.fuzz.target import Target
 
 __all__ = ["TARGETS"]
@@ -27,20 +27,20 @@ _PIECES: Final = (
     *(b"SERVER_ERROR object too large for cache\r\n", b"ERROR Too many open connections\r\n"),
     *(b"STAT a b\r\nEND\r\n", b"STAT a b\r\n", b"STAT\r\n", b"STAT a b\r\n" * 300, b"VALUE\r\n"),
     *(b"\r\n", b"\n", b"\r", b" ", b"A" * 3000, b"END", b"\xff\xfe\r\n", b"SERVER_ERROR \xff\r\n"),
-    *(b"VALUE %b 0 4\r\nabcd\r\nEND\r\n" % key for key in _KEYS),
-    *(b"VALUE %b 0 4 7\r\nabcdefEND\r\n" % key for key in _KEYS),
-    *(b"VALUE %b 0 4 7\r\nabcdEND\r\n\r\n\r\n" % key for key in _KEYS),
-    *(b"VALUE %b 0 -4 7\r\nabcd\r\nEND\r\n" % key for key in _KEYS),
-    *(b"VALUE %b 0 -40 7\r\n" % key for key in _KEYS),
-    *(b"VALUE %b 0 -7 7\r\n" % key for key in _KEYS),
-    *(b"VALUE %b 0 1_0 7\r\n0123456789\r\nEND\r\n" % key for key in _KEYS),
-    *(b"VALUE %b 0 999999999999 7\r\n" % key for key in _KEYS),
-    *(b"VALUE %b 0 %b 7\r\n" % (key, b"9" * 1500) for key in _KEYS),
-    *(b"VALUE %b 0 4 x\ny\r\nabcd\r\nEND\r\n" % key for key in _KEYS),
-    *(_value(key, payload(each, 0), b"") for key, each in zip(_KEYS, IDS, strict=True)),
-    *(_value(key, payload(each, 0), b"-1") for key, each in zip(_KEYS, IDS, strict=True)),
-    *(_value(key, payload(each, 0), b"9 noreply") for key, each in zip(_KEYS, IDS, strict=True)),
-    *(_value(key, payload(each, 0), b"x\ny") for key, each in zip(_KEYS, IDS, strict=True)),
+    b"VALUE {key} 0 4\r\nabcd\r\nEND\r\n",
+    b"VALUE {key} 0 4 7\r\nabcdefEND\r\n",
+    b"VALUE {key} 0 4 7\r\nabcdEND\r\n\r\n\r\n",
+    b"VALUE {key} 0 -4 7\r\nabcd\r\nEND\r\n",
+    b"VALUE {key} 0 -40 7\r\n",
+    b"VALUE {key} 0 -7 7\r\n",
+    b"VALUE {key} 0 1_0 7\r\n0123456789\r\nEND\r\n",
+    b"VALUE {key} 0 999999999999 7\r\n",
+    b"VALUE {key} 0 " + b"9" * 1500 + b" 7\r\n",
+    b"VALUE {key} 0 4 x\ny\r\nabcd\r\nEND\r\n",
+    b"VALUE {key} 0 {size} \r\n{kept}\r\nEND\r\n",
+    b"VALUE {key} 0 {size} -1\r\n{kept}\r\nEND\r\n",
+    b"VALUE {key} 0 {size} 9 noreply\r\n{kept}\r\nEND\r\n",
+    b"VALUE {key} 0 {size} x\ny\r\n{kept}\r\nEND\r\n",
     *(_value(key, payload(IDS[0], 0)) for key in _KEYS),
 )
 
@@ -63,14 +63,20 @@ class _Memcached(Fake):
             assert all(re.fullmatch(rb"[!-~]+", word) for word in command), command
             assert command[0] in {b"add", b"cas", b"gets", b"touch", b"stats"}, command
             assert len(command) == {b"add": 5, b"cas": 6, b"gets": 2, b"touch": 3}.get(command[0], 2)
-            fault = self.next()
             key = command[1]
+            fault = self._about(key, self.next())
             if command[0] == b"stats":
                 await line.say(b"STAT item_size_max 1\r\nEND\r\n", b"END\r\n", fault)
                 continue
             reply = self._reply(command, key, data)
             others = self._reply(command, self.other(key), data) if data == b"" else b"EXISTS\r\n"
             await line.say(reply, others, fault)
+
+    def _about(self, key: bytes, fault: Fault) -> Fault:
+        """Return *fault* with a piece that is about *key*."""
+        kept = self.records.get(key, b"")
+        piece = fault.piece.replace(b"{key}", key).replace(b"{kept}", kept)
+        return fault._replace(piece=piece.replace(b"{size}", b"%d" % len(kept)))
 
     def _reply(self, command: list[bytes], key: bytes, data: bytes) -> bytes:
         if command[0] == b"gets":

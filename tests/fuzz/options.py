@@ -38,6 +38,7 @@ _TEXTS = st.one_of(
     st.text(st.characters(exclude_categories=()), max_size=5),
     st.sampled_from(
         [
+            *("\ud800", "caf\xe9", "a\0b", "a\r\nb"),
             *("lax", "none", "auto", "mine", "raise", "keep", "eager", "low", "5%", "1e3%", "100%"),
             *("sid", "__Host-sid", "/", "/a;b", ".example.org", "anonymous", "GET", "9" * 400 + "%"),
         ]
@@ -116,15 +117,9 @@ def _check(options: Callable[..., object]) -> Callable[[_Given], None]:
 
 # URLs.
 
-_SCHEMES = st.one_of(
-    st.sampled_from(
-        [
-            *("redis", "rediss", "valkey", "unix", "redis+sentinel", "redis+cluster", "valkeys"),
-            *("memcached", "memcacheds", "rediss+cluster", "http", "", "REDIS"),
-        ]
-    ),
-    st.text(max_size=4),
-)
+_REDIS: Final = ("redis", "rediss", "valkey", "unix", "redis+sentinel", "valkeys+cluster")
+_MEMCACHED: Final = ("memcached", "memcached", "memcacheds", "unix")
+_NO_SCHEMES: Final = ("http", "", "REDIS", "redi", "redis+", "+cluster", "memcache", "\ud800")
 _HOSTS = st.lists(
     st.one_of(
         st.sampled_from(["localhost", "a:1", "[::1]:2", "[::1", "::1", "h:", ":6379", "h:99999"]),
@@ -156,11 +151,19 @@ _QUERIES = st.lists(
     max_size=2,
 ).map(lambda pairs: "?" + "&".join(f"{name}={value}" for name, value in pairs) if pairs else "")
 
-_URLS = st.one_of(
-    st.tuples(_SCHEMES, st.just("://"), _CREDENTIALS, _HOSTS, _PATHS, _QUERIES).map("".join),
-    st.tuples(st.sampled_from(["", "redis:", "unix:", "x"]), st.text(max_size=30)).map("".join),
-    _VALUES,
-)
+_HOST_TEXTS = st.one_of(st.sampled_from(["localhost", "a,b:1"]), _HOSTS)
+
+
+def _urls(known: tuple[str, ...], paths: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
+    schemes = st.one_of(st.sampled_from(known), st.sampled_from((*known, *_NO_SCHEMES)))
+    parts = (schemes, st.just("://"), _CREDENTIALS, _HOST_TEXTS, paths)
+    return st.one_of(
+        st.tuples(*parts).map("".join),
+        st.tuples(*parts, _QUERIES).map("".join),
+        st.tuples(st.sampled_from(["", "redis:", "unix:", "x"]), st.text(max_size=30)).map("".join),
+        _VALUES,
+    )
+
 
 
 def _check_url(from_url: Callable[..., object]) -> Callable[[tuple[Any, _Given]], None]:
@@ -214,7 +217,7 @@ TARGETS: Final = [
     Target(
         name="redis-urls",
         inputs=st.tuples(
-            _URLS,
+            _urls(_REDIS, _PATHS),
             st.fixed_dictionaries(
                 {},
                 optional={"prefix": _VALUES, "multiplex": st.booleans(), "socket_timeout": _VALUES},
@@ -226,7 +229,7 @@ TARGETS: Final = [
     Target(
         name="memcached-urls",
         inputs=st.tuples(
-            _URLS,
+            _urls(_MEMCACHED, st.one_of(st.just(""), _PATHS)),
             st.fixed_dictionaries({}, optional={"prefix": _VALUES, "timeout": _VALUES}),
         ),
         check=_quiet(_check_url(MemcachedStorage.from_url)),
