@@ -27,8 +27,10 @@ def seconds(value: object, *, name: str, zero: bool = False) -> float:
     if isinstance(value, timedelta):
         number = value.total_seconds()
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        # An integer may be larger than any float; beyond the bounds, one is as wrong as another.
-        number = float(max(-1, min(value, 2 * LONGEST)))
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
     else:
         raise OptionsError(f"{name}={value!r} is not a duration: give seconds or a timedelta")
     if not math.isfinite(number) or number > LONGEST:

@@ -43,6 +43,10 @@ def split(url: str) -> SplitResult:
     if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise OptionsError(f"the url is of type {type(url).__name__}, and must be a string")
     try:
+        url.encode()
+    except UnicodeEncodeError:
+        raise OptionsError("the url has half of a character (a lone surrogate)") from None
+    try:
         return urlsplit(url)
     except ValueError:
         raise OptionsError("the url has '[' or ']' that are not those of an IPv6 address") from None

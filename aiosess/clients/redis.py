@@ -34,7 +34,14 @@ from aiosess.clients.redis_clients import Clients
 from aiosess.clients.redis_urls import QuickSentinel, put_quickest_first
 from aiosess.errors import StorageError, StorageUnavailable
 
-__all__ = ["ClientLine", "ClusterLine", "RedisLine", "ScriptUnknown", "in_words_of_a_storage", "line_of"]
+__all__ = [
+    "ClientLine",
+    "ClusterLine",
+    "RedisLine",
+    "ScriptUnknown",
+    "in_words_of_a_storage",
+    "line_of",
+]
 
 # redis-py leaves much of its connections untyped.
 _Connection: TypeAlias = Any
