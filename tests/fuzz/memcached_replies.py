@@ -21,7 +21,14 @@ def _value(key: bytes, kept: bytes, unique: bytes = b"1") -> bytes:
 
 
 _PIECES: Final = (
-    *(b"END\r\n", b"STORED\r\n", b"NOT_STORED\r\n", b"EXISTS\r\n", b"NOT_FOUND\r\n", b"TOUCHED\r\n"),
+    *(
+        b"END\r\n",
+        b"STORED\r\n",
+        b"NOT_STORED\r\n",
+        b"EXISTS\r\n",
+        b"NOT_FOUND\r\n",
+        b"TOUCHED\r\n",
+    ),
     *(b"DELETED\r\n", b"ERROR\r\n", b"CLIENT_ERROR bad\r\n", b"CLIENT_ERROR unauthenticated\r\n"),
     *(b"SERVER_ERROR out of memory storing object\r\n", b"SERVER_ERROR object too large\r\n"),
     *(b"SERVER_ERROR object too large for cache\r\n", b"ERROR Too many open connections\r\n"),
@@ -62,7 +69,9 @@ class _Memcached(Fake):
             # Nothing that a server said comes back as a command of its own.
             assert all(re.fullmatch(rb"[!-~]+", word) for word in command), command
             assert command[0] in {b"add", b"cas", b"gets", b"touch", b"stats"}, command
-            assert len(command) == {b"add": 5, b"cas": 6, b"gets": 2, b"touch": 3}.get(command[0], 2)
+            assert len(command) == {b"add": 5, b"cas": 6, b"gets": 2, b"touch": 3}.get(
+                command[0], 2
+            )
             key = command[1]
             fault = self._about(key, self.next())
             if command[0] == b"stats":

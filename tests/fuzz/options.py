@@ -40,7 +40,16 @@ _TEXTS = st.one_of(
         [
             *("\ud800", "caf\xe9", "a\0b", "a\r\nb"),
             *("lax", "none", "auto", "mine", "raise", "keep", "eager", "low", "5%", "1e3%", "100%"),
-            *("sid", "__Host-sid", "/", "/a;b", ".example.org", "anonymous", "GET", "9" * 400 + "%"),
+            *(
+                "sid",
+                "__Host-sid",
+                "/",
+                "/a;b",
+                ".example.org",
+                "anonymous",
+                "GET",
+                "9" * 400 + "%",
+            ),
         ]
     ),
 )
@@ -60,7 +69,17 @@ _DATES = st.one_of(
 )
 _OBJECTS = st.sampled_from(
     [
-        *(None, True, False, object, _Odd, _Odd(), CookieOptions(), CookieOptions, BreakerOptions()),
+        *(
+            None,
+            True,
+            False,
+            object,
+            _Odd,
+            _Odd(),
+            CookieOptions(),
+            CookieOptions,
+            BreakerOptions(),
+        ),
         *(web.HTTPServiceUnavailable, web.HTTPFound, web.HTTPFound("/"), web.HTTPException),
         *(str, int, float, MemoryStorage(), MemoryStorage, ..., NotImplemented),
     ]
@@ -102,15 +121,22 @@ def _is_named(given: _Given, said: str) -> bool:
     return any(name in words or not name for name in given)
 
 
+def _refusal(make: Callable[..., object], *url: object, **given: Any) -> Exception | None:
+    """Return the error with which what is given is refused; ``None`` where it is taken."""
+    try:
+        make(*url, **given)
+    except (OptionsError, TypeError) as error:
+        return error
+    return None
+
+
 def _check(options: Callable[..., object]) -> Callable[[_Given], None]:
     def check(given: _Given) -> None:
-        try:
-            options(**given)
-        except (OptionsError, TypeError) as error:
+        error = _refusal(options, **given)
+        if error is not None:
             assert PASSWORD not in str(error), error
-            is_ours = type(error) in (OptionsError, TypeError)
-            # An OptionsError says where it was raised on purpose; so must a TypeError.
-            assert is_ours and _is_named(given, str(error)), repr(error)
+            assert type(error) in {OptionsError, TypeError}, repr(error)
+            assert _is_named(given, str(error)), repr(error)
 
     return check
 
@@ -129,12 +155,16 @@ _HOSTS = st.lists(
     max_size=3,
 ).map(",".join)
 _CREDENTIALS = st.sampled_from(
-    ["", f":{PASSWORD}@", f"user:{PASSWORD}@", f"user:%ff{PASSWORD}@", f":{PASSWORD}/@", "u@"]
-    + [f":{PASSWORD}#@", f":{PASSWORD}?@", f":[{PASSWORD}@", f":{PASSWORD}:@", f"@{PASSWORD}@"]
-    + [f"{PASSWORD}\ud800:@", f"u:{PASSWORD}\ud800@", f"us er:{PASSWORD}\u2603@"]
+    [
+        *("", f":{PASSWORD}@", f"user:{PASSWORD}@", f"user:%ff{PASSWORD}@", f":{PASSWORD}/@", "u@"),
+        *(f":{PASSWORD}#@", f":{PASSWORD}?@", f":[{PASSWORD}@", f":{PASSWORD}:@", f"@{PASSWORD}@"),
+        *(f"{PASSWORD}\ud800:@", f"u:{PASSWORD}\ud800@", f"us er:{PASSWORD}\u2603@"),
+    ]
 )
 _PATHS = st.one_of(
-    st.sampled_from(["", "/", "/0", "/15", "/name", "/name/0", "/" + "9" * 5000, "/run/redis.sock"]),
+    st.sampled_from(
+        ["", "/", "/0", "/15", "/name", "/name/0", "/" + "9" * 5000, "/run/redis.sock"]
+    ),
     st.text(max_size=5).map(lambda said: "/" + said),
 )
 _OPTION_NAMES = st.sampled_from(
@@ -147,7 +177,13 @@ _OPTION_NAMES = st.sampled_from(
     ]
 )
 _QUERIES = st.lists(
-    st.tuples(_OPTION_NAMES, st.one_of(_TEXTS.map(lambda t: quote(t, errors="replace")), st.sampled_from(["1", "yes", "None", "9" * 400]))),
+    st.tuples(
+        _OPTION_NAMES,
+        st.one_of(
+            _TEXTS.map(lambda t: quote(t, errors="replace")),
+            st.sampled_from(["1", "yes", "None", "9" * 400]),
+        ),
+    ),
     max_size=2,
 ).map(lambda pairs: "?" + "&".join(f"{name}={value}" for name, value in pairs) if pairs else "")
 
@@ -165,19 +201,16 @@ def _urls(known: tuple[str, ...], paths: st.SearchStrategy[str]) -> st.SearchStr
     )
 
 
-
 def _check_url(from_url: Callable[..., object]) -> Callable[[tuple[Any, _Given]], None]:
     def check(made: tuple[Any, _Given]) -> None:
         url, options = made
-        try:
-            from_url(url, **options)
-        except (OptionsError, TypeError) as error:
-            said = str(error)
-            assert PASSWORD not in said, said
-            is_ours = type(error) is OptionsError or any(name in said for name in options)
-            assert is_ours, repr(error)
-        else:
+        error = _refusal(from_url, url, **options)
+        if error is None:
             assert isinstance(options.get("prefix", ""), str), options
+            return
+        assert PASSWORD not in str(error), error
+        is_named = any(name in str(error) for name in options)
+        assert type(error) is OptionsError or is_named, repr(error)
 
     return check
 

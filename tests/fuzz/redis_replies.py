@@ -26,15 +26,50 @@ def _bulk(value: bytes | None) -> bytes:
 
 _PIECES: Final = (
     *(b"+OK\r\n", b":1\r\n", b":0\r\n", b":7\r\n", _NIL, b"*-1\r\n", b"*0\r\n", b"_\r\n"),
-    *(b"*1\r\n:1\r\n", b"*1\r\n$-1\r\n", b"*2\r\n:1\r\n:1\r\n", b"*2\r\n*0\r\n*0\r\n", b"*1\r\n*0\r\n"),
-    *(b"*2\r\n$1\r\na\r\n-ERR no\r\n", b"*2\r\n-ERR no\r\n:1\r\n", b"*3\r\n$1\r\na\r\n:1\r\n:1\r\n"),
-    *(b"#t\r\n", b",1.5\r\n", b",nan\r\n", b"(12345678901234567890123\r\n", b"(x\r\n", b"~1\r\n:1\r\n"),
+    *(
+        b"*1\r\n:1\r\n",
+        b"*1\r\n$-1\r\n",
+        b"*2\r\n:1\r\n:1\r\n",
+        b"*2\r\n*0\r\n*0\r\n",
+        b"*1\r\n*0\r\n",
+    ),
+    *(
+        b"*2\r\n$1\r\na\r\n-ERR no\r\n",
+        b"*2\r\n-ERR no\r\n:1\r\n",
+        b"*3\r\n$1\r\na\r\n:1\r\n:1\r\n",
+    ),
+    *(
+        b"#t\r\n",
+        b",1.5\r\n",
+        b",nan\r\n",
+        b"(12345678901234567890123\r\n",
+        b"(x\r\n",
+        b"~1\r\n:1\r\n",
+    ),
     *(b"%1\r\n+a\r\n+b\r\n", b">2\r\n+a\r\n+b\r\n", b">1\r\n$10\r\ninvalidate\r\n", b">0\r\n"),
     *(b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n", b"=15\r\ntxt:Some string\r\n"),
-    *(b"|1\r\n+a\r\n+b\r\n", b"$5\r\nab", b"$-2\r\n", b"$999999999999\r\n", b"$x\r\n", b"$0\r\n\r\n"),
+    *(
+        b"|1\r\n+a\r\n+b\r\n",
+        b"$5\r\nab",
+        b"$-2\r\n",
+        b"$999999999999\r\n",
+        b"$x\r\n",
+        b"$0\r\n\r\n",
+    ),
     *(b"*1\r\n" * 50, b":99999999999999999999\r\n", b"\r\n", b"-\r\n", b":\r\n", b"$", b"*2\r\n$1"),
-    *(b"-ERR no\r\n", b"-ERR \xff\xfe\r\n", b"-NOSCRIPT No matching script.\r\n", b"-LOADING x\r\n"),
-    *(b"-MOVED 1 127.0.0.1:1\r\n", b"-MOVED x\r\n", b"-ASK\r\n", b"-READONLY x\r\n", b"-NOAUTH x\r\n"),
+    *(
+        b"-ERR no\r\n",
+        b"-ERR \xff\xfe\r\n",
+        b"-NOSCRIPT No matching script.\r\n",
+        b"-LOADING x\r\n",
+    ),
+    *(
+        b"-MOVED 1 127.0.0.1:1\r\n",
+        b"-MOVED x\r\n",
+        b"-ASK\r\n",
+        b"-READONLY x\r\n",
+        b"-NOAUTH x\r\n",
+    ),
     *(b"-WRONGPASS x\r\n", b"-MISCONF x\r\n", b"-OOM x\r\n", b"-BUSY x\r\n", b"-TRYAGAIN x\r\n"),
     *(b"-CLUSTERDOWN x\r\n", b"-MASTERDOWN x\r\n", b"-ERR max number of clients reached\r\n"),
     *(b"-EXECABORT x\r\n", b"-NOREPLICAS x\r\n", b"-WRONGTYPE x\r\n", b"!3\r\nERR\r\n"),
@@ -109,9 +144,7 @@ def _check(*, multiplex: bool) -> Callable[[Script], None]:
 
 
 TARGETS: Final = [
-    Target(
-        name="redis-replies", inputs=scripts(_PIECES), check=_check(multiplex=True), few=60
-    ),
+    Target(name="redis-replies", inputs=scripts(_PIECES), check=_check(multiplex=True), few=60),
     Target(
         name="redis-replies-alone", inputs=scripts(_PIECES), check=_check(multiplex=False), few=40
     ),

@@ -163,6 +163,24 @@ def _is_anothers(fault: Fault) -> bool:
     return fault.kind == "another's" or b"whose" in fault.piece
 
 
+def _made_of(reply: bytes, others: bytes, fault: Fault) -> bytes:
+    """Return what is sent in the place of *reply*."""
+    at, piece = fault.at % (len(reply) + 1), fault.piece
+    return {
+        "right": reply,
+        "lost": b"",
+        "closed": b"",
+        "twice": reply + reply,
+        "another's": others,
+        "cut": reply[:at],
+        "short": reply[:at],
+        "changed": mutated(reply, [(at, len(piece), piece)]),
+        "garbage": piece,
+        "before": piece + reply,
+        "after": reply + piece,
+    }[fault.kind]
+
+
 class Line:
     """One connection, on which replies go out as the script says."""
 
@@ -185,43 +203,20 @@ class Line:
         await self._say(reply, others, Fault() if is_first and _is_anothers(fault) else fault)
 
     async def _say(self, reply: bytes, others: bytes, fault: Fault) -> None:
-        if fault.kind == "silent":
-            self._is_silent = True
+        self._is_silent = self._is_silent or fault.kind == "silent"
         if self._is_silent:
             return
-        at = fault.at % (len(reply) + 1)
-        match fault.kind:
-            case "split":
-                await self._split(reply, 1 + fault.at % 40)
-            case "lost":
-                pass
-            case "twice":
-                self._send(reply + reply)
-            case "held":
-                self._held += reply
-                return
-            case "another's":
-                self._send(others)
-            case "cut":
-                self._send(reply[:at])
-                raise EOFError
-            case "short":
-                self._send(reply[:at])
-            case "changed":
-                self._send(mutated(reply, [(at, len(fault.piece), fault.piece)]))
-            case "garbage":
-                self._send(fault.piece)
-            case "before":
-                self._send(fault.piece + reply)
-            case "after":
-                self._send(reply + fault.piece)
-            case "closed":
-                raise EOFError
-            case _:
-                self._send(reply)
-        if self._held:
-            held, self._held = self._held, b""
-            self._send(held)
+        if fault.kind == "held":
+            self._held += reply
+            return
+        if fault.kind == "split":
+            await self._split(reply, 1 + fault.at % 40)
+        else:
+            self._send(_made_of(reply, others, fault))
+        if fault.kind in {"cut", "closed"}:
+            raise EOFError
+        held, self._held = self._held, b""
+        self._send(held)
 
     def _send(self, data: bytes) -> None:
         if self._writer.is_closing():
@@ -309,9 +304,7 @@ class _Played:
                 return
             case "replace":
                 expected = self._versions.get(session_id)
-                await self.marked.replace(
-                    session_id, self._new(session_id), 60, expected=expected
-                )
+                await self.marked.replace(session_id, self._new(session_id), 60, expected=expected)
                 return
             case _:
                 is_there = await self.marked.touch(session_id, 60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple, cast
 
@@ -54,11 +55,17 @@ def _escaped(made: tuple[str, int]) -> _Cookie:
     text = "".join(spelled)
     # An escape that was there is one letter: only what stands outside of one may be spelled anew.
     is_plain = "%" not in value
-    return _Cookie(f"sid={text}".encode(), session_id) if is_plain else _Cookie(b"sid=" + value.encode(), session_id)
+    return (
+        _Cookie(f"sid={text}".encode(), session_id)
+        if is_plain
+        else _Cookie(b"sid=" + value.encode(), session_id)
+    )
 
 
 _GENUINE = st.tuples(
-    st.sampled_from(_OURS), st.sampled_from([SECRET, OLD_SECRET]), st.sampled_from([b"", b" ", b"\t"])
+    st.sampled_from(_OURS),
+    st.sampled_from([SECRET, OLD_SECRET]),
+    st.sampled_from([b"", b" ", b"\t"]),
 ).map(_genuine)
 _FORGED = st.one_of(
     st.sampled_from([*_OURS, *_THEIRS]).map(
@@ -69,17 +76,19 @@ _FORGED = st.one_of(
         st.sampled_from([*_OURS, *_THEIRS]), st.text("ABCabc+/=%012", min_size=43, max_size=43)
     ).map(lambda made: f"s%3A{made[0]}.{made[1]}".encode()),
     st.tuples(st.sampled_from(_OURS), st.sampled_from(_OURS)).map(
-        lambda two: SIGNER.sign(two[0]).encode().rpartition(b".")[0]
-        + b"."
-        + (SIGNER.sign(two[1]) if two[0] != two[1] else "x").encode().rpartition(b".")[2]
+        lambda two: (
+            SIGNER.sign(two[0]).encode().rpartition(b".")[0]
+            + b"."
+            + (SIGNER.sign(two[1]) if two[0] != two[1] else "x").encode().rpartition(b".")[2]
+        )
     ),
 ).map(lambda value: _Cookie(b"sid=" + value))
 _BYTES = st.binary(max_size=30).map(lambda data: data.translate(None, b"\r\n"))
 _NOISE = st.one_of(
     _BYTES,
-    st.tuples(st.sampled_from([b"sid=", b"sid", b"xsid=", b"SID=", b'sid="', b"a=sid="]), _BYTES).map(
-        b"".join
-    ),
+    st.tuples(
+        st.sampled_from([b"sid=", b"sid", b"xsid=", b"SID=", b'sid="', b"a=sid="]), _BYTES
+    ).map(b"".join),
     st.sampled_from([b"sid=" * 500, b"sid=s%3A" + b"." * 3000, b"sid=" + b"%" * 1000, b"=" * 200]),
     st.integers(1, 7900).map(lambda size: b"sid=s%3A" + b"A" * size),
 ).map(lambda text: _Cookie(text.replace(b";", b"")))
@@ -92,7 +101,9 @@ def _changed(made: tuple[_Cookie, list[tuple[int, int, bytes]]]) -> _Cookie:
     return _Cookie(text, cookie.session_id)
 
 
-_PIECE = st.one_of(st.binary(max_size=3), st.sampled_from([b"%00", b"%2e", b"%", b"=", b'"', b"s:"]))
+_PIECE = st.one_of(
+    st.binary(max_size=3), st.sampled_from([b"%00", b"%2e", b"%", b"=", b'"', b"s:"])
+)
 _CHANGED = st.tuples(
     _GENUINE,
     st.lists(st.tuples(st.integers(0, 90), st.integers(0, 3), _PIECE), min_size=1, max_size=2),
@@ -132,10 +143,7 @@ def _check_cookies(made: list[tuple[list[_Cookie], int]]) -> None:
     assert sum(map(len, values)) <= _MOST_READ
     if sum(map(len, texts)) <= _MOST_READ:
         certain = [
-            cookie.session_id
-            for cookies in headers
-            for cookie in cookies
-            if cookie in _CERTAIN
+            cookie.session_id for cookies in headers for cookie in cookies if cookie in _CERTAIN
         ]
         assert [each for each in held if each in certain][: len(certain)] or not certain
 
@@ -151,7 +159,7 @@ def _check_cookie_requests(made: tuple[list[tuple[list[_Cookie], int]], str]) ->
     given = {cookie.session_id for cookie in cookies} - {None}
     lines = [b"Cookie: " + b";".join(c.text for c in parts * times) for parts, times in headers]
 
-    seen = {lane: run(lambda: _asked(_site(lane), path, lines)) for lane in LANES}
+    seen = {lane: run(partial(_asked, _site(lane), path, lines)) for lane in LANES}
 
     assert seen["fast"] == seen["whole"], seen
     status, asked, shown, kept = seen["fast"]
@@ -222,7 +230,7 @@ def _check_headers(made: tuple[str, list[bytes], bool]) -> None:
     name, lines, is_encrypted = made
 
     seen = {
-        lane: run(lambda: _sent(site_of(lane, name), lines, is_encrypted=is_encrypted))
+        lane: run(partial(_sent, site_of(lane, name), lines, is_encrypted=is_encrypted))
         for lane in LANES
     }
 
@@ -287,7 +295,9 @@ TARGETS: Final = [
         name="forwarded-proto",
         inputs=st.one_of(
             st.text(max_size=12),
-            st.sampled_from(["https", "HTTPS ,x", "\thttps", "https\u2003", "httpS,", "wss", "\u017f"]),
+            st.sampled_from(
+                ["https", "HTTPS ,x", "\thttps", "https\u2003", "httpS,", "wss", "\u017f"]
+            ),
         ),
         check=_check_is_secure,
         few=100,

@@ -19,7 +19,18 @@ from aiosess.transports.signing import Signer
 from tests.lanes.lanes import FAST, WHOLE, driving
 from tests.lanes.wire import Answer, Wire
 
-__all__ = ["LANES", "OLD_SECRET", "OPTIONS", "SECRET", "Site", "SIGNER", "close", "cookie_of", "run", "site_of"]
+__all__ = [
+    "LANES",
+    "OLD_SECRET",
+    "OPTIONS",
+    "SECRET",
+    "SIGNER",
+    "Site",
+    "close",
+    "cookie_of",
+    "run",
+    "site_of",
+]
 
 SECRET: Final = "a secret of the fuzzing, which is long enough to be quiet"
 OLD_SECRET: Final = "an older secret of the fuzzing, long enough to be quiet"

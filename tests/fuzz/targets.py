@@ -9,4 +9,10 @@ from tests.fuzz.target import Target
 
 __all__ = ["TARGETS"]
 
-TARGETS: Final[list[Target]] = [*options.TARGETS, *records.TARGETS, *requests.TARGETS, *redis_replies.TARGETS, *memcached_replies.TARGETS]
+TARGETS: Final[list[Target]] = [
+    *options.TARGETS,
+    *records.TARGETS,
+    *requests.TARGETS,
+    *redis_replies.TARGETS,
+    *memcached_replies.TARGETS,
+]

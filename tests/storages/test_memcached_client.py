@@ -532,7 +532,7 @@ def test_a_url_that_makes_no_sense_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize("url", [b"memcached://a", 5, None])
 def test_a_url_that_is_no_text_is_refused(url: Any) -> None:
-    with pytest.raises(OptionsError, match=f"the url is of type {type(url).__name__}"):
+    with pytest.raises(OptionsError, match=rf"^the url is of type {type(url).__name__}, "):
         MemcachedClient.from_url(url)
 
 
