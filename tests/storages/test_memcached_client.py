@@ -538,7 +538,7 @@ def test_a_url_that_is_no_text_is_refused(url: Any) -> None:
 
 @pytest.mark.parametrize("url", ["memcached://a\ud800", "memcached://u:wonderl\ud800nd@a"])
 def test_a_url_with_half_of_a_character_is_refused(url: str) -> None:
-    with pytest.raises(OptionsError, match="^the url has half of a character"):
+    with pytest.raises(OptionsError, match=r"^the url has half of a character"):
         MemcachedClient.from_url(url)
 
 
