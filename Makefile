@@ -9,7 +9,7 @@ UV_INSTALL = .ci/uv $(VENV) pip install --quiet --python $(BIN)/python \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types architecture spelling coverage proof faults lanes bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-import wrk matrix matrix-redis servers \
+.PHONY: help run test check format lint types architecture spelling coverage proof faults lanes fuzz bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-import wrk matrix matrix-redis servers \
 	constraints build clean
 
 help: ## List these targets
@@ -60,6 +60,9 @@ faults: $(VENV)/.test servers ## Do each fault to real servers, and write docs/e
 
 lanes: $(VENV)/.test ## Random requests on both lanes, and what tells them apart (ARGS=3000 for so many)
 	$(BIN)/python -m tests.lanes $(ARGS)
+
+fuzz: $(VENV)/.test ## Hostile cookies, headers, records, replies and options (ARGS="50000 --only records")
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(VENV)/.bench servers wrk ## Requests per second beside the bare handler and aiohttp-session
 	$(BIN)/python benchmarks/bench.py --write benchmarks $(ARGS)

@@ -327,10 +327,11 @@ def _check_cookie(cookie: object) -> None:
 def _checked_keys(keys: object, name: str) -> frozenset[str]:
     if isinstance(keys, str) or not isinstance(keys, Iterable):
         raise OptionsError(f"{name}={keys!r} must be a list of keys: {name}=[{keys!r}]")
-    checked = frozenset(cast("Iterable[object]", keys))
+    # Once, for it may be an iterator; not as a set yet, for what cannot be in one is no str.
+    checked = list(cast("Iterable[object]", keys))
     if not all(isinstance(key, str) for key in checked):
         raise OptionsError(f"{name}={keys!r} must be a list of str")
-    return cast("frozenset[str]", checked)
+    return frozenset(cast("list[str]", checked))
 
 
 def _checked_size(size: object) -> int:

@@ -27,7 +27,10 @@ def seconds(value: object, *, name: str, zero: bool = False) -> float:
     if isinstance(value, timedelta):
         number = value.total_seconds()
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
     else:
         raise OptionsError(f"{name}={value!r} is not a duration: give seconds or a timedelta")
     if not math.isfinite(number) or number > LONGEST:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from aiosess.errors import OptionsError
 
-__all__ = ["address", "split"]
+__all__ = ["address", "is_number", "split"]
 
 _MOST_PORTS: Final = 65535
+# Python reads numbers of a few thousand digits only; none that makes sense has so many.
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 
 
 def address(name: str, *, port: int) -> tuple[str, int]:
@@ -25,13 +28,24 @@ def address(name: str, *, port: int) -> tuple[str, int]:
     host = host[1:-1] if is_bracketed else host
     if not host or (":" in host and not is_bracketed):
         raise OptionsError(f"{shown} is not a node: write 'host:port' or '[::1]:port'")
-    if not (given.isascii() and given.isdigit() and 0 < int(given) <= _MOST_PORTS):
+    if not (is_number(given) and 0 < int(given) <= _MOST_PORTS):
         raise OptionsError(f"{shown} is not a node: its port is not from 1 to {_MOST_PORTS}")
     return host, int(given)
 
 
+def is_number(said: str) -> bool:
+    """Ask whether *said* is a whole number, zero or more, of up to nine digits."""
+    return _NUMBER.fullmatch(said) is not None
+
+
 def split(url: str) -> SplitResult:
     """Return the parts of *url*; OptionsError, which shows none of it, where it has none."""
+    if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise OptionsError(f"the url is of type {type(url).__name__}, and must be a string")
+    try:
+        url.encode()
+    except UnicodeEncodeError:
+        raise OptionsError("the url has half of a character (a lone surrogate)") from None
     try:
         return urlsplit(url)
     except ValueError:

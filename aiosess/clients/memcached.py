@@ -44,6 +44,10 @@ _ANSWERS: Final = {
 _FIRST_WORDS: Final = (b"ERROR", b"CLIENT_ERROR ", b"SERVER_ERROR ", b"STAT ")
 # No line of memcached is longer: https://github.com/memcached/memcached/blob/master/doc/protocol.txt
 _LONGEST_LINE: Final = 2_048
+# Statistics are some kilobytes; what has no end is looked through again with each piece of it.
+_LONGEST_STATISTICS: Final = 65_536
+# The largest item that memcached can be told to take (-I), in bytes.
+_LARGEST: Final = 2**30
 _LINE_END: Final = b"\r\n"
 _END: Final = b"END\r\n"
 _AFTER_PAYLOAD: Final = len(_LINE_END + _END)
@@ -454,18 +458,32 @@ def _reply_at(data: bytes, start: int) -> tuple[Reply | None, bytes | None, int]
     words = line.split(b" ")
     after = line_end + 2
     if words[0] == b"VALUE":
-        _, key, _, length, unique = words
-        payload_end = after + int(length)
-        end = payload_end + _AFTER_PAYLOAD
-        if len(data) < end:
-            return None, None, end
-        return Value(data[after:payload_end], unique), key, end
+        return _value_at(data, after, words)
     if words[0] == b"STAT":
         last = data.find(_LINE_END + _END, line_end)
+        if last < 0 and len(data) - start > _LONGEST_STATISTICS:
+            raise ValueError("statistics without an end")
         if last < 0:
             return None, None, len(data) + 1
         return data[start:last], None, last + _AFTER_PAYLOAD
     return line, None, after
+
+
+def _value_at(
+    data: bytes, start: int, words: list[bytes]
+) -> tuple[Reply | None, bytes | None, int]:
+    """Return what _reply_at does for the value at *start*; *words* are the line before it."""
+    _, key, _, length, unique = words
+    # Digits alone: int() takes signs as well, and the unique goes into a command later.
+    if not (length.isdigit() and unique.isdigit()) or int(length) > _LARGEST:
+        raise ValueError("a value of no size that there is, or without a unique")
+    payload_end = start + int(length)
+    end = payload_end + _AFTER_PAYLOAD
+    if len(data) < end:
+        return None, None, end
+    if not data.startswith(_LINE_END + _END, payload_end):
+        raise ValueError("a value that does not end where it says")
+    return Value(data[start:payload_end], unique), key, end
 
 
 def _complaint(reply: Reply, key: bytes | None, asked_for: bytes) -> str | None:

@@ -34,7 +34,14 @@ from aiosess.clients.redis_clients import Clients
 from aiosess.clients.redis_urls import QuickSentinel, put_quickest_first
 from aiosess.errors import StorageError, StorageUnavailable
 
-__all__ = ["ClientLine", "ClusterLine", "RedisLine", "in_words_of_a_storage", "line_of"]
+__all__ = [
+    "ClientLine",
+    "ClusterLine",
+    "RedisLine",
+    "ScriptUnknown",
+    "in_words_of_a_storage",
+    "line_of",
+]
 
 # redis-py leaves much of its connections untyped.
 _Connection: TypeAlias = Any
@@ -120,10 +127,14 @@ _NOT_DONE: Final = (
 )
 
 
+class ScriptUnknown(StorageUnavailable):
+    """Redis was given the digest of a script that it does not have: send the script itself."""
+
+
 def in_words_of_a_storage(error: Exception) -> Exception:
     """Return what *error*, of a client or the network, means to a caller of a storage.
 
-    What is no answer of the server is StorageUnavailable, whatever its class. NoScriptError is
+    What is no answer of the server is StorageUnavailable, whatever its class. ScriptUnknown is
     for whoever ran the script and knows its text.
     """
     kinds, said = {kind.__name__ for kind in type(error).__mro__}, str(error)
@@ -134,7 +145,7 @@ def in_words_of_a_storage(error: Exception) -> Exception:
     if "ResponseError" not in kinds:
         return _unavailable(f"redis did not answer: {_reason(error)}", error)
     if "NoScriptError" in kinds:
-        return exceptions.NoScriptError(said)
+        return _because(ScriptUnknown("redis does not know the script", is_answer=True), error)
     # Redis repeats the arguments of a command that it does not know: session id and payload.
     said, has_arguments, _ = said.partition(", with args beginning with")
     if has_arguments:
@@ -623,7 +634,7 @@ class _Wire(Pipeline):
         Raise an error of redis-py that says of the connection that it is of no use.
         """
         if isinstance(reply, _Push):
-            self._hear(reply)
+            self._begin(self._hear(reply))
             return
         if not isinstance(reply, Exception):
             raise _out_of_step()
@@ -637,11 +648,15 @@ class _Wire(Pipeline):
         if not answer.done():
             answer.set_exception(self._line.meaning(reply))
 
-    def _hear(self, push: Any) -> None:
+    async def _hear(self, push: Any) -> None:
         """Tell redis-py what Redis said unasked: the connection may have to be replaced."""
         parser = self._connection._parser  # noqa: SLF001 - see _is_lent()
-        if hasattr(parser, "handle_push_response"):
-            self._begin(parser.handle_push_response(push))
+        if not hasattr(parser, "handle_push_response"):
+            return
+        try:
+            await parser.handle_push_response(push)
+        except Exception as error:  # noqa: BLE001 - what redis-py does not understand
+            self.end(error)
 
     def _begin(self, act: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.Task(act, loop=self.loop)

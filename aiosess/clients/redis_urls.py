@@ -17,7 +17,7 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from aiosess.clients.addresses import address, split
+from aiosess.clients.addresses import address, is_number, split
 from aiosess.errors import OptionsError
 from aiosess.privacy import private
 
@@ -98,12 +98,10 @@ def maker(url: str, options: dict[str, Any]) -> Callable[[], Any]:
 
 
 def _parts_of(url: str) -> _Parts:
-    if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise OptionsError(f"the url is of type {type(url).__name__}, and must be a string")
+    parts = split(url)
     scheme, colon, _ = url.partition("://")
     if not colon or scheme not in _SCHEMES:
         raise OptionsError(_unknown(scheme if colon else ""))
-    parts = split(url)
     # Half of a password would else pass for a host, which messages show.
     if "#" in url or "@" in parts.path + parts.query:
         raise OptionsError(
@@ -203,7 +201,7 @@ def _of_cluster(parts: _Parts, options: dict[str, Any]) -> Callable[[], Any]:
 
 
 def _database(said: str) -> int:
-    if said and not (said.isascii() and said.isdigit()):
+    if said and not is_number(said):
         raise OptionsError(f"{said!r} in the url is no database: write its number, as in /0")
     return int(said or 0)
 

@@ -64,7 +64,7 @@ class MemcachedStorage(Closing):
                 f"client is a {type(client).__name__} and not a MemcachedClient: "
                 "use MemcachedStorage.from_url('memcached://...') to have one made"
             )
-        is_legal = prefix == "" or _LEGAL.fullmatch(prefix) is not None
+        is_legal = isinstance(prefix, str) and (prefix == "" or _LEGAL.fullmatch(prefix))
         if not is_legal or len(prefix) > _LONGEST_PREFIX:
             raise OptionsError(
                 f"prefix={prefix!r} must be at most {_LONGEST_PREFIX} ASCII characters, "

@@ -12,14 +12,13 @@ from typing import Any, Final, Self
 try:
     from redis import Redis as BlockingRedis
     from redis import RedisCluster as BlockingCluster
-    from redis import exceptions
     from redis.asyncio import Redis, RedisCluster
 except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(
         f'{_error}: pip install "aiosess[redis]"', name=_error.name
     ) from _error
 
-from aiosess.clients.redis import ClientLine, line_of
+from aiosess.clients.redis import ClientLine, ScriptUnknown, line_of
 from aiosess.clients.redis_clients import Clients
 from aiosess.clients.redis_urls import maker
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageUnavailable
@@ -106,6 +105,8 @@ class RedisStorage(Closing):
                 f"client is a {type(client).__module__}.{type(client).__name__}, which blocks the "
                 "event loop: take one of redis.asyncio"
             )
+        if not _is_text(prefix):
+            raise OptionsError(f"prefix={prefix!r} must be a str, such as 'sess:'")
         self._prefix = prefix
         self._clients = clients = Clients(client)
         self._line = line_of(clients) if multiplex else ClientLine(clients)
@@ -194,12 +195,14 @@ class RedisStorage(Closing):
         """Return the record, and whether it now lives *ttl* seconds (a script, one round trip)."""
         script = (_LOAD_AND_TOUCH, _LOAD_AND_TOUCH_SHA, _PAYLOAD_AND_TOUCH)
         answer = await self._run(*script, session_id, _ms(ttl))
-        if answer is None:
-            return None
-        if answer.__class__ is not list:
-            raise _not_ours()
-        stored = _stored(answer[0])
-        return None if stored is None else (stored, answer[1] == 1)
+        match answer:
+            case None:
+                return None
+            case [kept, is_touched]:
+                stored = _stored(kept)
+                return None if stored is None else (stored, is_touched == 1)
+            case _:
+                raise _not_ours()
 
     async def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
@@ -237,7 +240,7 @@ class RedisStorage(Closing):
         arguments = (1, self._prefix + session_id, *arguments)
         try:
             return await self._line.ask(("EVALSHA", digest, *arguments), self._timeout, fits)
-        except exceptions.NoScriptError:
+        except ScriptUnknown:
             return await self._line.ask(("EVAL", script, *arguments), self._timeout, fits)
 
 
@@ -248,6 +251,17 @@ def _stored(answer: Any) -> Stored | None:
     if not isinstance(payload, bytes):
         raise _not_ours()
     return Stored(payload, payload)
+
+
+def _is_text(prefix: object) -> bool:
+    """Ask whether *prefix* can be a part of a key: a lone surrogate cannot."""
+    if not isinstance(prefix, str):
+        return False
+    try:
+        prefix.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _not_ours() -> StorageUnavailable:

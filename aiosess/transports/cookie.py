@@ -95,9 +95,15 @@ class CookieTransport:
         return None if is_secure else Reason.SECURE_COOKIE_WITHHELD
 
     def is_for_host(self, request: web.Request, state: SessionState, /) -> bool:
-        """Ask whether the host of *request* is the domain of the cookie, or below it."""
+        """Ask whether the host of *request* is the domain of the cookie, or below it.
+
+        A Host header that is none says nothing against it.
+        """
         domain = (state.cookie.domain or "").lower().lstrip(".")
-        host = (request.url.host or "").lower()
+        try:
+            host = (request.url.host or "").lower()
+        except ValueError:
+            return True
         return not domain or host == domain or host.endswith(f".{domain}")
 
     def is_told_of(self, action: Action, _state: SessionState, /) -> bool:

@@ -86,7 +86,12 @@ class Signer:
 
 
 def _key(secret: object) -> bytes:
-    key = secret.encode() if isinstance(secret, str) else secret
+    try:
+        key = secret.encode() if isinstance(secret, str) else secret
+    except UnicodeEncodeError:
+        raise OptionsError(
+            "secret has half of a character (a lone surrogate): give text or bytes"
+        ) from None
     if not isinstance(key, bytes):
         raise OptionsError(f"a secret must be str or bytes, not {type(secret).__name__}")
     if not key:

@@ -646,6 +646,67 @@ async def test_a_primary_that_was_demoted_is_left_for_the_new_one(
         await storage.close()
 
 
+# What answers another command
+
+NO_SCRIPT: Final = b"-NOSCRIPT No matching script.\r\n"
+
+
+@pytest.mark.parametrize("multiplex", [True, False])
+async def test_a_load_that_is_answered_as_a_script_is_an_outage(multiplex: bool) -> None:  # noqa: FBT001 - a parameter of a test
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        while await client.command():
+            client.say(NO_SCRIPT)
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url, multiplex=multiplex) as storage:
+        with pytest.raises(StorageUnavailable, match="does not know the script"):
+            await storage.load("a")
+
+
+async def test_a_script_that_redis_never_knows_is_an_outage() -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        while await client.command():
+            client.say(NO_SCRIPT)
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        with pytest.raises(StorageUnavailable, match="does not know the script"):
+            await storage.touch("a", 60)
+
+
+@pytest.mark.parametrize(
+    "reply", [b"*0\r\n", b"*1\r\n$1\r\na\r\n", b"*3\r\n$1\r\na\r\n:1\r\n:1\r\n"]
+)
+@pytest.mark.parametrize("multiplex", [True, False])
+async def test_a_record_and_touch_of_another_length_is_an_outage(
+    reply: bytes,
+    multiplex: bool,  # noqa: FBT001 - a parameter of a test
+) -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        while await client.command():
+            client.say(reply)
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url, multiplex=multiplex) as storage:
+        with pytest.raises(StorageUnavailable, match="answers another command"):
+            await storage.load_and_touch("a", 60)
+
+
+async def test_a_push_that_redis_py_does_not_understand_ends_the_connection() -> None:
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        if client.number == 1:
+            await client.command()
+            client.say(b">0\r\n")
+        await client.echo()
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        with pytest.raises(StorageUnavailable, match="did not answer: IndexError"):
+            await storage.load("a")
+
+        assert await payload(storage, "b") == b"sess:b"
+
+
 # The storage's own time limit
 
 

@@ -30,7 +30,7 @@ class Wire(asyncio.Transport):
     def __init__(self, server: web.Server, *, is_encrypted: bool) -> None:
         super().__init__({"sslcontext": object()} if is_encrypted else {})
         self._protocol = server()
-        self._sent = bytearray()
+        self.sent = bytearray()
         self._is_closing = False
         self._is_lost = False
         self._closed = asyncio.Event()
@@ -39,10 +39,14 @@ class Wire(asyncio.Transport):
         """Send a request and return the answer, once the server has closed the connection."""
         lines = [f"GET {path} HTTP/1.1", "Host: example.org", "Connection: close"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
+        return await self.say("\r\n".join([*lines, "", ""]).encode())
+
+    async def say(self, data: bytes) -> Answer:
+        """Send *data* as it is and return the answer, once the server has closed the connection."""
         self._protocol.connection_made(self)
-        self._protocol.data_received("\r\n".join([*lines, "", ""]).encode())
+        self._protocol.data_received(data)
         await self._closed.wait()
-        return _answer(bytes(self._sent))
+        return _answer(bytes(self.sent))
 
     def hang_up(self) -> None:
         """Close the connection from the browser's side."""
@@ -60,7 +64,7 @@ class Wire(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self._is_closing:
-            self._sent += data
+            self.sent += data
 
     def is_closing(self) -> bool:
         return self._is_closing

@@ -165,8 +165,8 @@ async def test_the_longest_key_is_not_hashed(server: Memcached, prefix: str) -> 
     assert "\r\ncart\r\n" in server.ask(f"get {prefix}{session_id}")
 
 
-@pytest.mark.parametrize("prefix", ["my app:", "größe:", "a\n", "x" * 151])
-def test_a_prefix_that_cannot_be_part_of_a_key_is_refused(prefix: str) -> None:
+@pytest.mark.parametrize("prefix", ["my app:", "größe:", "a\n", "x" * 151, b"a", None])
+def test_a_prefix_that_cannot_be_part_of_a_key_is_refused(prefix: Any) -> None:
     with pytest.raises(OptionsError, match=r"prefix=.* must be at most 150 ASCII characters"):
         MemcachedStorage.from_url("memcached://127.0.0.1", prefix=prefix)
 

@@ -252,7 +252,20 @@ async def test_after_a_command_that_was_not_understood_the_connection_is_new(sai
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"HTTP/1.1 400 No\r\n", b"VALUE\r\n", b"VALUE k 0 x 7\r\n", bytes(5_000)]
+    "garbage",
+    [
+        b"HTTP/1.1 400 No\r\n",
+        b"VALUE\r\n",
+        b"VALUE k 0 x 7\r\n",
+        b"VALUE k 0 -7 7\r\n",
+        b"VALUE k 0 -40 7\r\n",
+        b"VALUE k 0 0_4 7\r\ncart\r\nEND\r\n",
+        b"VALUE k 0 4 7\r\ncarts\r\nEND\r\n",
+        b"VALUE k 0 99999999999 7\r\n",
+        b"VALUE k 0 4 x\ny\r\ncart\r\nEND\r\n",
+        b"STAT a b\r\n" * 10_000,
+        bytes(5_000),
+    ],
 )
 async def test_what_is_not_of_the_protocol_is_no_answer_and_the_connection_is_new(
     garbage: bytes,
@@ -505,6 +518,7 @@ def test_a_url_names_its_nodes(url: str, addresses: list[tuple[str, int]]) -> No
         "memcached://a:port",
         "memcached://a:0",
         "memcached://a:65536",
+        "memcached://a:" + "9" * 5000,
         "memcached://a,",
         "memcached://:11211",
         "memcached://::1",
@@ -513,6 +527,18 @@ def test_a_url_names_its_nodes(url: str, addresses: list[tuple[str, int]]) -> No
 )
 def test_a_url_that_makes_no_sense_is_refused(url: str) -> None:
     with pytest.raises(OptionsError, match="is not"):
+        MemcachedClient.from_url(url)
+
+
+@pytest.mark.parametrize("url", [b"memcached://a", 5, None])
+def test_a_url_that_is_no_text_is_refused(url: Any) -> None:
+    with pytest.raises(OptionsError, match=rf"^the url is of type {type(url).__name__}, "):
+        MemcachedClient.from_url(url)
+
+
+@pytest.mark.parametrize("url", ["memcached://a\ud800", "memcached://u:wonderl\ud800nd@a"])
+def test_a_url_with_half_of_a_character_is_refused(url: str) -> None:
+    with pytest.raises(OptionsError, match=r"^the url has half of a character"):
         MemcachedClient.from_url(url)
 
 

@@ -100,6 +100,12 @@ async def test_the_prefix_can_be_another(
     assert await client.get(f"shop/{session_id}") == b"cart"
 
 
+@pytest.mark.parametrize("prefix", [b"sess:", 5, None, "\ud800"])
+def test_a_prefix_that_cannot_be_part_of_a_key_is_refused(prefix: Any) -> None:
+    with pytest.raises(OptionsError, match=r"^prefix=.* must be a str"):
+        RedisStorage.from_url("redis://127.0.0.1", prefix=prefix)
+
+
 async def test_two_prefixes_are_two_storages(redis_server: RedisServer, session_id: str) -> None:
     async with (
         RedisStorage.from_url(redis_server.url, prefix="one:") as one,

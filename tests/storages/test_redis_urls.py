@@ -103,6 +103,8 @@ def test_a_url_of_a_cluster_names_some_of_its_nodes() -> None:
         ("redis://u:sec/ret@h", "%2F"),
         ("redis://u:sec?ret@h", "%3F"),
         ("redis://:secret@h/sessions", "write its number, as in /0"),
+        ("redis://:secret@h/" + "9" * 5000, "write its number, as in /0"),
+        ("redis://:sec\ud800ret@h", "half of a character"),
         ("redis://:secret@one,two", r"write redis\+sentinel:// or redis\+cluster://"),
         ("redis://:secret@h?db", "an option without a value"),
         ("redis://:secret@h?socket_timeout=soon", "'socket_timeout'"),

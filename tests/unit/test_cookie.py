@@ -156,6 +156,10 @@ def test_a_secret_is_text_or_bytes_or_several(secret: Any) -> None:
         ("", "secret is empty: give at least 32 random bytes"),
         (b"", "secret is empty: give at least 32 random bytes"),
         ([SECRET, ""], "secret is empty: give at least 32 random bytes"),
+        (
+            "\ud800",
+            "secret has half of a character (a lone surrogate): give text or bytes",
+        ),
         ([None], "a secret must be str or bytes, not NoneType"),
         ([SECRET, 5], "a secret must be str or bytes, not int"),
     ],

@@ -195,6 +195,7 @@ def test_what_is_no_storage_is_named_by_its_type_alone() -> None:
         ({"merge": None}, "merge=None must be one of 'mine', 'theirs', 'raise' or a function"),
         ({"whole": "address"}, "whole='address' must be a list of keys: whole=['address']"),
         ({"whole": [5]}, "whole=[5] must be a list of str"),
+        ({"whole": [["a", "b"]]}, "whole=[['a', 'b']] must be a list of str"),
         ({"idle_timeout": -1}, "idle_timeout=-1 must be more than zero seconds"),
         ({"idle_timeout": 0}, "idle_timeout=0 must be more than zero seconds"),
         ({"idle_timeout": "1h"}, "idle_timeout='1h' is not a duration: give seconds"),

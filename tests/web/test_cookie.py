@@ -511,6 +511,16 @@ async def test_a_domain_that_is_the_hosts_is_not_told(
     assert "the domain of the cookie" not in caplog.text
 
 
+@pytest.mark.parametrize("host", ["example.com:99999", "example.com:x", "::1", "xn--"])
+async def test_a_host_that_is_none_gets_a_session_all_the_same(connect: Connect, host: str) -> None:
+    client = await connect(views, cookie=CookieOptions(domain="example.com"), forgets=True)
+
+    response = await client.get("/views", headers={"Host": host})
+
+    assert response.status == 200
+    assert len(cookies_set(response)) == 1
+
+
 async def test_a_path_that_is_not_under_the_cookies_is_told_once(
     connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
