@@ -71,6 +71,7 @@ class Found:
     statuses: collections.Counter[int] = field(default_factory=collections.Counter)
     slowest: float = 0.0
     median: float = 0.0
+    strangers_median: float = 0.0
     piled_up: int = 0
     calls: int = 0
     lost_writes: int = 0
@@ -262,7 +263,10 @@ async def found_by(app: Application, fault: Fault) -> Found:
     found.requests = len(during)
     found.statuses.update(each.status for each in during)
     found.slowest = max(each.seconds for each in browsers.answers)
-    found.median = statistics.median(each.seconds for each in during) if during else 0.0
+    found.median = _median(during)
+    found.strangers_median = _median(
+        [each for each in browsers.strangers if began_at <= each.at < ended_at]
+    )
     found.piled_up = browsers.most
     found.calls = calls[1] - calls[0]
     found.well_after = max((each.at + each.seconds - ended_at for each in after), default=0.0)
@@ -271,6 +275,10 @@ async def found_by(app: Application, fault: Fault) -> Found:
     found.lost_sessions = browsers.lost_sessions
     found.lines = app.lines
     return found
+
+
+def _median(answers: list[Answer]) -> float:
+    return statistics.median(each.seconds for each in answers) if answers else 0.0
 
 
 async def _calls(app: Application) -> int:

@@ -217,6 +217,19 @@ def restart(server: RedisServer) -> Act:
     return act
 
 
+def crowd_out(server: RedisServer) -> Act:
+    """Return what takes the last place that a Redis has for clients, and ends all others."""
+
+    async def act() -> None:
+        # This client is the one; the place is free again when it goes.
+        async with Redis.from_url(server.url, single_connection_client=True) as client:
+            await client.config_set("maxclients", 1)
+            await client.client_kill_filter(_type="normal", skipme=True)
+            await asyncio.sleep(2)
+
+    return act
+
+
 def set_to(proxy_attribute: str, value: object) -> Callable[[Proxy], Act]:
     """Return what sets an attribute of a proxy."""
 
@@ -346,6 +359,12 @@ ROWS: Final[dict[str, Row]] = {
         "NOPERM: a right is taken away",
         command("ACL", "SETUSER", "default", "-evalsha", "-eval", "-get"),
         command("ACL", "SETUSER", "default", "+@all"),
+    ),
+    "crowd": on_redis(
+        "max clients: for two seconds another has the last place",
+        crowd_out,
+        command("CONFIG", "SET", "maxclients", 1000),
+        lasts=1.0,
     ),
     "kick": on_redis(
         "CLIENT KILL, ten times", again_and_again("CLIENT", "KILL", "TYPE", "normal"), idle
