@@ -19,8 +19,8 @@ from aiosess.errors import StorageUnavailable
 
 __all__ = ["STALL", "Call", "Pipeline", "Wires", "clock", "hang_up", "keep_alive"]
 
-# So many calls may wait for answers; one more is refused, so that an outage does not fill memory.
-_MOST_WAITING: Final = 10_000
+# When so many calls are not sent yet, those that were given up are looked for and forgotten.
+_SWEEP_AT: Final = 1000
 
 STALL: Final = 0.01
 """A timer that is late by so many seconds means that the event loop was busy."""
@@ -67,6 +67,7 @@ class Pipeline(asyncio.Protocol, ABC):
         self._may_write = True
         self._outbox: list[Call] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._sweep_at = _SWEEP_AT
         self._look_at = math.inf
         self._least_timeout = math.inf
         # Since it takes no calls: how many waited then, and how many of the first have failed.
@@ -81,8 +82,8 @@ class Pipeline(asyncio.Protocol, ABC):
         *timeout* seconds.
         """
         outbox = self._outbox
-        if self.is_over or len(outbox) + len(self.waiting) >= _MOST_WAITING:
-            self._make_room()
+        if self.is_over or len(outbox) >= self._sweep_at:
+            self._sweep()
         # loop.create_future() with a call less; the loop is this one.
         answer: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
         if not outbox:
@@ -95,8 +96,7 @@ class Pipeline(asyncio.Protocol, ABC):
 
     def take(self, calls: Sequence[Call]) -> None:
         """Do what was asked before this connection stood."""
-        if self.is_over:
-            self._make_room()
+        self._check_is_not_over()
         self._outbox.extend(calls)
         # Late calls are looked for in order of time.
         self._outbox.sort(key=_asked_at)
@@ -218,13 +218,16 @@ class Pipeline(asyncio.Protocol, ABC):
                 answer.set_exception(StorageUnavailable.after(timeout))
         return late, next_at
 
-    def _make_room(self) -> None:
-        """Forget what was given up; raise an error where that does not help."""
+    def _sweep(self) -> None:
+        """Forget what was given up before it was sent; raise an error where this is over."""
+        self._check_is_not_over()
+        self._outbox[:] = [call for call in self._outbox if not call[0].done()]
+        # However many are left, each is looked at a few times only.
+        self._sweep_at = max(_SWEEP_AT, 2 * len(self._outbox))
+
+    def _check_is_not_over(self) -> None:
         if self.is_over:
             raise ConnectionResetError("the connection was lost")
-        self._outbox[:] = [call for call in self._outbox if not call[0].done()]
-        if len(self._outbox) + len(self.waiting) >= _MOST_WAITING:
-            raise StorageUnavailable(f"{_MOST_WAITING} calls are waiting for answers")
 
 
 def keep_alive(transport: asyncio.BaseTransport) -> None:

@@ -347,25 +347,25 @@ async def test_what_is_asked_when_it_is_over_is_refused_at_once(echo: Echo) -> N
         echo.ask(b"a", math.inf)
 
 
-async def test_one_call_too_many_is_refused(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_MOST_WAITING", 2)
-    echo.ask(b"a", math.inf)
-    echo.ask(b"b", math.inf)
+async def test_no_call_is_one_too_many(echo: Echo) -> None:
+    calls = [echo.ask(b"a", math.inf) for _ in range(30_000)]
+    await tick()
 
-    with pytest.raises(StorageUnavailable, match="2 calls are waiting"):
-        echo.ask(b"c", math.inf)
+    assert len(echo.waiting) == 30_000
+    assert not any(call.done() for call in calls)
 
 
-async def test_a_call_that_was_given_up_makes_room(
-    echo: Echo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline, "_MOST_WAITING", 1)
+async def test_calls_that_were_given_up_do_not_pile_up(echo: Echo) -> None:
     echo.pause_writing()
-    echo.ask(b"a", math.inf).cancel()
+    kept = echo.ask(b"kept", math.inf)
 
-    call = echo.ask(b"b", math.inf)
+    for _ in range(5 * pipeline._SWEEP_AT):
+        echo.ask(b"given up", math.inf).cancel()
 
-    assert not call.done()
+    assert len(echo._outbox) <= pipeline._SWEEP_AT
+    echo.resume_writing()
+    echo.answer("kept")
+    assert await kept == "kept"
 
 
 async def test_who_asked_before_the_connection_stood_has_lost_that_time(echo: Echo) -> None:

@@ -26,9 +26,9 @@ may have `within(timeout)` (`aiosess.storages.PunctualStorage`), which returns t
 a time limit of its own; aiosess watches the time of one that has not. It may have `load_afresh`
 (`aiosess.storages.FreshStorage`), which reads a record on a connection that nobody else uses, where
 the answer to a `load` was another session's record; one that has not is asked by `load` again. And
-it may have `node_of(session_id)` (`aiosess.storages.NodeStorage`), which says on which server a record
-is, so that an outage is one of that server. A `StorageUnavailable` that the back-end said itself, such
-as that it is full, is raised with `is_answer=True`: it may still do something else.
+it may have `node_of(session_id)` (`aiosess.storages.NodeStorage`), which says on which server a
+record is, so that an outage is one of that server. A `StorageUnavailable` that the back-end said
+itself, such as that it is full, is raised with `is_answer=True`: it may still do something else.
 
 Each sentence below is a case in `aiosess.testing`, to be run against any storage. aiosess writes a
 new payload with each `replace`, so that a version may be the payload itself, or a hash of it.
