@@ -486,6 +486,7 @@ def test_a_max_age_from_elsewhere_is_one_that_a_cookie_can_have(
         '{"own":{"expires":"tomorrow"}}',
         '{"own":{"path":"/;Domain=evil.example"}}',
         '{"renewed_to":5,"until":5}',
+        '{"renewed_to":"\\\\ud800","until":5}',
         '{"renewed_to":"new","until":"soon"}',
         '{"renewed_to":"new"}',
     ],
