@@ -172,5 +172,7 @@ async def test_a_time_limit_of_a_client_that_is_none_is_refused_at_once(given: A
     [("redis://h", {"retry": "5"}), ("redis+sentinel://h/n", {"sentinel_kwargs": ""})],
 )
 def test_an_option_of_another_kind_is_refused_at_once(url: str, given: dict[str, Any]) -> None:
-    with pytest.raises(OptionsError, match="^the client cannot be made as the url and options say"):
+    with pytest.raises(
+        OptionsError, match=r"^the client cannot be made as the url and options say"
+    ):
         RedisStorage.from_url(url, **given)
