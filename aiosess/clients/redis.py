@@ -33,6 +33,7 @@ from aiosess.clients.pipeline import STALL, Call, Pipeline, Wires, clock, hang_u
 from aiosess.clients.redis_clients import Clients
 from aiosess.clients.redis_urls import QuickSentinel, put_quickest_first
 from aiosess.errors import StorageError, StorageUnavailable
+from aiosess.timeouts import seconds
 
 __all__ = [
     "ClientLine",
@@ -208,7 +209,8 @@ def line_of(clients: Clients) -> RedisLine | ClusterLine | ClientLine:
 
 
 def _patience_of(pool: _Pool) -> float:
-    return float(pool.connection_kwargs.get("socket_timeout") or _PATIENCE)
+    limit = pool.connection_kwargs.get("socket_timeout") or _PATIENCE
+    return seconds(limit, name="socket_timeout")
 
 
 def _is_shareable(pool: _Pool) -> bool:

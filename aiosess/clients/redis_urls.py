@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from aiosess.clients.addresses import address, is_number, split
 from aiosess.errors import OptionsError
 from aiosess.privacy import private
+from aiosess.timeouts import seconds
 
 __all__ = ["QuickSentinel", "maker", "put_quickest_first"]
 
@@ -41,6 +42,8 @@ _NODE_TIMEOUT: Final = 0.5
 _REFUSALS: Final = (
     TypeError,
     ValueError,
+    AttributeError,
+    OverflowError,
     exceptions.RedisError,
     exceptions.RedisClusterException,
 )
@@ -82,12 +85,17 @@ def maker(url: str, options: dict[str, Any]) -> Callable[[], Any]:
         **parts.options(),
         **options,
     }
+    limit = plain["socket_timeout"]
+    if limit is not None and limit != 0:
+        plain["socket_timeout"] = seconds(limit, name="socket_timeout")
     makers = {"": _single, "+sentinel": _of_sentinels, "+cluster": _of_cluster, "unix": _socket}
     if parts.kind != "unix":
         plain.setdefault("socket_keepalive", True)
-    make = makers[parts.kind](parts, plain)
     try:
+        make = makers[parts.kind](parts, plain)
         _try(make())
+    except OptionsError:
+        raise
     except _REFUSALS as error:
         # These messages name an option and not its value.
         said = str(error).rpartition("__init__() ")[2]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard, cast
 
 import msgspec
 
@@ -386,12 +386,12 @@ def decode(payload: bytes) -> Record | Alias | Former:
         restored(own) if own.__class__ is dict else {},
         _instant(meta.get("created")),
         _instant(meta.get("auth")),
-        former_id if isinstance(former_id, str) else None,
+        former_id if _is_id(former_id) else None,
         _instant(meta.get("renewed")),
         {key: value for key, value in meta.items() if key not in _KNOWN_KEYS} or _NOTHING,
     )
     moved_to, until = meta.get("moved_to"), _instant(meta.get("until"))
-    if not isinstance(moved_to, str) or until is None:
+    if not _is_id(moved_to) or until is None:
         return record
     return Former(record, moved_to, until, meta.get("same") is True)
 
@@ -497,9 +497,17 @@ def _decode_rare(payload: bytes) -> Any:
 
 def _alias(meta: Meta) -> Alias | None:
     renewed_to, until = meta["renewed_to"], _instant(meta.get("until"))
-    if not isinstance(renewed_to, str) or until is None:
+    if not _is_id(renewed_to) or until is None:
         return None
     return Alias(renewed_to, until)
+
+
+def _is_id(said: object) -> TypeGuard[str]:
+    """Ask whether *said* can be asked for under that name: a lone surrogate cannot be sent."""
+    try:
+        return isinstance(said, str) and isinstance(said.encode(), bytes)
+    except UnicodeEncodeError:
+        return False
 
 
 def _instant(at: Any) -> float | None:

@@ -7,6 +7,9 @@ import logging
 import sys
 import time
 import traceback
+import warnings
+
+from hypothesis.errors import HypothesisWarning
 
 from tests.fuzz.site import close
 from tests.fuzz.target import Target, run
@@ -46,6 +49,8 @@ def main() -> int:
     given = parser.parse_args()
     logging.getLogger("aiosess").propagate = False
     logging.getLogger("aiosess").addHandler(logging.NullHandler())
+    # An input may be long.
+    warnings.simplefilter("ignore", HypothesisWarning)
     chosen = [target for target in TARGETS if target.name in (given.only or names)]
     try:
         are_well = [fuzz(target, given.count, given.seed) for target in chosen]

@@ -226,7 +226,11 @@ def _quiet(check: Callable[[Any], None]) -> Callable[[Any], None]:
     return quiet
 
 
-_PREFIXES = st.fixed_dictionaries({}, optional={"prefix": _VALUES})
+_CLIENT_OPTIONS: Final = (
+    *("socket_timeout", "socket_connect_timeout", "max_connections", "retry", "retry_on_error"),
+    *("db", "protocol", "client_name", "username", "encoding", "ssl", "health_check_interval"),
+    "sentinel_kwargs",
+)
 
 TARGETS: Final = [
     Target(
@@ -253,7 +257,11 @@ TARGETS: Final = [
             _urls(_REDIS, _PATHS),
             st.fixed_dictionaries(
                 {},
-                optional={"prefix": _VALUES, "multiplex": st.booleans(), "socket_timeout": _VALUES},
+                optional={
+                    "prefix": _VALUES,
+                    "multiplex": st.booleans(),
+                    **dict.fromkeys(_CLIENT_OPTIONS, _VALUES),
+                },
             ),
         ),
         check=_quiet(_check_url(RedisStorage.from_url)),

@@ -253,7 +253,7 @@ async def _until_right(fake: Fake, marked: MarkedStorage) -> None:
         for session_id in IDS:
             try:
                 stored = await marked.load(session_id)
-            except StorageUnavailable:
+            except StorageError:
                 right.append(False)
             else:
                 kept = fake.records[_key(session_id)]

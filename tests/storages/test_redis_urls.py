@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from redis.asyncio import RedisCluster
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection
 
 from aiosess import OptionsError
@@ -147,3 +147,32 @@ async def test_a_url_of_valkey_is_understood(redis_server: RedisServer) -> None:
     url = redis_server.url.replace("redis://", "valkey://")
     async with RedisStorage.from_url(url) as storage:
         assert await storage.load("k") is None
+
+
+@pytest.mark.parametrize("given", ["soon", -1, 10**400, b"1", [5]])
+@pytest.mark.parametrize("multiplex", [True, False])
+def test_a_time_limit_that_is_none_is_refused_at_once(
+    given: Any,
+    multiplex: bool,  # noqa: FBT001 - a parameter of a test
+) -> None:
+    with pytest.raises(OptionsError, match=r"^socket_timeout="):
+        RedisStorage.from_url("redis://h", socket_timeout=given, multiplex=multiplex)
+
+
+@pytest.mark.parametrize("given", ["soon", -1])
+async def test_a_time_limit_of_a_client_that_is_none_is_refused_at_once(given: Any) -> None:
+    client = Redis(socket_timeout=given)
+
+    with pytest.raises(OptionsError, match=r"^socket_timeout="):
+        RedisStorage(client)
+
+
+@pytest.mark.parametrize(
+    ("url", "given"),
+    [("redis://h", {"retry": "5"}), ("redis+sentinel://h/n", {"sentinel_kwargs": ""})],
+)
+def test_an_option_of_another_kind_is_refused_at_once(url: str, given: dict[str, Any]) -> None:
+    with pytest.raises(
+        OptionsError, match=r"^the client cannot be made as the url and options say"
+    ):
+        RedisStorage.from_url(url, **given)

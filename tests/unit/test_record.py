@@ -496,6 +496,13 @@ def test_a_reserved_key_from_elsewhere_is_read_as_far_as_it_makes_sense(meta: st
     assert decode(payload) == Record({"a": 1}, None, {}, None)
 
 
+@pytest.mark.parametrize("name", ["former", "moved_to", "renewed_to"])
+def test_an_id_that_cannot_be_asked_for_leads_nowhere(name: str) -> None:
+    payload = b'{"cookie":{},"__aiosess":{"%b":"\\ud800","until":5}}' % name.encode()
+
+    assert decode(payload) == Record({}, None, {}, None)
+
+
 def test_an_alias_comes_back() -> None:
     alias = Alias("new", NOW + 10)
 
