@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
@@ -13,7 +12,6 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias, cast
 from weakref import WeakSet
 
@@ -70,8 +68,11 @@ def setup(app: web.Application, options: SessionOptions) -> None:
     slot = _Slot(SessionManager(_checked(options)))
 
     async def run(app: web.Application) -> AsyncIterator[None]:
-        async with _serving(app, slot):
+        try:
+            _begin_to_serve(app, slot)
             yield
+        finally:
+            await slot.manager.close()
 
     _install(app, slot, run)
 
@@ -99,8 +100,11 @@ def setup_async(
         slot.manager = SessionManager(
             _checked(await options if inspect.isawaitable(options) else options)
         )
-        async with _serving(app, slot):
+        try:
+            _begin_to_serve(app, slot)
             yield
+        finally:
+            await slot.manager.close()
 
     app.cleanup_ctx.extend(imports)
     _install(app, slot, run)
@@ -283,21 +287,16 @@ def _install(app: web.Application, slot: _Slot, run: CleanupProvider) -> None:
     app.cleanup_ctx.append(run)
 
 
-@asynccontextmanager
-async def _serving(app: web.Application, slot: _Slot) -> AsyncGenerator[None]:
-    """Begin to serve *app*, and end it: checks at the start, clean-up at the end."""
+def _begin_to_serve(app: web.Application, slot: _Slot) -> None:
+    """Check the routes of *app*, and get ready for its requests."""
     manager = slot.manager
     manager.is_told_of_headers = True
-    try:
-        manager.check_routes(app)
-        manager.claim_routes(app)
-        _hear_last(app)
-        # Somebody in front of ours may clone requests; a sub-application is frozen already.
-        if app.middlewares.frozen or app.middlewares[0] is not slot.middleware:
-            manager.share_exchanges()
-        yield
-    finally:
-        await manager.close()
+    manager.check_routes(app)
+    manager.claim_routes(app)
+    _hear_last(app)
+    # Somebody in front of ours may clone requests; a sub-application is frozen already.
+    if app.middlewares.frozen or app.middlewares[0] is not slot.middleware:
+        manager.share_exchanges()
 
 
 def _hear_last(app: web.Application) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -391,6 +392,21 @@ async def test_a_second_setup_with_other_options_for_the_same_route_stops_the_st
 
     with pytest.raises(OptionsError, match=r"views' would get two sessions, .* exclude=\["):
         await start(app)
+
+
+def test_a_start_that_is_stopped_says_why_and_nothing_else(
+    make_options: MakeOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = web.Application()
+    setup(app, make_options())
+    setup(app, make_options(name="admin_sid"))
+    app.router.add_get("/views", views)
+
+    with pytest.raises(OptionsError, match="would get two sessions"):
+        # What was begun and not ended is closed with the loop.
+        asyncio.run(web.AppRunner(app).setup())
+
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_the_same_options_for_an_application_and_one_below_it_are_harmless(
