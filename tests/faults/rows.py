@@ -340,6 +340,14 @@ ROWS: Final[dict[str, Row]] = {
         "--appendfsync",
         "always",
     ),
+    "loading": on_redis(
+        "LOADING: Redis restarts and takes seconds to read its data",
+        restart,
+        idle,
+        *("--appendonly", "yes", "--appendfsync", "always"),
+        *("--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024"),
+        note="a write that was answered just before it stopped is kept: appendfsync is always",
+    ),
     "busy": on_redis("BUSY: somebody's slow script", busy, idle, "--lua-time-limit", "100"),
     "full": on_redis("OOM: Redis is full", fill, command("CONFIG", "SET", "maxmemory", 0)),
     "disk": on_redis(
