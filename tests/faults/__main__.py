@@ -67,6 +67,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(ROWS)}; all, if none is given")
     names: list[str] = parser.parse_args().names
+    if unknown := set(names).difference(ROWS):
+        parser.error(f"no fault is called {', '.join(sorted(unknown))}; see --help")
     lines = asyncio.run(run(names or list(ROWS)))
     if not names:
         PAGE.write_text(head() + "\n".join(lines) + "\n")

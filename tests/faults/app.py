@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import signal
 from typing import Final
 
 import aiohttp_session
@@ -97,7 +98,10 @@ async def serve(url: str, port: int, *, is_theirs: bool) -> None:
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
-    await asyncio.Event().wait()
+    is_over = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, is_over.set)
+    await is_over.wait()
+    await runner.cleanup()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,12 @@ __all__ = ["ACTS", "Answer", "Fault", "Found", "Size", "application", "found_by"
 ACTS: Final = 2
 """A request that writes has two acts: the load and the commit."""
 
+REFUSED: Final = 0
+"""The status of a request for which no connection was made."""
+
+BROKEN: Final = 1
+"""The status of a request whose connection broke before its answer came."""
+
 Act: TypeAlias = Callable[[], Awaitable[None]]
 
 
@@ -54,7 +60,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Answer:
-    """When a request began, how long it took, and its status; 0: none."""
+    """When a request began, how long it took, and its status, REFUSED or BROKEN."""
 
     at: float
     seconds: float
@@ -97,13 +103,31 @@ class Application:
 
     base: str
     log: Path
-    process: asyncio.subprocess.Process
+    command: list[str]
+    process: asyncio.subprocess.Process | None = None
 
     @property
     def lines(self) -> int:
         """How many lines it logged, a traceback counted as one."""
         text = self.log.read_text() if self.log.exists() else ""
         return len(re.findall(r"^(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) ", text, re.MULTILINE))
+
+    async def start(self) -> None:
+        """Start the process, and wait until it serves."""
+        self.process = await asyncio.create_subprocess_exec(*self.command)
+        async with aiohttp.ClientSession() as client, asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with client.get(f"{self.base}/alive"):
+                        break
+                await asyncio.sleep(0.05)
+
+    async def stop(self) -> None:
+        """Ask the process to end, as those who deploy do, and wait until it is gone."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.terminate()
+            await self.process.wait()
 
 
 @asynccontextmanager
@@ -114,20 +138,13 @@ async def application(
     port = free_port()
     log = folder / f"app-{port}.log"
     command = [sys.executable, "-m", "tests.faults.app", url, str(port), "--log", str(log)]
-    process = await asyncio.create_subprocess_exec(*command, *(["--theirs"] if is_theirs else []))
+    command += ["--theirs"] if is_theirs else []
+    app = Application(f"http://127.0.0.1:{port}", log, command)
     try:
-        base = f"http://127.0.0.1:{port}"
-        async with aiohttp.ClientSession() as client, asyncio.timeout(30):
-            while True:
-                with contextlib.suppress(aiohttp.ClientError):
-                    async with client.get(f"{base}/alive"):
-                        break
-                await asyncio.sleep(0.05)
-        yield Application(base, log, process)
+        await app.start()
+        yield app
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
+        await app.stop()
 
 
 class Browsers:
@@ -142,7 +159,7 @@ class Browsers:
         self.lost_sessions = 0
         self._under_way = 0
         self._cookies: list[str] = []
-        self._acknowledged = [0] * size.browsers
+        self._acknowledged: list[dict[str, int]] = [{} for _ in range(size.browsers)]
         self._sent = [0] * size.browsers
         self._is_over = False
 
@@ -153,7 +170,7 @@ class Browsers:
                 url = f"{self.app.base}/write?key=n&n=0"
                 async with client.get(url) as response:
                     self._cookies.append(response.headers["Set-Cookie"].partition(";")[0])
-                self._acknowledged[number] = 0
+                self._acknowledged[number]["n"] = 0
             acts = [
                 *(self._write(client, number) for number in range(self.size.browsers)),
                 *(self._be_strange(client) for _ in range(self.size.strangers)),
@@ -174,9 +191,10 @@ class Browsers:
                     url, headers = f"{self.app.base}/read", {"Cookie": cookie}
                     async with client.get(url, headers=headers) as response:
                         if response.status == 200:
-                            held = (await response.json()).get("n")
-                            lost += held is None or held < self._acknowledged[number]
-                            self.lost_sessions += held is None
+                            held: dict[str, int] = await response.json()
+                            acknowledged = self._acknowledged[number].items()
+                            lost += any(held.get(key, -1) < n for key, n in acknowledged)
+                            self.lost_sessions += "n" not in held
                             break
                     await asyncio.sleep(0.1)
                 else:
@@ -207,8 +225,8 @@ class Browsers:
         key = f"{sent}" if self.size.has_open_loop else "n"
         url = f"{self.app.base}/write?key={key}&n={sent}"
         status = await self._ask(client, url, self.answers, {"Cookie": self._cookies[number]})
-        if status == 200 and not self.size.has_open_loop:
-            self._acknowledged[number] = sent
+        if status == 200:
+            self._acknowledged[number][key] = sent
 
     async def _be_strange(self, client: aiohttp.ClientSession) -> None:
         while not self._is_over:
@@ -222,13 +240,15 @@ class Browsers:
         answers: list[Answer],
         headers: dict[str, str],
     ) -> int:
-        began_at, status = time.monotonic(), 0
+        began_at, status = time.monotonic(), BROKEN
         self._under_way += 1
         self.most = max(self.most, self._under_way)
         try:
             async with client.get(url, headers=headers) as response:
                 await response.read()
                 status = response.status
+        except aiohttp.ClientConnectorError:
+            status = REFUSED
         except aiohttp.ClientError:
             pass
         finally:

@@ -16,6 +16,7 @@ class Proxy:
 
     - ``garbles``: each reply begins with what no server says.
     - ``cuts``: of each reply a half is handed on, and the connection closed.
+    - ``delay``: what the server says at a time is handed on after so many seconds.
     - ``rate``: so many bytes of replies a second; ``None``: as many as there are.
     """
 
@@ -25,6 +26,7 @@ class Proxy:
         self.swallowed = asyncio.Event()
         self.garbles = False
         self.cuts = False
+        self.delay = 0.0
         self.rate: float | None = None
         self._upstream = upstream
         self._swallows_next = False
@@ -92,6 +94,7 @@ class Proxy:
                     continue
                 if writer in self._forgotten:
                     continue
+                await asyncio.sleep(self.delay)
                 if self.rate is not None:
                     await asyncio.sleep(len(data) / self.rate)
                 if self.cuts:

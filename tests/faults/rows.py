@@ -230,6 +230,27 @@ def crowd_out(server: RedisServer) -> Act:
     return act
 
 
+def change_password(server: RedisServer) -> Act:
+    """Return what gives a Redis a password that its clients do not know, and ends them."""
+
+    async def act() -> None:
+        async with Redis.from_url(server.url, single_connection_client=True) as client:
+            await client.config_set("requirepass", "another")
+            await client.client_kill_filter(_type="normal", skipme=True)
+
+    return act
+
+
+def take_password_back(server: RedisServer) -> Act:
+    """Return what ends change_password()."""
+
+    async def act() -> None:
+        async with Redis.from_url(server.url, password="another") as client:
+            await client.config_set("requirepass", "")
+
+    return act
+
+
 def set_to(proxy_attribute: str, value: object) -> Callable[[Proxy], Act]:
     """Return what sets an attribute of a proxy."""
 
@@ -281,6 +302,52 @@ async def slow_record(folder: Path, size: Size) -> Found:
                 await asyncio.gather(*reading)
 
             fault = Fault("a record of 5 MB on 100 Mbit/s", begin, end, size=size)
+            return await found_by(app, fault)
+
+
+async def hang_up(folder: Path, size: Size) -> Found:
+    """Let a crowd hang up in the middle of their requests, while the others write."""
+    async with (
+        redis_in(folder) as server,
+        proxy_to(server.port) as proxy,
+        application(f"redis://127.0.0.1:{proxy.port}", folder) as app,
+    ):
+        crowd: list[asyncio.Task[None]] = []
+
+        async def come_and_go(number: int) -> None:
+            soon = aiohttp.ClientTimeout(total=0.01 + 0.002 * number)
+            while True:
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    async with aiohttp.ClientSession(timeout=soon) as client:
+                        for n in range(10):
+                            await client.get(f"{app.base}/write?key=n&n={n}")
+                await asyncio.sleep(0.02)
+
+        async def begin() -> None:
+            proxy.delay = 0.02
+            crowd.extend(asyncio.create_task(come_and_go(each)) for each in range(10))
+
+        async def end() -> None:
+            proxy.delay = 0.0
+            for each in crowd:
+                each.cancel()
+            await asyncio.wait(crowd)
+
+        return await found_by(app, Fault("a crowd hangs up all the time", begin, end, size=size))
+
+
+async def deploy(folder: Path, size: Size) -> Found:
+    """End the application with SIGTERM while it serves, and start it again."""
+    async with redis_in(folder) as server, proxy_to(server.port) as proxy:
+        proxy.delay = 0.02
+        async with application(f"redis://127.0.0.1:{proxy.port}", folder) as app:
+
+            async def begin() -> None:
+                await app.stop()
+                await app.start()
+
+            note = "while it is away, connections are refused"
+            fault = Fault("SIGTERM with requests under way", begin, nothing, note, size)
             return await found_by(app, fault)
 
 
@@ -346,7 +413,6 @@ ROWS: Final[dict[str, Row]] = {
         idle,
         *("--appendonly", "yes", "--appendfsync", "always"),
         *("--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024"),
-        note="a write that was answered just before it stopped is kept: appendfsync is always",
     ),
     "busy": on_redis("BUSY: somebody's slow script", busy, idle, "--lua-time-limit", "100"),
     "full": on_redis("OOM: Redis is full", fill, command("CONFIG", "SET", "maxmemory", 0)),
@@ -368,6 +434,11 @@ ROWS: Final[dict[str, Row]] = {
         command("ACL", "SETUSER", "default", "-evalsha", "-eval", "-get"),
         command("ACL", "SETUSER", "default", "+@all"),
     ),
+    "password": on_redis(
+        "NOAUTH: another password, and all connections closed",
+        change_password,
+        take_password_back,
+    ),
     "crowd": on_redis(
         "max clients: for two seconds another has the last place",
         crowd_out,
@@ -388,6 +459,16 @@ ROWS: Final[dict[str, Row]] = {
         "replies are cut off", set_to("cuts", value=True), set_to("cuts", value=False)
     ),
     "large": slow_record,
+    "hot": behind_proxy(
+        "50 writes a second of one session, answers take 0.02 s",
+        set_to("delay", 0.02),
+        set_to("delay", 0.0),
+        browsers=1,
+        pause=0.02,
+        has_open_loop=True,
+    ),
+    "hang-up": hang_up,
+    "deploy": deploy,
     "failover": fail_over,
     "cluster-hang": on_cluster(
         "one of three primaries of a cluster hangs",
@@ -404,6 +485,13 @@ ROWS: Final[dict[str, Row]] = {
     "memcached-hang": on_memcached("memcached hangs", do("pause"), do("resume")),
     "memcached-one": on_memcached(
         "one of two memcached servers hangs", do("pause"), do("resume"), nodes=2
+    ),
+    "memcached-away": on_memcached(
+        "one of two memcached servers is killed and started again",
+        do("stop"),
+        do("start"),
+        nodes=2,
+        note="its sessions end with it",
     ),
     "memcached-reset": behind_proxy(
         "memcached: all connections are reset", to_proxy("reset"), idle, on_memcached=True
