@@ -135,7 +135,10 @@ class StorageUnavailable(StorageError):
 
     def again(self) -> Self:
         """Return the same error for another call: one that is raised twice collects tracebacks."""
-        return type(self)(*self.args, may_retry=self.may_retry, is_answer=self.is_answer)
+        error = type(self)(*self.args, may_retry=self.may_retry, is_answer=self.is_answer)
+        error.node, error.operation = self.node, self.operation
+        error.retry_after = self.retry_after
+        return error
 
     @classmethod
     def after(cls, timeout: float) -> Self:

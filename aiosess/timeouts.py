@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeAlias
 
 from aiosess.errors import OptionsError
 
-__all__ = ["DAY", "LONGEST", "Duration", "Timeouts", "seconds"]
+__all__ = ["DAY", "LONGEST", "Duration", "Timeouts", "seconds", "steady_of"]
 
 DAY: Final = 86_400.0
 LONGEST: Final = 100 * 365 * DAY
@@ -39,6 +41,14 @@ def seconds(value: object, *, name: str, zero: bool = False) -> float:
         least = "zero or more" if zero else "more than zero"
         raise OptionsError(f"{name}={value!r} must be {least} seconds")
     return number
+
+
+def steady_of(clock: Callable[[], float]) -> Callable[[], float]:
+    """Return what spans of time go by where *clock* gives Unix time, which may be set back.
+
+    That is the machine's own; a clock of one's own, as a test moves it, serves for both.
+    """
+    return time.monotonic if clock is time.time else clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

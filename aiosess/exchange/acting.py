@@ -317,9 +317,7 @@ class Acting(Holding):
     def _check_not_anonymous(self, state: SessionState) -> None:
         """Raise StorageUnavailable where *state* only stands in for what the storage has."""
         if state.standing is Standing.ANONYMOUS and isinstance(self.absent, StorageUnavailable):
-            error = self.absent.again()
-            error.node, error.retry_after = self.absent.node, self.absent.retry_after
-            raise error from self.absent
+            raise self.absent.again() from self.absent
 
     async def _rotate_if_due(self, state: SessionState, *, has_left: bool) -> None:
         """Take a new id now and then, where the options say so and the client can be told."""

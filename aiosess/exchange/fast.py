@@ -63,18 +63,18 @@ class Shortcuts:
         self,
         options: SessionOptions,
         repository: SessionRepository,
+        guard: RetryingStorage | None,
         transport: CookieTransport,
+        *,
         cookies: tuple[CookieOptions, CookieOptions],
     ) -> None:
         self.repository = repository
         self.load: Callable[[str], Coroutine[Any, Any, Stored | None]]
         self.replace: Callable[..., Coroutine[Any, Any, Version]]
-        self.guard: RetryingStorage | None = None
-        if isinstance(repository.storage, RetryingStorage):
-            self.guard = repository.storage
+        self.guard = guard
         self._choose(is_well=True)
-        if self.guard is not None and self.guard.breaker is not None:
-            self.guard.breaker.on_change = lambda is_well: self._choose(is_well=is_well)
+        if guard is not None:
+            guard.breaker.on_change = lambda is_well: self._choose(is_well=is_well)
         self.sizes: range = range(1, repository.writing.max_size + 1)
         self.encoded: Callable[[SessionState], bytes] = repository.writing.encoded
         self.is_touching: bool = repository.touching is not None

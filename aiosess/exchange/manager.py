@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
@@ -23,7 +22,7 @@ from aiosess.exchange.outage import AsOptionsSay, OutagePolicy
 from aiosess.guard.breaker import Breaker, NodeHealth
 from aiosess.guard.budget import Budget
 from aiosess.guard.observed import ObservedStorage
-from aiosess.guard.retries import RetryingStorage, guarded
+from aiosess.guard.retries import RetryingStorage, guard_of, guarded_by
 from aiosess.interop.repository import BorrowedRepository
 from aiosess.interop.session import BorrowedSession
 from aiosess.interop.storage import BorrowedStorage
@@ -35,6 +34,7 @@ from aiosess.records.repository import Repository, SessionRepository
 from aiosess.records.state import SessionState
 from aiosess.session import Session
 from aiosess.storages import Closeable, Storage
+from aiosess.timeouts import steady_of
 from aiosess.transports.base import Transport
 from aiosess.transports.cookie import CookieTransport
 from aiosess.transports.signing import Signer
@@ -89,7 +89,7 @@ class SessionManager:
             options.breaker,
             self.events,
             clock=options.clock,
-            steady=time.monotonic if options.clock is time.time else options.clock,
+            steady=steady_of(options.clock),
         )
         self.budget: Budget = options.plan.retry_policy.budget_of_an_act()
         self.plan: Plan = options.plan
@@ -101,7 +101,7 @@ class SessionManager:
         self._shared: WeakKeyDictionary[AbstractStreamWriter, Exchange] = WeakKeyDictionary()
         self._routes_checked = self._warnings_silenced = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._guarded: Storage | None = None
+        self._guard: RetryingStorage | None = None
         if isinstance(options.storage, AbstractStorage):
             self._borrow(options.storage)
         elif options.plan.signer is not None:
@@ -116,9 +116,9 @@ class SessionManager:
     ) -> None:
         if options.on_storage_call is not None:
             storage = ObservedStorage(storage, options.on_storage_call)
-        self._guarded = guarded(storage, options.plan.retry_policy, self.breaker)
+        self._guard = guard_of(storage, options.plan.retry_policy, self.breaker)
         repository = SessionRepository(
-            self._guarded,
+            guarded_by(self._guard, storage),
             options.plan.records,
             clock=options.clock,
             events=self.events,
@@ -132,7 +132,9 @@ class SessionManager:
             options.name, signer, options.cookie, proxy=options.proxy, clock=options.clock
         )
         if cookie.resolved is not None:
-            self.shortcuts = Shortcuts(options, repository, cookie, cookie.resolved)
+            self.shortcuts = Shortcuts(
+                options, repository, self._guard, cookie, cookies=cookie.resolved
+            )
         self.exchange = partial(Exchange if self.is_heard else lane_of(options), self)
 
     def _borrow(self, storage: AbstractStorage) -> None:
@@ -220,8 +222,8 @@ class SessionManager:
 
     async def health(self) -> tuple[NodeHealth, ...]:
         """Return how the nodes of the back-end are; those that are not are asked, where due."""
-        if isinstance(self._guarded, RetryingStorage):
-            await self._guarded.probe()
+        if self._guard is not None:
+            await self._guard.probe()
         return self.breaker.health()
 
     async def close(self) -> None:

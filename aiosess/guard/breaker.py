@@ -58,8 +58,6 @@ class BreakerOptions:
                 f"breaker longest_pause={self.longest_pause!r} is shorter than "
                 f"pause={self.pause!r}: raise the one or lower the other"
             )
-        object.__setattr__(self, "pause", pause)
-        object.__setattr__(self, "longest_pause", longest)
 
 
 class NodeHealth(Struct, frozen=True):
@@ -97,8 +95,14 @@ class Breaker:
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.options = options
         self.events = events
+        # None: no circuit opens.
+        self.most_failures: int | None = None
+        self.first_pause = self.longest_pause = 0.0
+        if options is not None:
+            self.most_failures = options.failures
+            self.first_pause = seconds(options.pause, name="breaker pause")
+            self.longest_pause = seconds(options.longest_pause, name="breaker longest_pause")
         self.clock = clock
         self.steady = steady
         self.nodes: dict[str, Node] = {}
@@ -217,13 +221,13 @@ class Node:
         """Return the operations by which it can be seen now whether the node is well again."""
         return tuple(
             each.operation or "load"
-            for each in (self._answers, *self._refuses.values())
-            if each.has_trouble and not each.is_probed and not each.seconds_left()
+            for each in self._troubled()
+            if not each.is_probed and not each.seconds_left()
         )
 
     def noted(self) -> None:
         """Take note that a circuit got into trouble, or out of it."""
-        is_well = not any(each.has_trouble for each in (self._answers, *self._refuses.values()))
+        is_well = not self._troubled()
         if is_well is not self.is_well:
             self.asked_at = self._breaker.steady()
             self.is_well, self._since = is_well, self._breaker.clock()
@@ -231,10 +235,12 @@ class Node:
 
     def health(self) -> tuple[NodeHealth, ...]:
         """Return how the node is: one for each circuit that has trouble, or one."""
-        troubled = [each for each in (self._answers, *self._refuses.values()) if each.has_trouble]
-        if not troubled:
+        if self.is_well:
             return (NodeHealth(self.name, None, True, self._since, None, 0.0),)
-        return tuple(each.health() for each in troubled)
+        return tuple(each.health() for each in self._troubled())
+
+    def _troubled(self) -> list[_Circuit]:
+        return [each for each in (self._answers, *self._refuses.values()) if each.has_trouble]
 
 
 class _Circuit:
@@ -271,7 +277,7 @@ class _Circuit:
 
     def failed(self, error: StorageUnavailable, *, was_probe: bool) -> None:
         """Count a call that failed; open where there were enough in a row."""
-        options, now = self._breaker.options, self._breaker.steady()
+        breaker, now = self._breaker, self._breaker.steady()
         self._reason = str(error)
         self._failed_at = now
         self._failures += 1
@@ -280,13 +286,13 @@ class _Circuit:
             self._begin(now)
         else:
             self._tell_that_it_goes_on()
-        if options is None:
+        if breaker.most_failures is None:
             return
         if was_probe:
-            self._wait(now, min(2 * self._pause, seconds(options.longest_pause, name="")))
-        elif not self.is_open and self._failures >= options.failures:
+            self._wait(now, min(2 * self._pause, breaker.longest_pause))
+        elif not self.is_open and self._failures >= breaker.most_failures:
             self.is_open = True
-            self._wait(now, seconds(options.pause, name=""))
+            self._wait(now, breaker.first_pause)
 
     def answered(self) -> None:
         """Take note that the node does it again; what failed just now may fail again soon."""
@@ -322,8 +328,8 @@ class _Circuit:
 
     def _wait(self, now: float, pause: float) -> None:
         self._pause = pause
-        # No secret hangs on it.
-        self._due_at = now + pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+        share = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret hangs on it
+        self._due_at = now + pause * share
 
     def _tell_that_it_goes_on(self) -> None:
         now = self._breaker.steady()

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar
 
+from aiosess.clients.pipeline import STALL
 from aiosess.errors import StorageUnavailable
 
 __all__ = [
@@ -29,8 +30,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _BEAT: Final = 0.05
-# A beat that is late by more than so many seconds means that the event loop was busy.
-_STALL: Final = 0.01
 _SPENT: Final = "the budget of an act was spent before the storage was done"
 
 
@@ -110,32 +109,33 @@ class BudgetSpent(StorageUnavailable):
     """An act of a request has no time left: that says nothing of the node that it would ask."""
 
 
-async def in_time(call: Coroutine[Any, Any, T], limit: float) -> T:
-    """Return what *call* returns; BudgetSpent when it takes more than *limit* seconds.
+async def in_time(
+    call: Callable[[], Awaitable[T]], limit: float, *, late: StorageUnavailable | None = None
+) -> T:
+    """Return what *call* returns; *late* when it takes more than *limit* seconds, or BudgetSpent.
 
     Where the event loop was busy, what came meanwhile is read before the call is given up.
     """
     if limit <= 0:
-        call.close()
         raise BudgetSpent(_SPENT)
     loop = asyncio.get_running_loop()
     scope, due_at = asyncio.timeout(None), loop.time() + limit
 
     def give_up() -> None:
         stalled = loop.time() - due_at
-        scope.reschedule(loop.time() + (stalled if stalled > _STALL else 0.0))
+        scope.reschedule(loop.time() + (stalled if stalled > STALL else 0.0))
 
     try:
         async with scope:
             timer = loop.call_at(due_at, give_up)
             try:
-                return await call
+                return await call()
             finally:
                 timer.cancel()
     except TimeoutError:
         if not scope.expired():
             raise
-        raise BudgetSpent(_SPENT) from None
+        raise late or BudgetSpent(_SPENT) from None
 
 
 class _PatientClock:
@@ -153,7 +153,7 @@ class _PatientClock:
 
     def now(self) -> float:
         """Return the seconds, as of a beat that is overdue."""
-        return min(self._loop.time(), self._beat_at + _STALL) - self._lost
+        return min(self._loop.time(), self._beat_at + STALL) - self._lost
 
     def start(self) -> None:
         """Beat, now that one more looks at it."""
@@ -178,7 +178,7 @@ class _PatientClock:
         self._next()
 
     def _overdue(self) -> float:
-        return max(0.0, self._loop.time() - self._beat_at - _STALL)
+        return max(0.0, self._loop.time() - self._beat_at - STALL)
 
 
 @dataclass(slots=True)

@@ -13,8 +13,8 @@ from msgspec import Struct
 from aiosess.errors import Conflict, IdTaken, StorageUnavailable
 from aiosess.events import tell_safely
 from aiosess.guard.retries import always_answers, limited_to
-from aiosess.storages import FreshStorage, NodeStorage, Storage, Stored, Version
-from aiosess.storages.base import as_touching
+from aiosess.storages import FreshStorage, Storage, Stored, Version
+from aiosess.storages.base import as_touching, namer_of_nodes
 
 __all__ = ["ObservedStorage", "Outcome", "StorageCall", "Watch", "observed"]
 
@@ -102,10 +102,7 @@ class ObservedStorage:
     def __init__(self, storage: Storage, watch: Watch) -> None:
         self._storage = storage
         self._watch = watch
-        kind = type(storage).__name__
-        self.node_of: Callable[[str], str] = (
-            storage.node_of if isinstance(storage, NodeStorage) else lambda _session_id: kind
-        )
+        self.node_of: Callable[[str], str] = namer_of_nodes(storage)
         self.is_instant: bool = always_answers(storage)
         if isinstance(storage, FreshStorage):
             self.load_afresh = partial(self._load_afresh, storage.load_afresh)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
 from aiosess.errors import OptionsError, StorageError, StorageUnavailable
+from aiosess.events import Events
 from aiosess.guard.breaker import Breaker
 from aiosess.guard.budget import (
     Budget,
@@ -20,8 +21,8 @@ from aiosess.guard.budget import (
     is_spending,
     seconds_left,
 )
-from aiosess.storages import FreshStorage, NodeStorage, Storage, Stored, Version
-from aiosess.storages.base import as_punctual, as_touching
+from aiosess.storages import FreshStorage, Storage, Stored, Version
+from aiosess.storages.base import as_punctual, as_touching, namer_of_nodes
 from aiosess.timeouts import Duration, seconds
 
 __all__ = [
@@ -29,7 +30,8 @@ __all__ = [
     "RetryPolicy",
     "RetryingStorage",
     "always_answers",
-    "guarded",
+    "guard_of",
+    "guarded_by",
     "limited_to",
     "no_wait",
 ]
@@ -98,9 +100,9 @@ class Retries:
 
     A call that takes longer than the policy's timeout counts as one, unless who is called
     *is_punctual* and says so itself. No other error is tried again, and a cancelled call is not
-    either. Where the act of a request has a budget, nothing begins that cannot end in time. With a
-    *breaker*, nothing is asked of a node that is known to be away. RuntimeError outside of a task,
-    which alone can be cancelled in time.
+    either. Where the act of a request has a budget, nothing begins that cannot end in time. Nothing
+    is asked of a node that *breaker* knows to be away; by default, it only takes note.
+    RuntimeError outside of a task, which alone can be cancelled in time.
     """
 
     def __init__(
@@ -111,27 +113,31 @@ class Retries:
         breaker: Breaker | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
+        self.breaker: Breaker = breaker or Breaker(None, Events())
         self._policy = policy
         self._sleep = sleep
-        self._limit = None if is_punctual else _Limit(policy.timeout)
-        self._breaker = breaker
+        self._is_punctual = is_punctual
         self._budget = policy.budget_of_an_act()
 
     async def call(
-        self, node: str, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+        self,
+        node: str,
+        operation: str,
+        call: Callable[P, Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> T:
-        """Return what *call*, a verb of *node*'s, returns for these arguments."""
-        if not is_spending():
-            return await self._budget.spend(self._call, node, call, args, kwargs)
-        return await self._call(node, call, args, kwargs)
+        """Return what *call*, which does *operation* on *node*, returns for these arguments."""
 
-    async def _call(
-        self, name: str, call: Callable[..., Awaitable[T]], args: Any, kwargs: Any
-    ) -> T:
-        if self._breaker is None:
-            return await self._tries(lambda: False, call, args, kwargs)
-        operation = operation_of(call)
-        node = self._breaker.node(name)
+        def once() -> Awaitable[T]:
+            return call(*args, **kwargs)
+
+        if not is_spending():
+            return await self._budget.spend(self._call, node, operation, once)
+        return await self._call(node, operation, once)
+
+    async def _call(self, name: str, operation: str, once: Callable[[], Awaitable[T]]) -> T:
+        node = self.breaker.node(name)
         probed = node.enter(operation)
 
         def is_over() -> bool:
@@ -139,10 +145,10 @@ class Retries:
             return bool(probed) or node.is_shut(operation)
 
         try:
-            answer = await self._tries(is_over, call, args, kwargs)
+            answer = await self._tries(once, is_over)
         except BudgetSpent as error:
             node.given_up(probed)
-            self._breaker.slow(node, operation, error)
+            self.breaker.slow(node, operation, error)
             raise
         except StorageUnavailable as error:
             node.failed(operation, error, probed)
@@ -156,13 +162,11 @@ class Retries:
         node.answered(operation, probed)
         return answer
 
-    async def _tries(
-        self, is_over: Callable[[], bool], call: Callable[..., Awaitable[T]], args: Any, kwargs: Any
-    ) -> T:
+    async def _tries(self, once: Callable[[], Awaitable[T]], is_over: Callable[[], bool]) -> T:
         retry, failed = 0, None
         while True:
             try:
-                return await self._once(call, args, kwargs)
+                return await self._in_time(once)
             except BudgetSpent:
                 if failed is not None:
                     raise failed from failed.__cause__
@@ -176,23 +180,13 @@ class Retries:
                     raise
             await self._sleep(pause)
 
-    async def _once(self, call: Callable[..., Awaitable[T]], args: Any, kwargs: Any) -> T:
-        left = seconds_left()
-        if left + _SLACK >= self._policy.timeout:
-            if self._limit is None:
-                return await call(*args, **kwargs)
-            return await self._limit.call(call, *args, **kwargs)
-        return await in_time(_coroutine(call, args, kwargs), left)
-
-
-async def _coroutine(call: Callable[..., Awaitable[T]], args: Any, kwargs: Any) -> T:
-    return await call(*args, **kwargs)
-
-
-def operation_of(call: Callable[..., object]) -> str:
-    """Return the verb that *call* is; reading is one, however it is done."""
-    name = getattr(call, "__name__", "call").strip("_")
-    return "load" if name in {"load_and_touch", "load_afresh"} else name
+    async def _in_time(self, once: Callable[[], Awaitable[T]]) -> T:
+        left, timeout = seconds_left(), self._policy.timeout
+        if left + _SLACK < timeout:
+            return await in_time(once, left)
+        if self._is_punctual:
+            return await once()
+        return await in_time(once, timeout, late=StorageUnavailable.after(timeout))
 
 
 @runtime_checkable
@@ -203,19 +197,26 @@ class _Instant(Protocol):
     def is_instant(self) -> bool: ...
 
 
-def guarded(storage: Storage, policy: RetryPolicy, breaker: Breaker | None = None) -> Storage:
-    """Return *storage* with the time limit, the retries and the budget of *policy*, and *breaker*.
+def guard_of(
+    storage: Storage, policy: RetryPolicy, breaker: Breaker | None = None
+) -> RetryingStorage | None:
+    """Return a guard of *storage*; ``None`` where that always answers at once, and needs none.
 
-    A punctual storage keeps to the limit itself, and one that always answers needs nothing else.
+    The guard adds the retries and the budget of *policy*, *breaker*, and the time limit where
+    *storage* cannot keep to one itself.
     """
     punctual = limited_to(policy.timeout, storage)
     if punctual is not None and always_answers(punctual):
-        return punctual
-    wrapped = RetryingStorage(
+        return None
+    return RetryingStorage(
         punctual or storage, policy, is_punctual=punctual is not None, breaker=breaker
     )
+
+
+def guarded_by(guard: RetryingStorage | None, storage: Storage) -> Storage:
+    """Return *guard* as the storage that it is; *storage* itself where it has none."""
     # To pyright, a function that returns a coroutine is none that is async.
-    return cast("Storage", wrapped)
+    return storage if guard is None else cast("Storage", guard)
 
 
 def limited_to(timeout: float, storage: Storage) -> Storage | None:
@@ -253,19 +254,17 @@ class RetryingStorage:
         breaker: Breaker | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
+        retries = Retries(policy, is_punctual=is_punctual, breaker=breaker, sleep=sleep)
         self.straight: Storage | None = storage if is_punctual and not policy.retries else None
-        self.breaker = breaker
+        self.breaker: Breaker = retries.breaker
+        self.node_of: Callable[[str], str] = namer_of_nodes(storage)
         self._storage = storage
-        self._try = Retries(policy, is_punctual=is_punctual, breaker=breaker, sleep=sleep).call
-        kind = type(storage).__name__
-        self.node_of: Callable[[str], str] = (
-            storage.node_of if isinstance(storage, NodeStorage) else lambda _session_id: kind
-        )
+        self._try = retries.call
         touching = as_touching(storage)
         if touching is not None:
             load_and_touch = touching.load_and_touch
             self.load_and_touch = lambda session_id, ttl: self._try(
-                self.node_of(session_id), load_and_touch, session_id, ttl
+                self.node_of(session_id), "load", load_and_touch, session_id, ttl
             )
         if isinstance(storage, FreshStorage):
             self.load_afresh = partial(self._load_afresh, storage.load_afresh)
@@ -277,20 +276,17 @@ class RetryingStorage:
         *,
         agrees: Callable[[Stored | None], bool],
     ) -> Coroutine[Any, Any, Stored | None]:
-        return self._try(self.node_of(session_id), load_afresh, session_id, agrees=agrees)
+        return self._try(self.node_of(session_id), "load", load_afresh, session_id, agrees=agrees)
 
     def failed_straight(self, operation: str, session_id: str, error: StorageUnavailable) -> None:
         """Take note that a call past this guard failed, and say of which node in *error*."""
-        if self.breaker is not None:
-            self.breaker.node(self.node_of(session_id)).failed(operation, error)
+        self.breaker.node(self.node_of(session_id)).failed(operation, error)
 
     async def probe(self) -> None:
         """Ask each node that is not well, and that may be asked now, whether it is well again.
 
         What it refused to write is tried with a record that lives for a second.
         """
-        if self.breaker is None:
-            return
         for node in list(self.breaker.nodes.values()):
             if node.is_well:
                 continue
@@ -324,87 +320,24 @@ class RetryingStorage:
     def create(self, session_id: str, payload: bytes, ttl: float) -> Coroutine[Any, Any, Version]:
         """Keep *payload* under a free id, with retries; raise IdTaken when it is not."""
         node = self.node_of(session_id)
-        return self._try(node, self._storage.create, session_id, payload, ttl)
+        return self._try(node, "create", self._storage.create, session_id, payload, ttl)
 
     def load(self, session_id: str) -> Coroutine[Any, Any, Stored | None]:
         """Return the record, or ``None`` when there is none, with retries."""
-        return self._try(self.node_of(session_id), self._storage.load, session_id)
+        return self._try(self.node_of(session_id), "load", self._storage.load, session_id)
 
     def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
     ) -> Coroutine[Any, Any, Version]:
         """Put *payload* in the place of *expected*, with retries; raise Conflict when it is not."""
         node = self.node_of(session_id)
-        return self._try(node, self._storage.replace, session_id, payload, ttl, expected=expected)
+        replace = self._storage.replace
+        return self._try(node, "replace", replace, session_id, payload, ttl, expected=expected)
 
     def touch(self, session_id: str, ttl: float) -> Coroutine[Any, Any, bool]:
         """Let the record live *ttl* seconds from now, with retries; False when there is none."""
-        return self._try(self.node_of(session_id), self._storage.touch, session_id, ttl)
+        return self._try(self.node_of(session_id), "touch", self._storage.touch, session_id, ttl)
 
     def delete(self, session_id: str) -> Coroutine[Any, Any, bool]:
         """Remove the record, with retries; False when there was none."""
-        return self._try(self.node_of(session_id), self._storage.delete, session_id)
-
-
-class _Limit:
-    """Ends each call that takes longer than *timeout* seconds.
-
-    All calls have the same time, so that they fall due in the order in which they began. One timer
-    serves all of an event loop, where ``asyncio.timeout`` would set one for each.
-
-    - ``running``: by event loop, while it has a timer, when the call that each task is waiting
-      for, one at a time, falls due.
-    - ``late``: the tasks whose call was ended and which do not know it yet.
-    """
-
-    def __init__(self, timeout: float) -> None:
-        self.running: dict[asyncio.AbstractEventLoop, dict[asyncio.Task[Any], float]] = {}
-        self.late: set[asyncio.Task[Any]] = set()
-        self._timeout = timeout
-
-    async def call(self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what *call* returns; StorageUnavailable when it takes too long."""
-        task, running = self._begin()
-        cancelling = task.cancelling()
-        try:
-            return await call(*args, **kwargs)
-        except asyncio.CancelledError as error:
-            # As asyncio.timeout does: only our own cancellation becomes an error.
-            if task not in self.late or task.cancelling() - 1 > cancelling:
-                raise
-            raise StorageUnavailable.after(self._timeout) from error
-        finally:
-            running.pop(task, None)
-            if task in self.late:
-                self.late.remove(task)
-                # A storage may answer our cancellation with a result or an error of its own.
-                task.uncancel()
-
-    def _begin(self) -> tuple[asyncio.Task[Any], dict[asyncio.Task[Any], float]]:
-        """Let the time of a call begin; return the task that makes it, and those of its loop."""
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        if task is None:
-            raise RuntimeError("a storage is called outside of a task: await it in one")
-        due_at = loop.time() + self._timeout
-        running = self.running.get(loop)
-        if running is None:
-            # What was under way in a loop that is closed, as in tests, is over.
-            for closed in [each for each in list(self.running) if each.is_closed()]:
-                self.running.pop(closed, None)
-            running = self.running[loop] = {}
-            loop.call_at(due_at, self._end_late, loop)
-        running[task] = due_at
-        return task, running
-
-    def _end_late(self, loop: asyncio.AbstractEventLoop) -> None:
-        now, running = loop.time(), self.running[loop]
-        while running:
-            task, due_at = next(iter(running.items()))
-            if due_at > now:
-                loop.call_at(due_at, self._end_late, loop)
-                return
-            del running[task]
-            self.late.add(task)
-            task.cancel()
-        del self.running[loop]
+        return self._try(self.node_of(session_id), "delete", self._storage.delete, session_id)

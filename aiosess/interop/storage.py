@@ -53,7 +53,7 @@ class BorrowedStorage:
 
     async def load(self, request: web.Request) -> aiohttp_session.Session:
         """Return the session that the cookie in *request* leads to, or a new one."""
-        session = await self._retries.call(self.name, self._load, request)
+        session = await self._retries.call(self.name, "load", self._load, request)
         if not session.new and session.identity is None:
             self._kept_in_cookie = True
         return session
@@ -65,7 +65,7 @@ class BorrowedStorage:
 
         It is not the response that the handler made: that one may have left, or never leave.
         """
-        return await self._retries.call(self.name, self._save, request, session)
+        return await self._retries.call(self.name, "save", self._save, request, session)
 
     async def new(self) -> aiohttp_session.Session:
         """Return a session that is not kept yet."""

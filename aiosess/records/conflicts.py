@@ -227,4 +227,4 @@ async def _acquired(lock: asyncio.Lock) -> None:
     if left == math.inf:
         await lock.acquire()
     else:
-        await in_time(lock.acquire(), left)
+        await in_time(lock.acquire, left)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Final
 
 from aiosess.records.state import SessionState
-from aiosess.timeouts import Timeouts
+from aiosess.timeouts import Timeouts, steady_of
 
 __all__ = ["LEAST_TTL", "Lifetime", "Touched"]
 
@@ -34,7 +33,7 @@ class Lifetime:
         is_idle_by_cookie: bool,
         clock: Callable[[], float],
     ) -> None:
-        self.steady: Callable[[], float] = time.monotonic if clock is time.time else clock
+        self.steady: Callable[[], float] = steady_of(clock)
         self.idle: float = timeouts.idle
         self.touched: Touched = Touched(timeouts.touch_after, self.steady)
         self.now = clock

@@ -19,6 +19,7 @@ __all__ = [
     "Version",
     "as_punctual",
     "as_touching",
+    "namer_of_nodes",
 ]
 
 Version: TypeAlias = Hashable
@@ -154,6 +155,14 @@ def as_punctual(storage: object) -> PunctualStorage | None:
     if isinstance(storage, PunctualStorage) and _has_itself(storage, "within"):
         return storage
     return None
+
+
+def namer_of_nodes(storage: object) -> Callable[[str], str]:
+    """Return what tells of a session id on which server *storage* keeps it; else its class."""
+    if isinstance(storage, NodeStorage):
+        return storage.node_of
+    kind = type(storage).__name__
+    return lambda _session_id: kind
 
 
 def _has_itself(storage: object, verb: str) -> bool:

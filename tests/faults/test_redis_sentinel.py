@@ -12,7 +12,7 @@ import redis as blocking
 from redis.asyncio import Sentinel
 
 from aiosess import Storage
-from aiosess.guard.retries import RetryPolicy, guarded
+from aiosess.guard.retries import RetryPolicy
 from aiosess.storages.redis import RedisStorage
 from tests.faults.sentinels import (
     NAME,
@@ -20,6 +20,7 @@ from tests.faults.sentinels import (
     wait_until,
     wait_until_a_failover_is_possible,
 )
+from tests.guards import guarded
 
 
 @pytest.fixture

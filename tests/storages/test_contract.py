@@ -17,10 +17,11 @@ import redis
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 
 from aiosess import MemoryStorage, Storage
-from aiosess.guard.retries import RetryingStorage, RetryPolicy, guarded
+from aiosess.guard.retries import RetryingStorage, RetryPolicy
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import FakeClock, FaultyStorage, Harness, report, run_contract
 from aiosess.testing.pytest import storage_contract
+from tests.guards import guarded
 from tests.servers import ClusterServer, RedisServer
 
 POLICY = RetryPolicy(retries=2, timeout=5.0)

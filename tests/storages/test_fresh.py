@@ -10,10 +10,11 @@ import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from aiosess import MemoryStorage, Storage, StorageUnavailable
-from aiosess.guard.retries import RetryPolicy, guarded
+from aiosess.guard.retries import RetryPolicy
 from aiosess.storages import FreshStorage, Stored
 from aiosess.storages.memcached import MemcachedStorage
 from aiosess.storages.redis import RedisStorage
+from tests.guards import guarded
 from tests.servers import MemcachedServer, RedisServer, free_port
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 import pytest
@@ -145,6 +146,25 @@ async def test_a_node_that_refuses_one_verb_is_asked_for_the_others(
 
     assert await bench.ask(1, verb) == ["refused"]
     assert "refused" not in [await bench.outcome(other) for other in others]
+
+
+class Wrapped(FaultyStorage):
+    """Has verbs that go by no name of their own, as behind a decorator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.load = partial(super().load)  # type: ignore[method-assign]
+        self.create = partial(super().create)  # type: ignore[method-assign]
+
+
+async def test_verbs_without_a_name_are_told_apart() -> None:
+    storage, breaker = Wrapped(), Breaker(BreakerOptions(failures=1), Events())
+    guarded = RetryingStorage(storage, RetryPolicy(), breaker=breaker)
+    storage.fail(StorageUnavailable("full", is_answer=True), verbs=("create",))
+    with pytest.raises(StorageUnavailable):
+        await guarded.create("id", b"{}", 60)
+
+    assert await guarded.load("id") is None
 
 
 # Getting well again
@@ -452,7 +472,6 @@ async def failed_over() -> tuple[RetryingStorage, FakeClock, list[SessionEvent]]
 
 async def test_a_probe_forgets_a_node_whose_records_another_has() -> None:
     guarded, _, heard = await failed_over()
-    assert guarded.breaker is not None
 
     await guarded.probe()
 
@@ -462,7 +481,6 @@ async def test_a_probe_forgets_a_node_whose_records_another_has() -> None:
 
 async def test_a_node_in_trouble_that_nobody_asks_any_more_is_forgotten() -> None:
     guarded, clock, _ = await failed_over()
-    assert guarded.breaker is not None
     changes: list[bool] = []
     guarded.breaker.on_change = changes.append
     clock.advance(61)

@@ -151,12 +151,30 @@ async def test_a_task_that_begins_in_an_act_has_ended_with_its_own() -> None:
 
 
 async def test_a_call_that_is_in_time_returns_its_answer() -> None:
-    assert await in_time(asyncio.sleep(0, "answer"), 1) == "answer"
+    assert await in_time(lambda: asyncio.sleep(0, "answer"), 1) == "answer"
 
 
 async def test_a_call_that_is_late_is_given_up() -> None:
     with pytest.raises(BudgetSpent):
-        await in_time(asyncio.sleep(5), 0.01)
+        await in_time(lambda: asyncio.sleep(5), 0.01)
+
+
+async def test_without_time_nothing_is_begun() -> None:
+    began: list[bool] = []
+
+    async def call() -> None:
+        began.append(True)
+
+    with pytest.raises(BudgetSpent):
+        await in_time(call, 0)
+    assert began == []
+
+
+async def test_a_call_that_is_late_fails_with_what_is_said_of_it() -> None:
+    late = StorageUnavailable("too late")
+
+    with pytest.raises(StorageUnavailable, match="too late"):
+        await in_time(lambda: asyncio.sleep(5), 0.01, late=late)
 
 
 async def test_a_timeout_of_the_calls_own_stays_one() -> None:
@@ -164,7 +182,7 @@ async def test_a_timeout_of_the_calls_own_stays_one() -> None:
         raise TimeoutError
 
     with pytest.raises(TimeoutError):
-        await in_time(call(), 1)
+        await in_time(call, 1)
 
 
 async def test_an_answer_that_came_while_the_loop_was_busy_is_read() -> None:
@@ -174,7 +192,7 @@ async def test_an_answer_that_came_while_the_loop_was_busy_is_read() -> None:
     async def call() -> str:
         return await answer
 
-    asked = asyncio.create_task(in_time(call(), 0.05))
+    asked = asyncio.create_task(in_time(call, 0.05))
     await asyncio.sleep(0)
     time.sleep(0.2)  # noqa: ASYNC251 - it is the busy loop that is tried here
     loop.call_later(0.05, answer.set_result, "answer")

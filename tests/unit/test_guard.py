@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -20,8 +21,9 @@ from aiosess import (
     StorageUnavailable,
     Stored,
 )
-from aiosess.guard.retries import RetryingStorage, RetryPolicy, guarded, no_wait
+from aiosess.guard.retries import RetryingStorage, RetryPolicy, no_wait
 from aiosess.testing import FaultyStorage
+from tests.guards import guarded
 
 
 class Pauses:
@@ -240,6 +242,23 @@ async def test_the_timeout_of_one_call_does_not_end_another(faulty: FaultyStorag
     await asyncio.sleep(0.02)
 
     assert await late.load("id") is None
+
+
+async def test_an_answer_that_came_while_the_event_loop_was_busy_is_no_timeout() -> None:
+    class Answering(FaultyStorage):
+        async def load(self, session_id: str) -> Stored | None:  # noqa: ARG002 - whatever the id
+            await answered
+            return Stored(b"cart", 1)
+
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[None] = loop.create_future()
+    asked = asyncio.create_task(RetryingStorage(Answering(), RetryPolicy(timeout=0.05)).load("id"))
+    await asyncio.sleep(0)
+    time.sleep(0.3)  # noqa: ASYNC251 - it is the busy loop that is tried here
+    # As an answer that lies in the socket by now, and is read a little later.
+    loop.call_later(0.1, answered.set_result, None)
+
+    assert await asked == (b"cart", 1)
 
 
 async def test_a_task_that_met_a_timeout_is_not_left_cancelled(faulty: FaultyStorage) -> None:

@@ -19,10 +19,11 @@ from aiosess import (
     Stored,
 )
 from aiosess.guard.observed import ObservedStorage
-from aiosess.guard.retries import RetryingStorage, RetryPolicy, guarded
+from aiosess.guard.retries import RetryingStorage, RetryPolicy
 from aiosess.storages import FreshStorage
 from aiosess.storages.base import as_touching
 from aiosess.testing import FaultyStorage
+from tests.guards import guarded
 
 TIME_LIMIT = 0.05
 
