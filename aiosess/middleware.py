@@ -197,6 +197,8 @@ class _Slot:
 
 # For who looks whether one of ours is installed somewhere.
 _OURS: Final[WeakSet[Any]] = WeakSet()
+# So many keys every request has from us: to ask for one that it has not takes an exception.
+_OUR_KEYS: Final = 2
 _SLOTS: Final = web.AppKey("aiosess.slots", list[_Slot])
 
 
@@ -231,7 +233,7 @@ async def _serve(
     manager: SessionManager, exchange: Exchange, request: web.Request, handler: Handler
 ) -> web.StreamResponse:
     try:
-        if manager.plan.is_eager:
+        if manager.is_eager:
             await exchange.open(request, required=False)
         response = await handler(request)
         if not isinstance(response, _RESPONSES):
@@ -250,8 +252,8 @@ async def _serve(
         exchange.abandon()
         _explain(error, exchange)
         raise
-    # Not asked for, most of the time; what somebody put in its place is refused at the end.
-    if exchange.opening or SESSION in request:
+    # Where nobody asked for it, what somebody put in its place is refused at the end.
+    if exchange.opening or (len(request) > _OUR_KEYS and SESSION in request):
         rest = exchange.end(response)
         if rest is not None:
             try:

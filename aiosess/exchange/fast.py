@@ -354,7 +354,7 @@ class FastExchange(Exchange):
 
     def let_go(self, response: web.StreamResponse, /) -> bool:
         """Let *response* leave as it is, where nothing is to be done; False: it takes prepare()."""
-        if self.opening is _UNASKED:
+        if not self.opening:
             self.has_left = True
             return True
         state = self.state

@@ -94,6 +94,7 @@ class SessionManager:
         self.budget: Budget = options.plan.retry_policy.budget_of_an_act()
         self.plan: Plan = options.plan
         self.rules: Rules = options.plan.rules
+        self.is_eager: bool = options.plan.is_eager
         self.decided: dict[web.AbstractRoute, bool] = options.plan.routes.decided
         self.is_told_of_headers = False
         """Whether the signal ``on_response_prepare`` tells us before headers leave."""
