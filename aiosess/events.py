@@ -9,17 +9,31 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-__all__ = ["Events", "Listener", "Reason", "SessionEvent", "in_words", "tell_safely"]
+from aiosess.timeouts import steady_of
+
+__all__ = [
+    "BETWEEN_LINES",
+    "Events",
+    "Listener",
+    "Reason",
+    "SessionEvent",
+    "in_words",
+    "tell_safely",
+]
 
 T = TypeVar("T")
 
 _log: Final = logging.getLogger("aiosess")
+
+BETWEEN_LINES: Final = 30.0
+"""So many seconds are between two lines about what goes on, or happens again and again."""
 
 
 class Reason(enum.Enum):
@@ -172,8 +186,9 @@ class Reason(enum.Enum):
         "storage",
         logging.ERROR,
         (
-            "the storage answered with the record of another session: replies were mixed up on "
-            "the way, perhaps by a proxy; nobody saw it, and the connection is ended"
+            "the storage answered with the record of another session, {count} times so far: "
+            "replies were mixed up on the way, perhaps by a proxy; nobody saw it, and the "
+            "connection is ended"
         ),
     )
     NOT_TOUCHED = (
@@ -304,14 +319,14 @@ class Events:
     def __init__(
         self, listener: Listener | None = None, clock: Callable[[], float] = time.time
     ) -> None:
+        self.is_heard: bool = listener is not None or _log.isEnabledFor(logging.DEBUG)
+        """Whether anybody hears the decisions of each request, as it was when this was made."""
         self._listener = listener
         self._clock = clock
+        self._steady = steady_of(clock)
         self._told_once: set[str] = set()
-
-    @property
-    def wants_decisions(self) -> bool:
-        """Whether anybody hears the decisions of each request: a listener, or the log at DEBUG."""
-        return self._listener is not None or _log.isEnabledFor(logging.DEBUG)
+        # By reason: how often it happened, and when that was told last.
+        self._counted: dict[str, tuple[int, float]] = {}
 
     def tell(self, reason: Reason, *, request: Any = None, **details: Any) -> None:
         """Tell that something happened for *reason*; its words name the *details*."""
@@ -330,6 +345,19 @@ class Events:
         if said not in self._told_once:
             self._told_once.add(said)
             self.tell(reason, request=request, **details)
+
+    def tell_now_and_then(self, reason: Reason, **details: Any) -> None:
+        """Tell it the first time, then every half a minute at the most, and how often it happened.
+
+        Its words have ``{count}``. A listener hears of each time.
+        """
+        count, told_at = self._counted.get(reason.name, (0, -math.inf))
+        now = self._steady()
+        is_due = now - told_at >= BETWEEN_LINES
+        self._counted[reason.name] = (count + 1, now if is_due else told_at)
+        if is_due:
+            _log.log(reason.level, "%s", reason.words.format(count=count + 1, **details))
+        self._hand_on(reason, None)
 
     def tell_decisions(self, reasons: Iterable[Reason], *, request: Any) -> None:
         """Tell what was decided in one request, in one line."""

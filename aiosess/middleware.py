@@ -220,7 +220,7 @@ def _middleware(slot: _Slot) -> Middleware:
                 is_selected = manager.selects(request)
             if not is_selected:
                 request[EXCHANGE] = request[STORAGE_KEY] = NO_SESSION
-                if manager.is_heard:
+                if manager.events.is_heard:
                     manager.events.tell_decisions((Reason.NOT_SELECTED,), request=request)
                 return handler(request)
         request[EXCHANGE] = request[STORAGE_KEY] = exchange = manager.exchange(request)

@@ -147,7 +147,7 @@ class Exchange(Acting):
             self._tell_decisions()
 
     def _tell_decisions(self) -> None:
-        if self.manager.is_heard:
+        if self.manager.events.is_heard:
             self.manager.events.tell_decisions(self.decisions(), request=self._request())
 
     def decisions(self) -> tuple[Reason, ...]:

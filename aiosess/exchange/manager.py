@@ -80,8 +80,6 @@ class SessionManager:
     ) -> None:
         self.options = options
         self.events: Events = Events(options.on_event, options.clock)
-        self.is_heard: bool = self.events.wants_decisions
-        """Whether anybody hears the decisions of each request, as it was at set-up."""
         self.outage: OutagePolicy = outage or AsOptionsSay(
             options.on_unavailable, self.events, finds_none=options.retries is None
         )
@@ -136,7 +134,7 @@ class SessionManager:
             self.shortcuts = Shortcuts(
                 options, repository, self._guard, cookie, cookies=cookie.resolved
             )
-        self.exchange = partial(Exchange if self.is_heard else lane_of(options), self)
+        self.exchange = partial(Exchange if self.events.is_heard else lane_of(options), self)
 
     def _borrow(self, storage: AbstractStorage) -> None:
         policy = self.options.plan.retry_policy

@@ -18,13 +18,11 @@ from typing import Final
 from msgspec import Struct
 
 from aiosess.errors import OptionsError, StorageUnavailable
-from aiosess.events import Events, Reason
+from aiosess.events import BETWEEN_LINES, Events, Reason
 from aiosess.timeouts import Duration, seconds
 
 __all__ = ["Breaker", "BreakerOptions", "Node", "NodeHealth"]
 
-# So many seconds are between two lines about an outage that goes on.
-_BETWEEN_LINES: Final = 30.0
 # A node in trouble that was not asked for so many seconds has lost its records to another.
 _UNASKED: Final = 60.0
 # A pause is longer or shorter by up to this share, so that processes do not probe in step.
@@ -109,9 +107,6 @@ class Breaker:
         self.on_change: Callable[[bool], None] | None = None
         # When to look for nodes in trouble that nobody asks any more.
         self._look_at = math.inf
-        # Acts that spent their budget, and when that was told last.
-        self._slow = 0
-        self._slow_told_at = -math.inf
 
     def node(self, name: str) -> Node:
         """Return what is known of the node called *name*."""
@@ -125,11 +120,7 @@ class Breaker:
     def slow(self, node: Node, operation: str, error: StorageUnavailable) -> None:
         """Take note that an act had no time left for *operation*, though *node* may be well."""
         error.node, error.operation = node.name, operation
-        self._slow += 1
-        now = self.steady()
-        if now >= self._slow_told_at + _BETWEEN_LINES:
-            self._slow_told_at = now
-            self.events.tell(Reason.TOO_SLOW, node=node.name, count=self._slow)
+        self.events.tell_now_and_then(Reason.TOO_SLOW, node=node.name)
 
     def changed(self) -> None:
         """Tell whether all nodes are well."""
@@ -333,7 +324,7 @@ class _Circuit:
 
     def _tell_that_it_goes_on(self) -> None:
         now = self._breaker.steady()
-        if now - self._told_at >= _BETWEEN_LINES:
+        if now - self._told_at >= BETWEEN_LINES:
             self._told_at = now
             self._breaker.events.tell(
                 Reason.OUTAGE_GOES_ON,

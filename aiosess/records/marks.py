@@ -81,7 +81,7 @@ class MarkedStorage:
             stored = await storage.load(session_id)
         found = None if stored is None else origin_of(stored.payload)
         if not _agree(stored, origin):
-            self._events.tell(Reason.REPLIES_MIXED_UP)
+            self._events.tell_now_and_then(Reason.REPLIES_MIXED_UP)
         if found is None or _fits(session_id, found):
             return stored
         if not isinstance(storage, FreshStorage) and stored != doubted:

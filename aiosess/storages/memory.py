@@ -28,8 +28,6 @@ _SHARDS: Final = 251
 _FULL: Final = 1024
 # Records that somebody came back to may take so much of the room before new ones are spared.
 _SHARE: Final = 0.8
-# So many seconds lie between two warnings that there is no room.
-_BETWEEN_WARNINGS: Final = 60.0
 
 _Bucket: TypeAlias = dict[str, None]
 
@@ -59,7 +57,7 @@ class MemoryStorage:
     that a flood of new sessions does not end those in use. Those in use go first where they take
     more than four fifths of the room. Of each kind that nearest to its end goes, as it was not
     touched for longest. That is give or take a five-hundredth of its life; after many were touched,
-    the nearest among 32. A line in the log, at most one a minute, says how many went.
+    the nearest among 32. A line in the log, two a minute at the most, says how many went.
 
     Each create and load looks at up to 32 records whose end has come, and removes those that were
     not extended. So what nobody asks for is freed as well, and a million that expire at once pause
@@ -90,10 +88,8 @@ class MemoryStorage:
         self._used = _Generation()
         # No record ends before that.
         self._sweep_at = math.inf
-        self._evicted = 0
-        self._warn_at = -math.inf
         self._versions = itertools.count(1)
-        self._events = Events()
+        self._events = Events(clock=clock)
 
     def within(self, timeout: float) -> Self | None:  # noqa: ARG002 - it needs no time
         """Return the storage itself, which waits for nothing, whatever the *timeout* in seconds.
@@ -222,7 +218,7 @@ class MemoryStorage:
 
     def _resize(self, session_id: str, entry: _Entry, growth: int, now: float) -> None:
         """Let the record's next payload be of another size, at the cost of others if need be."""
-        generation = self._new if entry.is_new else self._used
+        generation = self._generation(entry)
         if self._new.size + self._used.size + growth > self._max_bytes:
             # What is about to be written makes no room for itself.
             _take_out(session_id, entry.bucket)
@@ -278,20 +274,13 @@ class MemoryStorage:
         expires_at, session_id = min(seen)
         self._remove(session_id)
         if expires_at > now:
-            self._warn(now, option)
+            self._events.tell_now_and_then(Reason.NO_ROOM, option=option)
 
     def _poorest(self) -> _Generation:
         """Return the generation that has to make room."""
         used = self._used
         is_large = used.count > _SHARE * self._max_records or used.size > _SHARE * self._max_bytes
         return used if not self._new.count or (is_large and used.count) else self._new
-
-    def _warn(self, now: float, option: str) -> None:
-        self._evicted += 1
-        if now < self._warn_at:
-            return
-        self._warn_at = now + _BETWEEN_WARNINGS
-        self._events.tell(Reason.NO_ROOM, option=option, count=self._evicted)
 
     def _remove(self, session_id: str) -> _Entry | None:
         shard = self._shard(session_id)
