@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from aiosess.errors import OptionsError
+from aiosess.text import is_text
 
 __all__ = ["address", "is_number", "split"]
 
@@ -42,10 +43,8 @@ def split(url: str) -> SplitResult:
     """Return the parts of *url*; OptionsError, which shows none of it, where it has none."""
     if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise OptionsError(f"the url is of type {type(url).__name__}, and must be a string")
-    try:
-        url.encode()
-    except UnicodeEncodeError:
-        raise OptionsError("the url has half of a character (a lone surrogate)") from None
+    if not is_text(url):
+        raise OptionsError("the url has half of a character (a lone surrogate)")
     try:
         return urlsplit(url)
     except ValueError:

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import math
 from asyncio import get_running_loop
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -186,6 +186,20 @@ def _reason(error: Exception) -> str:
     return f"{kind} ({said})" if said else kind
 
 
+@contextlib.contextmanager
+def _saying(
+    meaning: Callable[[Exception], Exception], *, but: tuple[type[Exception], ...] = ()
+) -> Generator[None]:
+    """Raise what *meaning* makes of an error, whatever it is; those in *but* stay."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (StorageUnavailable, *but)):
+            raise
+        said = meaning(error)
+        raise said from said.__cause__
+
+
 def _because(error: StorageError, cause: Exception | None) -> StorageError:
     error.__cause__ = cause
     return error
@@ -262,13 +276,8 @@ class RedisLine:
         Where *agrees* says that the shared connection answered something else, that one ends.
         """
         suspect = self.wires.here()
-        try:
+        with _saying(self.meaning):
             answer = await _asked_alone(self._pool_here(), command, limit)
-        except Exception as error:
-            if isinstance(error, StorageUnavailable):
-                raise
-            meaning = self.meaning(error)
-            raise meaning from meaning.__cause__
         if suspect is not None and not agrees(answer):
             suspect.end(_out_of_step())
         return answer
@@ -331,13 +340,8 @@ class ClientLine:
         return answer
 
     async def _in_time(self, call: Coroutine[Any, Any, Any], limit: float) -> Any:
-        try:
+        with _saying(in_words_of_a_storage):
             return await (within(limit, call) if limit < math.inf else call)
-        except StorageUnavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it was, it was no answer
-            meaning = in_words_of_a_storage(error)
-            raise meaning from meaning.__cause__
 
     async def close(self) -> None:
         """Do nothing: nothing is held."""
@@ -426,14 +430,10 @@ class ClusterLine:
         if line is None:
             return await self._own.ask_afresh(command, limit, agrees)
         try:
-            return await line.ask_afresh(command, limit, agrees)
+            with _saying(in_words_of_a_storage, but=_NOT_DONE):
+                return await line.ask_afresh(command, limit, agrees)
         except _NOT_DONE:
             return await self._own.ask_afresh(command, limit, agrees)
-        except Exception as error:
-            if isinstance(error, StorageUnavailable):
-                raise
-            meaning = in_words_of_a_storage(error)
-            raise meaning from meaning.__cause__
 
     async def close(self) -> None:
         """Give back the connections of this event loop; calls that wait in it fail."""

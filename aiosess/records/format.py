@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import msgspec
 
@@ -21,10 +21,12 @@ from aiosess.attributes import CookieOptions, SessionCookie, restored
 from aiosess.errors import RecordError, UnserializableValue
 from aiosess.privacy import private
 from aiosess.records.instead import instead_of
+from aiosess.text import is_text
 from aiosess.timeouts import LONGEST, Duration, seconds
 
 __all__ = [
     "COOKIE_KEY",
+    "NOTHING",
     "RESERVED_KEY",
     "RESERVED_KEYS",
     "Alias",
@@ -94,7 +96,8 @@ _IN_CLEAR: Final = re.compile(rb'"secure"\s*:\s*false')
 
 Meta: TypeAlias = dict[str, Any]
 
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+"""What a newer version remembers beside what this one does, of most records."""
 
 
 @private()
@@ -118,7 +121,7 @@ class Record(NamedTuple):
     authenticated_at: float | None = None
     former_id: str | None = None
     renewed_at: float | None = None
-    unknown: Mapping[str, Any] = _NOTHING
+    unknown: Mapping[str, Any] = NOTHING
 
     def own_attributes(self, options: CookieOptions) -> dict[str, Any]:
         """Return the cookie attributes in which the session differs from *options*.
@@ -217,7 +220,7 @@ def encode(
     authenticated_at: float | None = None,
     former_id: str | None = None,
     renewed_at: float | None = None,
-    unknown: Mapping[str, Any] = _NOTHING,
+    unknown: Mapping[str, Any] = NOTHING,
 ) -> bytes:
     """Return the payload, which differs from every other that was ever written.
 
@@ -386,12 +389,12 @@ def decode(payload: bytes) -> Record | Alias | Former:
         restored(own) if own.__class__ is dict else {},
         _instant(meta.get("created")),
         _instant(meta.get("auth")),
-        former_id if _is_id(former_id) else None,
+        former_id if is_text(former_id) else None,
         _instant(meta.get("renewed")),
-        {key: value for key, value in meta.items() if key not in _KNOWN_KEYS} or _NOTHING,
+        {key: value for key, value in meta.items() if key not in _KNOWN_KEYS} or NOTHING,
     )
     moved_to, until = meta.get("moved_to"), _instant(meta.get("until"))
-    if not _is_id(moved_to) or until is None:
+    if not is_text(moved_to) or until is None:
         return record
     return Former(record, moved_to, until, meta.get("same") is True)
 
@@ -497,17 +500,9 @@ def _decode_rare(payload: bytes) -> Any:
 
 def _alias(meta: Meta) -> Alias | None:
     renewed_to, until = meta["renewed_to"], _instant(meta.get("until"))
-    if not _is_id(renewed_to) or until is None:
+    if not is_text(renewed_to) or until is None:
         return None
     return Alias(renewed_to, until)
-
-
-def _is_id(said: object) -> TypeGuard[str]:
-    """Ask whether *said* can be asked for under that name: a lone surrogate cannot be sent."""
-    try:
-        return isinstance(said, str) and isinstance(said.encode(), bytes)
-    except UnicodeEncodeError:
-        return False
 
 
 def _instant(at: Any) -> float | None:

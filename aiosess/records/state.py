@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import enum
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Self
 
 from msgspec import Struct
@@ -13,7 +12,7 @@ from msgspec import Struct
 from aiosess.attributes import SessionCookie
 from aiosess.privacy import private
 from aiosess.records.changes import JSON, Snapshot, Values, put
-from aiosess.records.format import COOKIE_KEY, Record
+from aiosess.records.format import COOKIE_KEY, NOTHING, Record
 from aiosess.records.merge import (
     MISSING,
     Changes,
@@ -59,8 +58,6 @@ class Standing(enum.Enum):
     ANONYMOUS = enum.auto()
     """No id: the session is empty, because the storage cannot give the one that came."""
 
-
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 _ENDS: Final = frozenset({Intent.REGENERATE, Intent.EMPTY, Intent.DESTROY})
 
@@ -125,7 +122,7 @@ class SessionState(Struct):
     authenticated_at: float | None = None
     former_id: str | None = None
     renewed_at: float | None = None
-    unknown: Mapping[str, Any] = _NOTHING
+    unknown: Mapping[str, Any] = NOTHING
     is_renewal_due: bool = False
     is_gone: bool = False
     only_data: bool = False
@@ -340,7 +337,7 @@ class SessionState(Struct):
         self.created_at = now
         self.standing = Standing.LIVE
         self.authenticated_at = self.former_id = self.renewed_at = None
-        self.unknown = _NOTHING
+        self.unknown = NOTHING
         self.must_be_written = self.is_gone = False
 
     def fork_to(self, session_id: str, now: float) -> None:

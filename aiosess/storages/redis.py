@@ -24,6 +24,7 @@ from aiosess.clients.redis_urls import maker
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageUnavailable
 from aiosess.storages._shared import Closing, new_stored
 from aiosess.storages.base import Stored, Version
+from aiosess.text import is_text
 
 __all__ = ["RedisStorage"]
 
@@ -105,7 +106,7 @@ class RedisStorage(Closing):
                 f"client is a {type(client).__module__}.{type(client).__name__}, which blocks the "
                 "event loop: take one of redis.asyncio"
             )
-        if not _is_text(prefix):
+        if not is_text(prefix):
             raise OptionsError(f"prefix={prefix!r} must be a str, such as 'sess:'")
         self._prefix = prefix
         self._clients = clients = Clients(client)
@@ -251,17 +252,6 @@ def _stored(answer: Any) -> Stored | None:
     if not isinstance(payload, bytes):
         raise _not_ours()
     return Stored(payload, payload)
-
-
-def _is_text(prefix: object) -> bool:
-    """Ask whether *prefix* can be a part of a key: a lone surrogate cannot."""
-    if not isinstance(prefix, str):
-        return False
-    try:
-        prefix.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _not_ours() -> StorageUnavailable:

@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 
 from aiosess.errors import OptionsError
 from aiosess.events import Events, Reason
+from aiosess.text import is_text
 from aiosess.transports.base import SignedId
 
 __all__ = ["Secret", "Signer"]
@@ -86,12 +87,9 @@ class Signer:
 
 
 def _key(secret: object) -> bytes:
-    try:
-        key = secret.encode() if isinstance(secret, str) else secret
-    except UnicodeEncodeError:
-        raise OptionsError(
-            "secret has half of a character (a lone surrogate): give text or bytes"
-        ) from None
+    if isinstance(secret, str) and not is_text(secret):
+        raise OptionsError("secret has half of a character (a lone surrogate): give text or bytes")
+    key = secret.encode() if isinstance(secret, str) else secret
     if not isinstance(key, bytes):
         raise OptionsError(f"a secret must be str or bytes, not {type(secret).__name__}")
     if not key:
