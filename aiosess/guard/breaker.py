@@ -96,7 +96,8 @@ class Breaker:
         self.events = events
         # None: no circuit opens.
         self.most_failures: int | None = None
-        self.first_pause = self.longest_pause = 0.0
+        self.first_pause: float = 0.0
+        self.longest_pause: float = 0.0
         if options is not None:
             self.most_failures = options.failures
             self.first_pause = seconds(options.pause, name="breaker pause")

@@ -157,13 +157,18 @@ async def test_the_log_says_that_replies_were_mixed_up(
 # A record that was copied is what it is, however it is asked for.
 
 
-async def test_a_copied_record_is_asked_for_on_a_connection_of_its_own_and_once(
-    behind: Behind, browsers: Browsers
-) -> None:
+async def copy(behind: Behind, browsers: Browsers) -> None:
+    """Copy the record of the first browser, as Node code does."""
     stored = await behind.past.load(browsers.ids[NAMES[0]])
     assert stored is not None
     await behind.past.create("copy", stored.payload, 60)
     browsers.ids["copy"] = "copy"
+
+
+async def test_a_copied_record_is_asked_for_on_a_connection_of_its_own_and_once(
+    behind: Behind, browsers: Browsers
+) -> None:
+    await copy(behind, browsers)
     before = behind.proxy.connections
 
     shown = [await browsers.asks("copy") for _ in range(5)]
@@ -175,10 +180,7 @@ async def test_a_copied_record_is_asked_for_on_a_connection_of_its_own_and_once(
 async def test_the_shared_connection_stays_where_a_record_was_only_copied(
     behind: Behind, browsers: Browsers
 ) -> None:
-    stored = await behind.past.load(browsers.ids[NAMES[0]])
-    assert stored is not None
-    await behind.past.create("copy", stored.payload, 60)
-    browsers.ids["copy"] = "copy"
+    await copy(behind, browsers)
     await browsers.asks("copy")
     before = behind.proxy.connections
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -45,6 +46,15 @@ numbers = st.integers(0, MOST_CLIENTS - 1)
 keys = st.sampled_from(["one", "one", "two"])
 LIST: Final = "list"
 haste = st.booleans()
+
+
+# A counter-example is looked for in so many runs, of so many steps each.
+SETTINGS = settings(
+    max_examples=150,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 class Gate:

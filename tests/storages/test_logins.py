@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.servers import MemcachedServer, RedisServer
 from tests.storages.login_mutants import MUTANTS, Broken
 from tests.storages.logins import LoginsOnMemcached, LoginsOnMemory, LoginsOnRedis
-
-SETTINGS = settings(
-    max_examples=150,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+from tests.storages.model import SETTINGS
 
 # A counter-example is made small before it is printed, which takes its time.
 pytestmark = pytest.mark.timeout(600)

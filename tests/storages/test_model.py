@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from aiosess import MemoryStorage
@@ -13,13 +13,15 @@ from aiosess.records.repository import SessionRepository
 from aiosess.records.state import SessionState
 from aiosess.testing import FakeClock
 from tests.servers import MemcachedServer, RedisServer
-from tests.storages.model import COOKIE, DAY, OPTIONS, Gate, OnMemcached, OnMemory, OnRedis
-
-SETTINGS = settings(
-    max_examples=150,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
+from tests.storages.model import (
+    COOKIE,
+    DAY,
+    OPTIONS,
+    SETTINGS,
+    Gate,
+    OnMemcached,
+    OnMemory,
+    OnRedis,
 )
 
 # A counter-example is made small before it is printed, which takes its time.

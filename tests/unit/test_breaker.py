@@ -12,7 +12,6 @@ import pytest
 from aiosess import (
     BreakerOptions,
     Conflict,
-    MemoryStorage,
     OptionsError,
     Reason,
     SessionEvent,
@@ -29,10 +28,16 @@ from aiosess.testing import FakeClock, FaultyStorage
 class Bench:
     """A storage that can fail, behind a breaker whose time is moved by hand."""
 
-    def __init__(self, *, breaker: BreakerOptions | None, retries: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        breaker: BreakerOptions | None,
+        retries: int = 0,
+        storage: FaultyStorage | None = None,
+    ) -> None:
         self.heard: list[SessionEvent] = []
         self.clock = FakeClock()
-        self.faulty = FaultyStorage(MemoryStorage())
+        self.faulty = storage or FaultyStorage()
         self.changes: list[bool] = []
         self.breaker = Breaker(
             breaker, Events(self.heard.append), clock=self.clock, steady=self.clock
@@ -420,31 +425,30 @@ class TwoNodes(FaultyStorage):
         return "a:1" if session_id[-1].lower() < "n" else "b:2"
 
 
-async def test_of_two_nodes_the_one_that_answers_is_asked() -> None:
-    clock, storage = FakeClock(), TwoNodes()
-    breaker = Breaker(BreakerOptions(failures=1), Events(), clock=clock, steady=clock)
-    guarded = RetryingStorage(storage, RetryPolicy(), breaker=breaker)
-    storage.fail(times=1)
+async def away(session_id: str) -> Bench:
+    """Return two nodes, of which the one that keeps *session_id* is away."""
+    bench = Bench(breaker=BreakerOptions(failures=1), storage=TwoNodes())
+    bench.faulty.fail(times=1)
     with pytest.raises(StorageUnavailable):
-        await guarded.load("apple")
+        await bench.storage.load(session_id)
+    return bench
 
-    assert await guarded.load("berry") is None
+
+async def test_of_two_nodes_the_one_that_answers_is_asked() -> None:
+    bench = await away("apple")
+
+    assert await bench.storage.load("berry") is None
     with pytest.raises(StorageUnavailable, match="the storage at a:1 does not answer"):
-        await guarded.load("apple")
+        await bench.storage.load("apple")
 
 
 async def test_a_probe_asks_for_a_record_of_the_node_that_is_away() -> None:
-    clock, storage = FakeClock(), TwoNodes()
-    breaker = Breaker(BreakerOptions(failures=1), Events(), clock=clock, steady=clock)
-    guarded = RetryingStorage(storage, RetryPolicy(), breaker=breaker)
-    storage.fail(times=1)
-    with pytest.raises(StorageUnavailable):
-        await guarded.load("berry")
-    clock.advance(0.7)
+    bench = await away("berry")
+    bench.clock.advance(0.7)
 
-    await guarded.probe()
+    await bench.storage.probe()
 
-    assert [node.is_well for node in breaker.health()] == [True]
+    assert [node.is_well for node in bench.breaker.health()] == [True]
 
 
 class Moving(FaultyStorage):
@@ -456,39 +460,35 @@ class Moving(FaultyStorage):
         return self.node
 
 
-async def failed_over() -> tuple[RetryingStorage, FakeClock, list[SessionEvent]]:
+async def failed_over() -> Bench:
     """Return a storage whose first server was away when another took its place."""
-    clock, storage = FakeClock(), Moving()
-    heard: list[SessionEvent] = []
-    breaker = Breaker(BreakerOptions(failures=1), Events(heard.append), clock=clock, steady=clock)
-    guarded = RetryingStorage(storage, RetryPolicy(), breaker=breaker)
+    storage = Moving()
+    bench = Bench(breaker=BreakerOptions(failures=1), storage=storage)
     storage.fail(times=1)
     with pytest.raises(StorageUnavailable):
-        await guarded.load("apple")
+        await bench.storage.load("apple")
     storage.node = "b:2"
-    await guarded.load("apple")
-    return guarded, clock, heard
+    await bench.storage.load("apple")
+    return bench
 
 
 async def test_a_probe_forgets_a_node_whose_records_another_has() -> None:
-    guarded, _, heard = await failed_over()
+    bench = await failed_over()
 
-    await guarded.probe()
+    await bench.storage.probe()
 
-    assert [(node.node, node.is_well) for node in guarded.breaker.health()] == [("b:2", True)]
-    assert [event.reason for event in heard] == [Reason.OUTAGE_BEGAN, Reason.NODE_FORGOTTEN]
+    assert [(node.node, node.is_well) for node in bench.breaker.health()] == [("b:2", True)]
+    assert bench.reasons() == [Reason.OUTAGE_BEGAN, Reason.NODE_FORGOTTEN]
 
 
 async def test_a_node_in_trouble_that_nobody_asks_any_more_is_forgotten() -> None:
-    guarded, clock, _ = await failed_over()
-    changes: list[bool] = []
-    guarded.breaker.on_change = changes.append
-    clock.advance(61)
+    bench = await failed_over()
+    bench.clock.advance(61)
 
-    await guarded.load("apple")
+    await bench.storage.load("apple")
 
-    assert [node.node for node in guarded.breaker.health()] == ["b:2"]
-    assert changes == [True]
+    assert [node.node for node in bench.breaker.health()] == ["b:2"]
+    assert bench.changes == [False, True]
 
 
 async def test_a_node_in_trouble_that_is_asked_is_not_forgotten(bench: Bench) -> None:
