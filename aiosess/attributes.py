@@ -17,6 +17,8 @@ from aiosess.spelling import with_hints
 from aiosess.timeouts import Duration, seconds
 
 __all__ = [
+    "COOKIE_KEY",
+    "RESERVED_KEY",
     "SECURE_PREFIXES",
     "CookieOptions",
     "Priority",
@@ -25,6 +27,11 @@ __all__ = [
     "check_name",
     "restored",
 ]
+
+COOKIE_KEY: Final = "cookie"
+"""Under which key of a record Express keeps the attributes."""
+RESERVED_KEY: Final = "__aiosess"
+"""Under which key aiosess keeps what it remembers itself."""
 
 SameSite: TypeAlias = Literal["lax", "strict", "none", "auto"] | bool
 Priority: TypeAlias = Literal["low", "medium", "high"]
@@ -97,7 +104,7 @@ def _check_priority(priority: object) -> None:
         raise OptionsError(f"cookie priority={priority!r} must be 'low', 'medium', 'high' or None")
 
 
-# Without slots, for the sake of ``head``.
+# Without slots, for the sake of ``frame``.
 @with_hints({"maxAge": "max_age=..., in seconds"})
 @dataclass(frozen=True, kw_only=True)
 class CookieOptions:
@@ -147,14 +154,15 @@ class CookieOptions:
         _check_priority(self.priority)
 
     @cached_property
-    def head(self) -> bytes:
-        """How the payload of a record begins whose session has no attributes of its own.
+    def frame(self) -> bytes:
+        """What a record has before its data, of a session without attributes of its own.
 
         Empty where the cookie has an end, which differs from record to record.
         """
         if self.max_age is not None or self.expires is not None:
             return b""
-        return b'{"cookie":%b,' % msgspec.json.encode(SessionCookie(self).as_express(0))
+        cookie = msgspec.json.encode(SessionCookie(self).as_express(0))
+        return f'"{COOKIE_KEY}":{cookie.decode()},'.encode()
 
     def resolve(self, *, is_secure: bool) -> CookieOptions:
         """Return the same attributes with each ``"auto"`` settled for one connection."""
@@ -310,20 +318,25 @@ class SessionCookie(_Attributes, msgspec.Struct, eq=False):
         return None if age is None else now + age
 
     def as_express(self, now: float) -> dict[str, Any]:
-        """Return what express-session's ``Cookie.data`` holds, for a cookie that is sent *now*."""
+        """Return what express-session's ``Cookie.data`` holds, for a cookie that is sent *now*.
+
+        Left out is what its constructor sets by itself: no end, ``HttpOnly``, the path ``/``. So is
+        what it leaves out: ``secure`` and ``sameSite`` where they are false.
+        """
         attributes = self if self.own else self.base
-        fields: dict[str, Any] = {
-            "originalMaxAge": None,
-            "expires": None,
-            "secure": attributes.secure,
-            "httpOnly": attributes.httponly,
-            "path": attributes.path,
-            "sameSite": attributes.samesite,
-        }
+        fields: dict[str, Any] = {"originalMaxAge": None}
         expires_at = self.expires_at(now)
         if expires_at is not None:
             fields["originalMaxAge"] = round((expires_at - now) * 1000)
             fields["expires"] = _iso(expires_at)
+        if attributes.secure:
+            fields["secure"] = True
+        if not attributes.httponly:
+            fields["httpOnly"] = False
+        if attributes.path != "/":
+            fields["path"] = attributes.path
+        if attributes.samesite:
+            fields["sameSite"] = attributes.samesite
         if attributes.domain is not None:
             fields["domain"] = attributes.domain
         if attributes.partitioned:

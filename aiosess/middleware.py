@@ -206,8 +206,12 @@ def _middleware(slot: _Slot) -> Middleware:
     @web.middleware
     def select(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         manager = slot.manager
-        # An empty request, as most are here, saves the look-up of a key that is not there.
-        if len(request) and isinstance(found := request.get(EXCHANGE), Exchange):
+        # Both spare most requests the look-up of a key that is not there.
+        if (
+            manager.may_come_second
+            and len(request)
+            and isinstance(found := request.get(EXCHANGE), Exchange)
+        ):
             if found.ahead_of is not manager:
                 # Installed twice: the inner one does nothing.
                 manager.check_alone(found.manager, request)
@@ -223,7 +227,7 @@ def _middleware(slot: _Slot) -> Middleware:
                 if manager.events.is_heard:
                     manager.events.tell_decisions((Reason.NOT_SELECTED,), request=request)
                 return handler(request)
-        request[EXCHANGE] = request[STORAGE_KEY] = exchange = manager.exchange(request)
+        request[EXCHANGE] = request[STORAGE_KEY] = exchange = manager.exchange(manager, request)
         return _serve(manager, exchange, request, handler)
 
     return select
@@ -292,13 +296,15 @@ def _install(app: web.Application, slot: _Slot, run: CleanupProvider) -> None:
 def _begin_to_serve(app: web.Application, slot: _Slot) -> None:
     """Check the routes of *app*, and get ready for its requests."""
     manager = slot.manager
-    manager.is_told_of_headers = True
+    manager.be_told_of_headers()
     manager.check_routes(app)
     manager.claim_routes(app)
     _hear_last(app)
     # Somebody in front of ours may clone requests; a sub-application is frozen already.
     if app.middlewares.frozen or app.middlewares[0] is not slot.middleware:
         manager.share_exchanges()
+    else:
+        manager.may_come_second = False
 
 
 def _hear_last(app: web.Application) -> None:
@@ -350,7 +356,7 @@ def _begun_ahead(request: web.Request) -> Exchange | NoSession | None:
     found: NoSession | None = None
     for manager in _managers(request):
         if manager.selects(request):
-            request[EXCHANGE] = request[STORAGE_KEY] = exchange = manager.exchange(request)
+            request[EXCHANGE] = request[STORAGE_KEY] = exchange = manager.exchange(manager, request)
             exchange.ahead_of = manager
             return exchange
         found = NO_SESSION

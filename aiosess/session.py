@@ -73,7 +73,10 @@ class Session(aiohttp_session.Session):
     def __init__(self, state: SessionState, io: SessionIO) -> None:
         # Not super().__init__(): whatever it would set is said by the members below.
         # Past __setattr__, which looks at what users set.
-        self.__dict__.update(_state=state, _io=io, _mapping=state.data)
+        own = self.__dict__
+        own["_state"] = state
+        own["_io"] = io
+        own["_mapping"] = state.data
 
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse with AttributeError what is no member: it would be lost with the request."""

@@ -42,7 +42,7 @@ def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """The lane of all exchanges: "fast" where the options allow it, or always the "whole" way."""
     name: str = getattr(request, "param", "fast")
     if name == "whole":
-        monkeypatch.setattr(manager, "lane_of", lambda _options: Exchange)
+        monkeypatch.setattr(manager, "lane_of", lambda _options, **_: Exchange)
     return name
 
 

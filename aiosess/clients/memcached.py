@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import re
 import ssl
 from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable, Sequence
@@ -50,7 +51,10 @@ _LONGEST_STATISTICS: Final = 65_536
 _LARGEST: Final = 2**30
 _LINE_END: Final = b"\r\n"
 _END: Final = b"END\r\n"
-_AFTER_PAYLOAD: Final = len(_LINE_END + _END)
+_TRAILER: Final = _LINE_END + _END
+_AFTER_PAYLOAD: Final = len(_TRAILER)
+# Digits alone: the unique goes into a command later.
+_VALUE: Final = re.compile(rb"VALUE ([^ \r\n]+) [0-9]+ ([0-9]{1,10}) ([0-9]{1,20})\r\n").match
 
 
 @private()
@@ -449,17 +453,19 @@ def _reply_at(data: bytes, start: int) -> tuple[Reply | None, bytes | None, int]
 
     ``None`` for the reply, and where it ends at the earliest, when it is not all there yet.
     """
+    begun = _VALUE(data, start)
+    if begun is not None:
+        return _value_at(data, begun.end(), *begun.groups())
     line_end = data.find(_LINE_END, start)
     if line_end < 0:
         if len(data) - start > _LONGEST_LINE:
             raise ValueError("a line without an end")
         return None, None, len(data) + 1
     line = data[start:line_end]
-    words = line.split(b" ")
     after = line_end + 2
-    if words[0] == b"VALUE":
-        return _value_at(data, after, words)
-    if words[0] == b"STAT":
+    if line.startswith(b"VALUE "):
+        raise ValueError("a value of no size that there is, or without a unique")
+    if line.startswith(b"STAT "):
         last = data.find(_LINE_END + _END, line_end)
         if last < 0 and len(data) - start > _LONGEST_STATISTICS:
             raise ValueError("statistics without an end")
@@ -470,18 +476,16 @@ def _reply_at(data: bytes, start: int) -> tuple[Reply | None, bytes | None, int]
 
 
 def _value_at(
-    data: bytes, start: int, words: list[bytes]
+    data: bytes, start: int, key: bytes, length: bytes, unique: bytes
 ) -> tuple[Reply | None, bytes | None, int]:
-    """Return what _reply_at does for the value at *start*; *words* are the line before it."""
-    _, key, _, length, unique = words
-    # Digits alone: int() takes signs as well, and the unique goes into a command later.
-    if not (length.isdigit() and unique.isdigit()) or int(length) > _LARGEST:
-        raise ValueError("a value of no size that there is, or without a unique")
+    """Return what _reply_at does for the value of *length* bytes at *start*."""
     payload_end = start + int(length)
     end = payload_end + _AFTER_PAYLOAD
     if len(data) < end:
+        if payload_end - start > _LARGEST:
+            raise ValueError("a value of no size that there is")
         return None, None, end
-    if not data.startswith(_LINE_END + _END, payload_end):
+    if data[payload_end:end] != _TRAILER:
         raise ValueError("a value that does not end where it says")
     return Value(data[start:payload_end], unique), key, end
 

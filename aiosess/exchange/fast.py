@@ -16,7 +16,7 @@ from weakref import ref
 from aiohttp import hdrs, web
 from aiohttp_session import SESSION_KEY
 
-from aiosess.attributes import CookieOptions, SessionCookie
+from aiosess.attributes import CookieOptions
 from aiosess.errors import AiosessError, Conflict, StorageUnavailable
 from aiosess.events import Reason
 from aiosess.exchange.exchange import Exchange
@@ -27,17 +27,18 @@ from aiosess.options import SessionOptions
 from aiosess.privacy import forget_locals
 from aiosess.records.changes import JSON, Snapshot
 from aiosess.records.decide import Reply
-from aiosess.records.format import encode_usual, tail_of, usual
+from aiosess.records.format import encode_usual, instants_of, start_of
 from aiosess.records.merge import Original
 from aiosess.records.repository import SessionRepository
 from aiosess.records.state import Past, SessionState, Standing
+from aiosess.records.usual import usual
 from aiosess.session import SESSION, Session
 from aiosess.spelling import called
 from aiosess.storages import Stored, Version
 from aiosess.transports.base import SignedId
 from aiosess.transports.cookie import CookieTransport, is_secure, vary_by_cookie
 
-__all__ = ["FastExchange", "Shortcuts"]
+__all__ = ["FastExchange", "Shortcuts", "UntoldFastExchange"]
 
 # On CPython 3.11, asking an enum for a member takes a call in Python; these do not.
 _UNASKED: Final = Opening.UNASKED
@@ -151,7 +152,7 @@ class FastExchange(Exchange):
         # Most requests bring one such cookie, not for the first time.
         before, _, after = request.headers.get(_COOKIE, "").partition(short.cookie_starts)
         signed = short.verified.get(after.partition(";")[0])
-        if signed is None or (before and not before.endswith("; ")):
+        if signed is None or (before and before.removesuffix("; ") is before):
             del before, after
             return await self._open(request, required=required)
         session_id = signed.session_id
@@ -168,23 +169,12 @@ class FastExchange(Exchange):
         cookie = short.cookies[is_tls]
         self.came = signed
         self.is_busy = True
+        load, now = short.load, short.now
         began = clock()
         try:
-            stored = await short.load(session_id)
-            if stored is not None and (
-                found := usual(stored.payload, cookie.head, tail_of(session_id), short.now())
-            ):
-                data, created_at, authenticated_at = found
-                state = SessionState(
-                    session_id,
-                    SessionCookie(cookie),
-                    created_at,
-                    data,
-                    stored.version,
-                    only_data=True,
-                    authenticated_at=authenticated_at,
-                )
-            else:
+            stored = await load(session_id)
+            state = None if stored is None else usual(session_id, stored, cookie, now())
+            if state is None:
                 spend, spent = self.manager.budget.spend_rest, clock() - began
                 state = await spend(spent, self._unusual, request, session_id, stored, cookie)
             self.state = state
@@ -238,14 +228,8 @@ class FastExchange(Exchange):
 
     def end(self, response: web.StreamResponse) -> Coroutine[Any, Any, None] | None:
         """Begin to commit, and return what is still to be awaited, where anything is."""
-        state, session = self.state, self.session
-        if (
-            state is None
-            or session is None
-            or not state.only_data
-            or self.has_left
-            or response.prepared
-        ):
+        state, session, short = self.state, self.session, self.manager.shortcuts
+        if state is None or session is None or not state.only_data or self.has_left:
             return self.commit(response)
         try:
             # TypeError where the request is gone.
@@ -254,26 +238,21 @@ class FastExchange(Exchange):
         except (KeyError, TypeError):
             return self.commit(response)
         if state.originals:
-            renew_on = self.manager.shortcuts.renew_on
             is_alone = len(self.handed) == 1 and not self.is_busy and self.waiters is None
-            if is_alone and state.originals.keys().isdisjoint(renew_on):
+            if is_alone and state.originals.keys().isdisjoint(short.renew_on):
                 return self._keep_data(state, response)
             return self.commit(response)
-        if self.manager.shortcuts.is_touch_due(state.session_id):
+        if short.is_touch_due(state.session_id):
             return self.commit(response)
         self.stage = _DONE
         self.session = None
         state.past = _CONCLUDED
         self.told_on = response
-        if not self.manager.is_told_of_headers:
-            self.has_left = True
-            vary_by_cookie(response)
         return None
 
     async def _keep_data(self, state: SessionState, response: web.StreamResponse) -> None:
         """Write the data that were changed, where nothing else was done."""
-        manager = self.manager
-        short = manager.shortcuts
+        short = self.manager.shortcuts
         self.stage = _BEGUN
         payload, changed, is_kept, began = b"", _NOTHING, True, clock()
         self.is_busy = True
@@ -282,10 +261,9 @@ class FastExchange(Exchange):
             if changed:
                 encoded = encode_usual(
                     state.data,
-                    state.cookie.base.head,
-                    state.created_at,
-                    state.authenticated_at,
-                    tail_of(state.session_id),
+                    state.cookie.base.frame,
+                    state.instants or instants_of(state.created_at, state.authenticated_at),
+                    start_of(state.session_id),
                 )
                 payload = encoded if len(encoded) in short.sizes else short.encoded(state)
                 version = await short.replace(
@@ -318,9 +296,6 @@ class FastExchange(Exchange):
         if self.due is not _LEAVE:
             self._tell(response)
         self.told_on = response
-        if not manager.is_told_of_headers:
-            self.has_left = True
-            vary_by_cookie(response)
 
     async def _recover(
         self,
@@ -370,3 +345,27 @@ class FastExchange(Exchange):
         vary_by_cookie(response)
         self.has_left = True
         return True
+
+
+class UntoldFastExchange(FastExchange):
+    """A fast one that nobody tells of headers: the response leaves once the session is kept."""
+
+    def end(self, response: web.StreamResponse) -> Coroutine[Any, Any, None] | None:
+        """Begin to commit, and return what is still to be awaited, where anything is."""
+        if response.prepared:
+            return self.commit(response)
+        rest = super().end(response)
+        if rest is not None:
+            return self._left_after(rest, response)
+        self._left(response)
+        return None
+
+    async def _left_after(
+        self, rest: Coroutine[Any, Any, None], response: web.StreamResponse
+    ) -> None:
+        await rest
+        self._left(response)
+
+    def _left(self, response: web.StreamResponse) -> None:
+        self.has_left = True
+        vary_by_cookie(response)

@@ -16,7 +16,7 @@ from aiohttp_session import AbstractStorage
 from aiosess.errors import OptionsError
 from aiosess.events import Events, Reason
 from aiosess.exchange.exchange import Exchange
-from aiosess.exchange.fast import FastExchange, Shortcuts
+from aiosess.exchange.fast import FastExchange, Shortcuts, UntoldFastExchange
 from aiosess.exchange.keys import NoSession, silence
 from aiosess.exchange.outage import AsOptionsSay, OutagePolicy
 from aiosess.guard.breaker import Breaker, NodeHealth
@@ -51,9 +51,14 @@ _CLAIMS: Final[WeakKeyDictionary[web.AbstractRoute, dict[str, SessionManager]]] 
 )
 
 
-def lane_of(options: SessionOptions) -> type[Exchange]:
-    """Return the kind of exchange that an application's requests get; chosen once."""
-    return FastExchange if Shortcuts.fit(options) else Exchange
+def lane_of(options: SessionOptions, *, is_told: bool) -> type[Exchange]:
+    """Return the kind of exchange that an application's requests get; chosen at its start.
+
+    *is_told*: somebody tells it before headers leave.
+    """
+    if not Shortcuts.fit(options):
+        return Exchange
+    return FastExchange if is_told else UntoldFastExchange
 
 
 class SessionManager:
@@ -68,7 +73,7 @@ class SessionManager:
     shortcuts: Shortcuts
     """For the fast lane, where that was chosen."""
 
-    exchange: Callable[[web.Request], Exchange]
+    exchange: Callable[[SessionManager, web.Request], Exchange]
     """Makes the exchange of a request."""
 
     def __init__(
@@ -94,13 +99,16 @@ class SessionManager:
         self.rules: Rules = options.plan.rules
         self.is_eager: bool = options.plan.is_eager
         self.decided: dict[web.AbstractRoute, bool] = options.plan.routes.decided
-        self.is_told_of_headers = False
+        self.is_told_of_headers: bool = False
         """Whether the signal ``on_response_prepare`` tells us before headers leave."""
+        self.may_come_second: bool = True
+        """Whether a middleware in front of ours may have asked for the session already."""
         # By what all clones of a request share.
         self._shared: WeakKeyDictionary[AbstractStreamWriter, Exchange] = WeakKeyDictionary()
         self._routes_checked = self._warnings_silenced = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._guard: RetryingStorage | None = None
+        self._exchange_when_told: type[Exchange] | None = None
         if isinstance(options.storage, AbstractStorage):
             self._borrow(options.storage)
         elif options.plan.signer is not None:
@@ -125,7 +133,7 @@ class SessionManager:
         self.repository = repository
         if transport is not None:
             self.transport = transport
-            self.exchange = partial(Exchange, self)
+            self.exchange = Exchange
             return
         self.transport = cookie = CookieTransport(
             options.name, signer, options.cookie, proxy=options.proxy, clock=options.clock
@@ -134,14 +142,23 @@ class SessionManager:
             self.shortcuts = Shortcuts(
                 options, repository, self._guard, cookie, cookies=cookie.resolved
             )
-        self.exchange = partial(Exchange if self.events.is_heard else lane_of(options), self)
+        if self.events.is_heard:
+            self.exchange = Exchange
+        else:
+            self.exchange = lane_of(options, is_told=False)
+            self._exchange_when_told = lane_of(options, is_told=True)
 
     def _borrow(self, storage: AbstractStorage) -> None:
         policy = self.options.plan.retry_policy
         borrowed = BorrowedStorage(
             storage, policy, self.events, breaker=self.breaker, watch=self.options.on_storage_call
         )
-        self.exchange = partial(BorrowedExchange, self, borrowed=borrowed)
+        self.exchange = partial(BorrowedExchange, borrowed=borrowed)
+
+    def be_told_of_headers(self) -> None:
+        """From here on, the signal ``on_response_prepare`` tells us before headers leave."""
+        self.is_told_of_headers = True
+        self.exchange = self._exchange_when_told or self.exchange
 
     def check_routes(self, app: web.Application) -> None:
         """Raise OptionsError for a route in the options that *app* does not have."""
@@ -188,8 +205,8 @@ class SessionManager:
         """From here on let an exchange be found by each clone of its request."""
         make = self.exchange
 
-        def shared(request: web.Request) -> Exchange:
-            exchange = self._shared[request.writer] = make(request)
+        def shared(manager: SessionManager, request: web.Request) -> Exchange:
+            exchange = self._shared[request.writer] = make(manager, request)
             return exchange
 
         self.exchange = shared

@@ -29,7 +29,6 @@ class Found(NamedTuple):
     session_id: str
     record: Record
     version: Version
-    payload: bytes
     standing: Standing = Standing.LIVE
 
 
@@ -64,11 +63,9 @@ class Aliases:
                 return Leftover.REFUSED
             match found:
                 case Record() if stored is not None:
-                    return Found(session_id, found, stored.version, stored.payload, standing)
+                    return Found(session_id, found, stored.version, standing)
                 case Former() if stored is not None:
-                    return Found(
-                        session_id, found.record, stored.version, stored.payload, Standing.FORMER
-                    )
+                    return Found(session_id, found.record, stored.version, Standing.FORMER)
                 case Alias() if found.renewed_to:
                     session_id, standing = found.renewed_to, Standing.ALIAS
                     stored = await self._storage.load(session_id)

@@ -7,8 +7,7 @@ import hashlib
 import json
 import math
 import os
-import random
-import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import msgspec
 
-from aiosess.attributes import CookieOptions, SessionCookie, restored
+from aiosess.attributes import COOKIE_KEY, RESERVED_KEY, CookieOptions, SessionCookie, restored
 from aiosess.errors import RecordError, UnserializableValue
 from aiosess.privacy import private
 from aiosess.records.instead import instead_of
@@ -33,7 +32,6 @@ __all__ = [
     "Former",
     "Origin",
     "Record",
-    "began_without_tls",
     "check_value",
     "decode",
     "decode_value",
@@ -42,57 +40,46 @@ __all__ = [
     "encode_former",
     "encode_usual",
     "encode_value",
+    "instants_of",
     "largest_keys",
     "mark_of",
     "origin_of",
-    "tail_of",
-    "usual",
+    "start_of",
 ]
 
-COOKIE_KEY: Final = "cookie"
-RESERVED_KEY: Final = "__aiosess"
 RESERVED_KEYS: Final = frozenset({COOKIE_KEY, RESERVED_KEY})
 
 # Deeper than anybody's data, and well within what Python can walk down.
 _DEEPEST: Final = 200
 # A payload of so many bytes has no brackets enough to be deeper.
-_SHORT: Final = 2 * _DEEPEST
+SHORT: Final = 2 * _DEEPEST
 _SCALARS: Final = frozenset({str, bool, type(None)})
 # Python reads and writes integers of up to 4300 digits.
 _MOST_BITS: Final = 14_000
-# What aiosess remembers of a session like most others, without a login and with one.
-_PLAIN_KEYS: Final = frozenset({"created", "rev", "mark"})
-_AUTHENTICATED_KEYS: Final = _PLAIN_KEYS | {"auth"}
 # All that this version remembers; what else is there was written by a newer one.
-_KNOWN_KEYS: Final = _AUTHENTICATED_KEYS | {
-    *("former", "renewed", "own"),
-    *("renewed_to", "moved_to", "until", "same"),
-}
+_KNOWN_KEYS: Final = frozenset(
+    {
+        *("created", "auth", "former", "renewed", "own", "rev", "mark"),
+        *("renewed_to", "moved_to", "until", "same"),
+    }
+)
 # Of 60 bits, so that two sessions have the same mark about never.
 _MARK_LENGTH: Final = 10
+# So many revisions are made at once, a multiple of four.
+_STOCK: Final = 512
 # So many ids, one for each session that was here last.
-_MOST_TAILS: Final = 4096
+_MOST_STARTS: Final = 4096
 # The year 9999: beyond, an instant cannot be written as a date.
-_LATEST: Final = 253_370_764_800
-
-# Not the random module's own numbers: an application may have each of its processes begin with the
-# same. A process that was forked begins anew as well.
-_revisions: Final = random.Random()  # noqa: S311 - no secret hangs on them
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_revisions.seed)
+LATEST: Final = 253_370_764_800
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 _encode_anything: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
-# Head, data, when the session began, the revision, and the tail.
-_USUAL: Final = b'%%b%%b,"%b":{"created":%%b,"rev":"%%016x",%%b' % RESERVED_KEY.encode()
-
-_AUTHENTICATED: Final = (
-    b'%%b%%b,"%b":{"created":%%b,"auth":%%b,"rev":"%%016x",%%b' % RESERVED_KEY.encode()
-)
-
-_IN_CLEAR: Final = re.compile(rb'"secure"\s*:\s*false')
+# What stands between the parts of a usual record; see encode_usual().
+CREATED: Final = b'","created":'
+LOGIN: Final = b',"auth":'
+AFTER_META: Final = b"},"
 
 Meta: TypeAlias = dict[str, Any]
 
@@ -112,6 +99,7 @@ class Record(NamedTuple):
     - ``former_id``: the id from before a change of rights, until this one was first used.
     - ``renewed_at``: Unix time at which the id was last changed, where that is written down.
     - ``unknown``: what a newer version of aiosess remembers beside that; it is carried along.
+    - ``is_in_clear``: whether it says that its cookie goes over the wire without TLS.
     """
 
     data: dict[str, Any]
@@ -122,6 +110,7 @@ class Record(NamedTuple):
     former_id: str | None = None
     renewed_at: float | None = None
     unknown: Mapping[str, Any] = NOTHING
+    is_in_clear: bool = False
 
     def own_attributes(self, options: CookieOptions) -> dict[str, Any]:
         """Return the cookie attributes in which the session differs from *options*.
@@ -183,10 +172,10 @@ def mark_of(session_id: str) -> str:
     return base64.urlsafe_b64encode(digest)[:_MARK_LENGTH].decode("ascii")
 
 
-@lru_cache(maxsize=_MOST_TAILS)
-def tail_of(session_id: str) -> bytes:
-    """Return how each payload ends that is written under *session_id*; remembered for thousands."""
-    return b'"mark":"%b"}}' % mark_of(session_id).encode()
+@lru_cache(maxsize=_MOST_STARTS)
+def start_of(session_id: str) -> bytes:
+    """Return how each payload begins that is written under *session_id*; kept for thousands."""
+    return f'{{"{RESERVED_KEY}":{{"mark":"{mark_of(session_id)}","rev":"'.encode()
 
 
 def origin_of(payload: bytes) -> Origin:
@@ -224,16 +213,15 @@ def encode(
 ) -> bytes:
     """Return the payload, which differs from every other that was ever written.
 
-    Its last bytes are the mark of *session_id*. The values must have passed check_value.
+    It begins with the mark of *session_id*. The values must have passed check_value.
     """
     is_usual = not (cookie.own or former_id or renewed_at or unknown)
-    if is_usual and data and cookie.base.head:
-        tail = tail_of(session_id)
-        return encode_usual(data, cookie.base.head, created_at, authenticated_at, tail)
-    revision = _revisions.getrandbits(64)
-    meta: Meta = {**unknown, "created": created_at, "rev": f"{revision:016x}"}
+    if is_usual and data and cookie.base.frame:
+        instants = instants_of(created_at, authenticated_at)
+        return encode_usual(data, cookie.base.frame, instants, start_of(session_id))
+    meta = {**_stamp(session_id), **unknown, "created": _in_ms(created_at)}
     if authenticated_at is not None:
-        meta["auth"] = authenticated_at
+        meta["auth"] = _in_ms(authenticated_at)
     if former_id is not None:
         meta["former"] = former_id
     if renewed_at is not None:
@@ -242,38 +230,56 @@ def encode(
     own = {name: value for name, value in cookie.own.items() if name != "max_age"}
     if own:
         meta["own"] = own
-    meta["mark"] = mark_of(session_id)
-    return encode_value({COOKIE_KEY: cookie.as_express(now), **data, RESERVED_KEY: meta})
+    return encode_value({RESERVED_KEY: meta, COOKIE_KEY: cookie.as_express(now), **data})
 
 
-def encode_usual(
-    data: dict[str, Any],
-    head: bytes,
-    created_at: float,
-    authenticated_at: float | None,
-    tail: bytes,
-) -> bytes:
+def encode_usual(data: dict[str, Any], frame: bytes, instants: bytes, start: bytes) -> bytes:
     """Return what encode() does for a cookie without attributes of its own, in fewer steps.
 
-    *head* is that of its options, *tail* that of the id. The values must have passed check_value.
-    Empty where there are no data, or *head* is empty.
+    *start* is that of the id, *instants* are what instants_of() gives, and *frame* is that of the
+    cookie's options. The values must have passed check_value. Empty where there are no data, or no
+    *frame*.
     """
-    if not data or not head:
+    if not data or not frame:
         return b""
     try:
         body = _encode(data)
     except (TypeError, ValueError):
         body = encode_value(data)
-    if authenticated_at is None:
-        return _USUAL % (head, body[1:-1], _encode(created_at), _revisions.getrandbits(64), tail)
-    return _AUTHENTICATED % (
-        head,
-        body[1:-1],
-        _encode(created_at),
-        _encode(authenticated_at),
-        _revisions.getrandbits(64),
-        tail,
-    )
+    try:
+        revision = _revisions.pop()
+    except IndexError:
+        revision = _revision()
+    return b"".join((start, revision, CREATED, instants, AFTER_META, frame, body[1:]))
+
+
+def instants_of(created_at: float, authenticated_at: float | None) -> bytes:
+    """Return how a record says when its session began, and its last login, in Unix time."""
+    began = _encode(_in_ms(created_at))
+    return began if authenticated_at is None else began + LOGIN + _encode(_in_ms(authenticated_at))
+
+
+def _in_ms(at: float) -> float:
+    """Return *at* cut down to a millisecond, which is not later than *at*."""
+    rounded = round(at, 3)
+    return rounded if rounded <= at else round(rounded - 0.001, 3)
+
+
+# Made some hundreds at a time. A process that was forked begins anew.
+_revisions: Final[list[bytes]] = []
+_cut: Final = struct.Struct("11s" * _STOCK).unpack
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_revisions.clear)
+
+
+def _revision() -> bytes:
+    """Return 11 characters, 66 random bits, that no other payload has."""
+    try:
+        return _revisions.pop()
+    except IndexError:
+        # Four of them are 33 bytes.
+        _revisions.extend(_cut(base64.urlsafe_b64encode(os.urandom(_STOCK * 33 // 4))))
+        return _revisions.pop()
 
 
 def encode_alias(session_id: str, alias: Alias) -> bytes:
@@ -281,81 +287,29 @@ def encode_alias(session_id: str, alias: Alias) -> bytes:
 
     Express finds no data in it.
     """
-    return _encode(
-        {
-            COOKIE_KEY: {"originalMaxAge": None, "expires": None, "httpOnly": True, "path": "/"},
-            RESERVED_KEY: {
-                "renewed_to": alias.renewed_to,
-                "until": alias.until,
-                "mark": mark_of(session_id),
-            },
-        }
-    )
+    meta = {**_stamp(session_id), "renewed_to": alias.renewed_to, "until": alias.until}
+    return _encode({RESERVED_KEY: meta, COOKIE_KEY: {"originalMaxAge": None}})
 
 
 def encode_former(session_id: str, former: Former, cookie: SessionCookie, *, now: float) -> bytes:
     """Return the payload for what is left under *session_id*, from before a change of rights."""
-    meta: Meta = {
+    created_at = former.record.created_at
+    meta = {
+        **_stamp(session_id),
         **former.record.unknown,
-        "created": former.record.created_at,
+        "created": None if created_at is None else _in_ms(created_at),
         "moved_to": former.moved_to,
         "until": former.until,
         "same": former.is_same_principal,
-        "rev": f"{_revisions.getrandbits(64):016x}",
-        "mark": mark_of(session_id),
     }
     return encode_value(
-        {COOKIE_KEY: cookie.as_express(now), **former.record.data, RESERVED_KEY: meta}
+        {RESERVED_KEY: meta, COOKIE_KEY: cookie.as_express(now), **former.record.data}
     )
 
 
-def usual(
-    payload: bytes, head: bytes, tail: bytes, now: float
-) -> tuple[dict[str, Any], float, float | None] | None:
-    """Return the data of a record like most others, when its session began, and its last login.
-
-    *head* is that of the cookie's options: what it says of the cookie need not be read. *tail* is
-    that of the id. ``None`` where it takes more to tell what *payload* is, or whose; also where the
-    session began after *now*.
-    """
-    rest = payload.removeprefix(head)
-    if (
-        rest is payload
-        or not payload.endswith(tail)
-        or (len(payload) > _SHORT and _is_deep(payload))
-    ):
-        return None
-    try:
-        data: Any = _decode(b"{" + rest)
-        meta: Any = data.pop(RESERVED_KEY)
-        if meta.keys() != _PLAIN_KEYS:
-            return _authenticated(data, meta, now)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, AttributeError):
-        return None
-    created_at = meta["created"]
-    # Of two cookies the last one counts.
-    if (
-        created_at.__class__ is not float
-        or created_at > now
-        or created_at < 0
-        or COOKIE_KEY in data
-    ):
-        return None
-    return data, created_at, None
-
-
-def _authenticated(
-    data: dict[str, Any], meta: Meta, now: float
-) -> tuple[dict[str, Any], float, float] | None:
-    """Return what usual() does for a session with a login, and nothing else in its *meta*."""
-    created_at, authenticated_at = meta.get("created"), _instant(meta.get("auth"))
-    if meta.keys() != _AUTHENTICATED_KEYS or COOKIE_KEY in data:
-        return None
-    if type(created_at) is not float or authenticated_at is None:
-        return None
-    if created_at < 0 or created_at > now or authenticated_at > now:
-        return None
-    return data, created_at, authenticated_at
+def _stamp(session_id: str) -> Meta:
+    """Return what each record begins with: whose it is, and that it is no other one."""
+    return {"mark": mark_of(session_id), "rev": _revision().decode()}
 
 
 def decode(payload: bytes) -> Record | Alias | Former:
@@ -366,7 +320,7 @@ def decode(payload: bytes) -> Record | Alias | Former:
         data = _decode_rare(payload)
     if data.__class__ is not dict:
         raise RecordError(f"JSON, but {data.__class__.__name__} and not an object")
-    if len(payload) > _SHORT and _is_deep(payload) and not _is_within(data, _DEEPEST):
+    if len(payload) > SHORT and may_be_deep(payload) and not _is_within(data, _DEEPEST):
         raise RecordError(f"nested more than {_DEEPEST} deep")
     cookie: Any = data.pop(COOKIE_KEY, None)
     if cookie.__class__ is not dict:
@@ -376,7 +330,8 @@ def decode(payload: bytes) -> Record | Alias | Former:
         max_age = _max_age(max_age)
     meta: Any = data.pop(RESERVED_KEY, None)
     if meta.__class__ is not dict:
-        return Record(data, max_age, {}, None)
+        # Express says nothing where its options do not.
+        return Record(data, max_age, {}, None, is_in_clear=cookie.get("secure") is False)
     # Data beside it were written by Express, which carries our key along: a session of its own.
     if "renewed_to" in meta and not data:
         alias = _alias(meta)
@@ -392,6 +347,7 @@ def decode(payload: bytes) -> Record | Alias | Former:
         former_id if is_text(former_id) else None,
         _instant(meta.get("renewed")),
         {key: value for key, value in meta.items() if key not in _KNOWN_KEYS} or NOTHING,
+        is_in_clear=not cookie.get("secure", False),
     )
     moved_to, until = meta.get("moved_to"), _instant(meta.get("until"))
     if not is_text(moved_to) or until is None:
@@ -399,16 +355,8 @@ def decode(payload: bytes) -> Record | Alias | Former:
     return Former(record, moved_to, until, meta.get("same") is True)
 
 
-def began_without_tls(payload: bytes) -> bool:
-    """Ask whether the record in *payload* says that its cookie went over the wire in the clear."""
-    if _IN_CLEAR.search(payload) is None:
-        return False
-    data = decode_value(payload)
-    return data[COOKIE_KEY].get("secure") is False
-
-
-def _is_deep(payload: bytes) -> bool:
-    """Ask whether there are brackets enough for it."""
+def may_be_deep(payload: bytes) -> bool:
+    """Ask whether there are brackets enough for data that are nested too deep."""
     return payload.count(b"[") + payload.count(b"{") > _DEEPEST
 
 
@@ -506,7 +454,7 @@ def _alias(meta: Meta) -> Alias | None:
 
 
 def _instant(at: Any) -> float | None:
-    return at if (type(at) is float or type(at) is int) and 0 <= at < _LATEST else None
+    return at if (type(at) is float or type(at) is int) and 0 <= at < LATEST else None
 
 
 def _max_age(milliseconds: object) -> float | None:

@@ -116,7 +116,8 @@ class Touched:
 
     def is_due(self, session_id: str) -> bool:
         """Ask whether the record was not touched since it would have to be touched again."""
-        late = self._clock() - self._turn_at
+        clock = self._clock
+        late = clock() - self._turn_at
         if late < 0:
             return session_id not in self._newer and session_id not in self._older
         # What was newer is older from here on; after another half, that is forgotten, too.

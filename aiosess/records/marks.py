@@ -6,7 +6,7 @@ from typing import Final
 
 from aiosess.errors import Conflict, StorageUnavailable
 from aiosess.events import Events, Reason
-from aiosess.records.format import Origin, mark_of, origin_of, tail_of
+from aiosess.records.format import Origin, mark_of, origin_of, start_of
 from aiosess.storages import FreshStorage, Storage, Stored, Version
 
 __all__ = ["MarkedStorage"]
@@ -65,7 +65,7 @@ class MarkedStorage:
 
         Raise StorageUnavailable where that cannot be found out.
         """
-        if stored is None or stored.payload.endswith(tail_of(session_id)):
+        if stored is None or stored.payload.startswith(start_of(session_id)):
             return stored
         origin = origin_of(stored.payload)
         if _fits(session_id, origin) or self._seen_again.get(session_id) == origin:

@@ -15,7 +15,6 @@ from aiosess.records.aliases import Aliases, Found, Leftover
 from aiosess.records.changes import Snapshot
 from aiosess.records.conflicts import Conflicts, Rebase, go_on_under, gone
 from aiosess.records.decide import Ending, ending
-from aiosess.records.format import began_without_tls
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
 from aiosess.records.marks import MarkedStorage
 from aiosess.records.merge import Merge, merged
@@ -400,7 +399,7 @@ class SessionRepository:
         return False
 
     def _state(self, found: Found, cookie: CookieOptions) -> SessionState:
-        session_id, record, version, payload, standing = found
+        session_id, record, version, standing = found
         own = record.own_attributes(cookie)
         # A clock that was ahead and is right again must put no end off.
         now, began_at = self.now(), record.created_at
@@ -422,7 +421,7 @@ class SessionRepository:
             unknown=record.unknown,
         )
         if cookie.secure and "secure" not in own and standing is Standing.LIVE:
-            state.is_renewal_due = began_without_tls(payload)
+            state.is_renewal_due = record.is_in_clear
         # Without a beginning that was written, as in Express, it would never be too old.
         state.must_be_written = self.lifetime.ends_anyway and (
             created_at != began_at or authenticated_at != record.authenticated_at

@@ -96,6 +96,7 @@ class SessionState(Struct):
       lifetime; ``None``: it was only read.
     - ``standing``: what the id that the request came with is to the session.
     - ``authenticated_at``: when the principal was last authenticated; ``None``: never.
+    - ``instants``: how the record says both; empty where that was not looked at.
     - ``former_id``: the id from before a change of rights, until the new one was first used.
     - ``renewed_at``: when the id was last changed; ``None``: never, or not written down.
     - ``unknown``: what a newer version of aiosess remembers of it; it is carried along.
@@ -120,6 +121,7 @@ class SessionState(Struct):
     touched_at: float | None = None
     standing: Standing = Standing.LIVE
     authenticated_at: float | None = None
+    instants: bytes = b""
     former_id: str | None = None
     renewed_at: float | None = None
     unknown: Mapping[str, Any] = NOTHING

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Hashable
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -167,4 +166,4 @@ def namer_of_nodes(storage: object) -> Callable[[str], str]:
 
 def _has_itself(storage: object, verb: str) -> bool:
     # What __getattr__ hands out belongs to another storage: calls would go past this one.
-    return inspect.getattr_static(storage, verb, None) is not None
+    return hasattr(type(storage), verb) or verb in getattr(storage, "__dict__", ())

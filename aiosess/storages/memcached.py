@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 import re
@@ -10,11 +9,12 @@ import ssl
 import string
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, Self, cast
 
 from aiosess.clients.memcached import MemcachedClient, Reply, Value
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageError, StorageUnavailable
-from aiosess.storages._shared import Closing, new_stored
+from aiosess.storages._shared import Closing, copied, new_stored
 from aiosess.storages.base import Stored, Version
 
 __all__ = ["MemcachedClient", "MemcachedStorage"]
@@ -32,6 +32,9 @@ _KEEP_URL_SAFE: Final = bytes(byte if byte in _URL_SAFE else _URL_SAFE[0] for by
 
 # How a reply begins that is an error: https://github.com/memcached/memcached/wiki/Commands
 _ERRORS: Final = ("ERROR", "CLIENT_ERROR", "SERVER_ERROR")
+
+# So many keys are remembered.
+_MOST_NAMES: Final = 4096
 
 # Memcached takes a longer time for a date.
 _MONTH: Final = 30 * 24 * 60 * 60
@@ -77,6 +80,8 @@ class MemcachedStorage(Closing):
         self._owns_client = owns_client
         self._clock = clock
         self._timeout = client.timeout
+        # For thousands of sessions, those that were here last.
+        self._named = lru_cache(maxsize=_MOST_NAMES)(self._name)
 
     @classmethod
     def from_url(
@@ -99,13 +104,13 @@ class MemcachedStorage(Closing):
 
     def within(self, timeout: float) -> Self:
         """Return the same storage, whose calls raise StorageUnavailable after *timeout* seconds."""
-        limited = copy.copy(self)
+        limited = copied(self)
         limited._timeout = timeout  # noqa: SLF001 - it is one of us
         return limited
 
     def node_of(self, session_id: str) -> str:
         """Return the server that keeps *session_id*, as ``host:port``; nothing is asked."""
-        return self._client.node_of(self._key(session_id))
+        return self._client.node_of(self._named(session_id)[0])
 
     async def close(self) -> None:
         """Close the client if ``from_url`` made it; one that was handed in stays open."""
@@ -114,7 +119,7 @@ class MemcachedStorage(Closing):
 
     async def create(self, session_id: str, payload: bytes, ttl: float) -> Version:
         """Keep *payload* under a free id (``add``); IdTaken when it is not."""
-        key = self._key(session_id)
+        key, _ = self._named(session_id)
         command = b"add %b 0 %d %d\r\n%b\r\n" % (key, self._expires(ttl), len(payload), payload)
         reply = await self._client.ask(key, command, self._timeout)
         if reply == b"STORED":
@@ -125,8 +130,9 @@ class MemcachedStorage(Closing):
 
     async def load(self, session_id: str) -> Stored | None:
         """Return the record (``gets``), or ``None`` when there is none."""
-        key = self._key(session_id)
-        reply = await self._client.ask(key, b"gets %b\r\n" % key, self._timeout)
+        named = self._named
+        key, gets = named(session_id)
+        reply = await self._client.ask(key, gets, self._timeout)
         if isinstance(reply, Value):
             return new_stored(Stored, (reply.payload, reply))
         return _stored(reply)
@@ -138,9 +144,9 @@ class MemcachedStorage(Closing):
 
         Where *agrees* says of it that the shared connection answered something else, that ends.
         """
-        key = self._key(session_id)
+        key, gets = self._named(session_id)
         reply = await self._client.ask_afresh(
-            key, b"gets %b\r\n" % key, self._timeout, lambda reply: agrees(_stored(reply))
+            key, gets, self._timeout, lambda reply: agrees(_stored(reply))
         )
         return _stored(reply)
 
@@ -155,7 +161,8 @@ class MemcachedStorage(Closing):
         unique = expected.unique if isinstance(expected, Value) else b""
         if not unique:
             unique = await self._unique(session_id, expected)
-        key = self._key(session_id)
+        named = self._named
+        key, _ = named(session_id)
         end, size = self._expires(ttl), len(payload)
         command = b"cas %b 0 %d %d %b\r\n%b\r\n" % (key, end, size, unique, payload)
         reply = await self._client.ask(key, command, self._timeout)
@@ -169,16 +176,21 @@ class MemcachedStorage(Closing):
 
     async def touch(self, session_id: str, ttl: float) -> bool:
         """Let the record live *ttl* seconds from now (``touch``); False when there is none."""
-        key = self._key(session_id)
+        key, _ = self._named(session_id)
         command = b"touch %b %d\r\n" % (key, self._expires(ttl))
         reply = await self._client.ask(key, command, self._timeout)
         return _is_done(reply, b"TOUCHED")
 
     async def delete(self, session_id: str) -> bool:
         """Remove the record (``delete``); False when there was none."""
-        key = self._key(session_id)
+        key, _ = self._named(session_id)
         reply = await self._client.ask(key, b"delete %b\r\n" % key, self._timeout)
         return _is_done(reply, b"DELETED")
+
+    def _name(self, session_id: str) -> tuple[bytes, bytes]:
+        """Return the key, and the command that reads what is kept there."""
+        key = self._key(session_id)
+        return key, b"gets %b\r\n" % key
 
     def _key(self, session_id: str) -> bytes:
         if session_id.isascii() and 0 < len(session_id) <= self._longest_id:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from aiosess.clients.redis import ClientLine, ScriptUnknown, line_of
 from aiosess.clients.redis_clients import Clients
 from aiosess.clients.redis_urls import maker
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageUnavailable
-from aiosess.storages._shared import Closing, new_stored
+from aiosess.storages._shared import Closing, copied, new_stored
 from aiosess.storages.base import Stored, Version
 from aiosess.text import is_text
 
@@ -30,13 +29,14 @@ __all__ = ["RedisStorage"]
 
 # The answer: 1 when written, the payload that is kept when it is another, nil when gone. Deleting
 # what is not there does nothing, but for a replica, which must not say "gone", it is an error.
+# What is expected comes as it is, or by its digest where it is long: see _SHORT.
 _REPLACE: Final = """\
 local kept = redis.call('GET', KEYS[1])
 if not kept then
   redis.call('DEL', KEYS[1])
   return false
 end
-if redis.sha1hex(kept) ~= ARGV[1] then return kept end
+if kept ~= ARGV[1] and redis.sha1hex(kept) ~= ARGV[1] then return kept end
 if redis.call('PTTL', KEYS[1]) == -1 then
   redis.call('SET', KEYS[1], ARGV[2])
 else
@@ -69,6 +69,8 @@ _PAYLOAD_AND_TOUCH: Final = frozenset[type]((list, type(None)))
 _REPLACED: Final = frozenset[type]((int, bytes, type(None)))
 _NUMBER: Final = frozenset[type]((int,))
 
+# Bytes: below, a payload is sent in fewer steps than its digest is made.
+_SHORT: Final = 4096
 _sha1: Final = partial(hashlib.sha1, usedforsecurity=False)
 _REPLACE_SHA: Final = _sha1(_REPLACE.encode()).hexdigest()
 _TOUCH_SHA: Final = _sha1(_TOUCH.encode()).hexdigest()
@@ -140,7 +142,7 @@ class RedisStorage(Closing):
         That is the time in which Redis says nothing: while it answers, however slowly, nobody on
         the shared connection is refused.
         """
-        limited = copy.copy(self)
+        limited = copied(self)
         limited._timeout = timeout  # noqa: SLF001 - it is one of us
         return limited
 
@@ -209,9 +211,12 @@ class RedisStorage(Closing):
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
     ) -> Version:
         """Put *payload* in the place of the version *expected* (a script, one round trip)."""
-        # No payload has an empty digest, so that a version of another storage fits nothing.
-        digest = _sha1(expected).hexdigest() if isinstance(expected, bytes) else ""
-        arguments = (digest, payload, _ms(ttl))
+        # A version of another storage, which is no payload, fits nothing that is kept.
+        if not isinstance(expected, bytes):
+            expected = b""
+        elif len(expected) > _SHORT:
+            expected = _sha1(expected).hexdigest()
+        arguments = (expected, payload, _ms(ttl))
         answer = await self._run(_REPLACE, _REPLACE_SHA, _REPLACED, session_id, *arguments)
         if answer == 1:
             return payload

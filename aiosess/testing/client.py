@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient, make_mocked_request
 
 from aiosess.attributes import CookieOptions
 from aiosess.errors import OptionsError, SessionGone
+from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.keys import silence
 from aiosess.exchange.manager import SessionManager
 from aiosess.options import SessionOptions
@@ -56,7 +57,8 @@ async def session_for(
     request = make_mocked_request("GET", "/", {"Host": jar.url.authority}, **app)
     # No middleware was at it that would have done so.
     silence(request)
-    exchange = SessionManager(options, transport=jar, outage=_Raise()).exchange(request)
+    manager = SessionManager(options, transport=jar, outage=_Raise())
+    exchange = Exchange(manager, request)
     session = await exchange.load_session(request)
     yield session
     await exchange.commit(web.Response())

@@ -22,13 +22,14 @@ Lane: TypeAlias = Mapping[str, object]
 SHORTCUTS: Final = fast
 """The module in which the shortcuts stand."""
 
-WHOLE: Final[Lane] = {"lane_of": lambda _options: Exchange}
+WHOLE: Final[Lane] = {"lane_of": lambda _options, **_: Exchange}
 FAST: Final[Lane] = {}
 
 
 def lane_of(shortcuts: ModuleType) -> Lane:
     """Return the fast lane of a module that stands in the place of SHORTCUTS."""
-    return {"FastExchange": shortcuts.FastExchange, "Shortcuts": shortcuts.Shortcuts}
+    names = ("FastExchange", "UntoldFastExchange", "Shortcuts")
+    return {name: getattr(shortcuts, name) for name in names}
 
 
 @contextlib.contextmanager

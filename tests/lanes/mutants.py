@@ -60,7 +60,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "that a cookie's name may end as ours does",
-        'if signed is None or (before and not before.endswith("; ")):',
+        'if signed is None or (before and before.removesuffix("; ") is before):',
         "if signed is None:",
     ),
     Mutant(
@@ -70,8 +70,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "whose a record is",
-        "tail_of(session_id), short.now()",
-        'b"", short.now()',
+        "usual(session_id, stored, cookie",
+        "usual(session_id, stored._replace(payload=start_of(session_id) + stored.payload[41:]), "
+        "cookie",
     ),
     Mutant(
         "what a newer version remembers",
@@ -106,8 +107,8 @@ MUTANTS: Final = (
     # End.
     Mutant(
         "that more may have been done than to change data",
-        "            or not state.only_data\n            or self.has_left",
-        "            or self.has_left",
+        "if state is None or session is None or not state.only_data or self.has_left:",
+        "if state is None or session is None or self.has_left:",
     ),
     Mutant(
         "that somebody may have taken the session out of the request",
@@ -117,21 +118,20 @@ MUTANTS: Final = (
     ),
     Mutant(
         "to renew the id at a login",
-        "if is_alone and state.originals.keys().isdisjoint(renew_on):",
+        "if is_alone and state.originals.keys().isdisjoint(short.renew_on):",
         "if is_alone:",
     ),
     Mutant(
         "to touch the record of a session that was only read",
-        "        if self.manager.shortcuts.is_touch_due(state.session_id):\n"
+        "        if short.is_touch_due(state.session_id):\n"
         "            return self.commit(response)\n",
         "",
         first=184,
     ),
     Mutant(
         "Vary where no signal tells of the headers",
-        "            self.has_left = True\n"
-        "            vary_by_cookie(response)\n        return None",
-        "            self.has_left = True\n        return None",
+        "        self.has_left = True\n        vary_by_cookie(response)\n",
+        "        self.has_left = True\n",
     ),
     # Keep the data.
     Mutant(

@@ -37,12 +37,14 @@ from aiosess.records.format import (
     encode_former,
     encode_usual,
     encode_value,
+    instants_of,
     largest_keys,
     mark_of,
     origin_of,
-    tail_of,
-    usual,
+    start_of,
 )
+from aiosess.records.usual import usual
+from aiosess.storages import Stored
 from aiosess.timeouts import LONGEST
 
 NOW = 1_700_000_000.25
@@ -62,6 +64,14 @@ def encoded(
     return encode(ID, data, cookie, created_at=began_at, now=NOW)
 
 
+def read(payload: bytes, now: float = NOW) -> tuple[Any, ...] | None:
+    """Return what the fast way reads: the data, when the session began, its login, and both."""
+    state = usual(ID, Stored(payload, 1), options(), now)
+    if state is None:
+        return None
+    return state.data, state.created_at, state.authenticated_at, state.instants
+
+
 def decoded(payload: bytes) -> Record:
     record = decode(payload)
     assert isinstance(record, Record)
@@ -76,17 +86,28 @@ def test_a_record_is_what_express_writes_and_one_key_of_our_own() -> None:
 
     assert content["__aiosess"].pop("rev")
     assert content == {
-        "cookie": {
-            "originalMaxAge": None,
-            "expires": None,
-            "secure": False,
-            "httpOnly": True,
-            "path": "/",
-            "sameSite": "lax",
-        },
+        "__aiosess": {"mark": "OnvT4jYKPS", "created": NOW - 60},
+        "cookie": {"originalMaxAge": None, "sameSite": "lax"},
         "views": 1,
-        "__aiosess": {"created": NOW - 60, "mark": "OnvT4jYKPS"},
     }
+
+
+def test_a_record_says_when_its_session_began_to_the_millisecond_and_never_later() -> None:
+    payload = encoded({"views": 1}, began_at=NOW + 0.0006)
+
+    assert json.loads(payload)["__aiosess"]["created"] == NOW
+
+
+def test_a_beginning_that_was_read_is_written_as_it_was() -> None:
+    began_at = NOW + 0.123
+
+    assert decoded(encoded({"views": 1}, began_at=began_at)).created_at == began_at
+
+
+def test_a_revision_is_eleven_characters() -> None:
+    content = json.loads(encoded({"views": 1}))
+
+    assert len(content["__aiosess"]["rev"]) == 11
 
 
 def test_no_two_payloads_are_the_same_though_their_data_are() -> None:
@@ -144,7 +165,6 @@ def test_the_cookie_in_the_record_has_every_attribute_in_the_words_of_express() 
         "httpOnly": False,
         "domain": "example.org",
         "path": "/shop",
-        "sameSite": False,
         "partitioned": True,
         "priority": "high",
     }
@@ -280,8 +300,8 @@ def test_a_session_keeps_its_max_age_when_the_option_changes() -> None:
     ],
     ids=["usual", "with an end", "logged in", "by a newer one", "rare text", "alias", "former"],
 )
-def test_a_payload_ends_with_the_mark_of_its_id(payload: bytes) -> None:
-    assert payload.endswith(tail_of(ID))
+def test_a_payload_begins_with_the_mark_of_its_id(payload: bytes) -> None:
+    assert payload.startswith(start_of(ID))
     assert decode_value(payload)["__aiosess"]["mark"] == mark_of(ID)
 
 
@@ -295,8 +315,8 @@ def test_a_mark_takes_ten_characters_and_tells_ids_apart() -> None:
 def test_a_record_of_another_id_is_read_as_a_whole() -> None:
     payload = encode("pear", {"n": 1}, SessionCookie(options()), created_at=NOW, now=NOW)
 
-    assert usual(payload, options().head, tail_of(ID), NOW) is None
-    assert decode(payload) == Record({"n": 1}, None, {}, NOW)
+    assert read(payload) is None
+    assert decode(payload) == Record({"n": 1}, None, {}, NOW, is_in_clear=True)
 
 
 def test_the_mark_of_a_record_is_found_wherever_it_stands() -> None:
@@ -341,7 +361,7 @@ def test_what_a_newer_version_remembers_is_not_for_the_fast_way() -> None:
         ID, {"n": 1}, SessionCookie(options()), created_at=NOW, now=NOW, unknown={"later": 1}
     )
 
-    assert usual(payload, options().head, tail_of(ID), NOW) is None
+    assert read(payload) is None
 
 
 def test_what_is_left_from_before_a_login_keeps_what_a_newer_version_remembers() -> None:
@@ -427,11 +447,11 @@ def test_a_number_beyond_float_makes_the_whole_record_unreadable(record: str, nu
         decode((record % number).encode())
 
 
-def test_a_number_beyond_float_is_refused_also_where_the_head_is_known() -> None:
+def test_a_number_beyond_float_is_refused_also_where_the_frame_is_known() -> None:
     cookie = SessionCookie(options())
     payload = encoded({"a": 123456789}, cookie).replace(b"123456789", b"1e400")
 
-    assert usual(payload, cookie.base.head, tail_of(ID), NOW) is None
+    assert read(payload) is None
     with pytest.raises(RecordError, match="a number beyond float"):
         decode(payload)
 
@@ -493,14 +513,14 @@ def test_a_max_age_from_elsewhere_is_one_that_a_cookie_can_have(
 def test_a_reserved_key_from_elsewhere_is_read_as_far_as_it_makes_sense(meta: str) -> None:
     payload = b'{"cookie":{},"a":1,"__aiosess":%s}' % meta.encode()
 
-    assert decode(payload) == Record({"a": 1}, None, {}, None)
+    assert decode(payload) == Record({"a": 1}, None, {}, None, is_in_clear=meta.startswith("{"))
 
 
 @pytest.mark.parametrize("name", ["former", "moved_to", "renewed_to"])
 def test_an_id_that_cannot_be_asked_for_leads_nowhere(name: str) -> None:
     payload = b'{"cookie":{},"__aiosess":{"%b":"\\ud800","until":5}}' % name.encode()
 
-    assert decode(payload) == Record({}, None, {}, None)
+    assert decode(payload) == Record({}, None, {}, None, is_in_clear=True)
 
 
 def test_an_alias_comes_back() -> None:
@@ -697,10 +717,10 @@ def test_a_record_that_is_nested_deeper_counts_as_none() -> None:
 # What begins as most records do
 
 
-def test_a_record_without_attributes_of_its_own_begins_as_its_options_say() -> None:
+def test_a_record_without_attributes_of_its_own_has_the_frame_of_its_options() -> None:
     cookie = SessionCookie(options(domain="example.org", partitioned=False, priority="high"))
 
-    assert encoded({"n": 1}, cookie).startswith(cookie.base.head)
+    assert cookie.base.frame in encoded({"n": 1}, cookie)
 
 
 @given(
@@ -713,31 +733,52 @@ def test_a_record_without_attributes_of_its_own_begins_as_its_options_say() -> N
 def test_such_a_record_is_written_the_same_in_fewer_steps(values: dict[str, Any]) -> None:
     data = {"n": 1, **values}
 
-    payload = encode_usual(data, options().head, NOW, None, tail_of(ID))
+    payload = encode_usual(data, options().frame, instants_of(NOW, None), start_of(ID))
 
     assert decode(payload) == decode(
         encode(ID, data, SessionCookie(options()), created_at=NOW, now=NOW)
     )
-    assert usual(payload, options().head, tail_of(ID), NOW) == (data, NOW, None)
+    assert read(payload) == (
+        *(data, NOW, None),
+        instants_of(NOW, None),
+    )
 
 
-def test_what_such_a_record_says_is_the_same_whether_its_head_is_known_or_not() -> None:
+def test_what_such_a_record_says_is_the_same_whether_its_frame_is_known_or_not() -> None:
     payload = encoded({"n": 1, "cart": ["tea"]})
 
-    known = usual(payload, options().head, tail_of(ID), NOW)
+    known = read(payload)
 
-    assert known == ({"n": 1, "cart": ["tea"]}, NOW - 60, None)
-    assert decode(payload) == Record({"n": 1, "cart": ["tea"]}, None, {}, NOW - 60)
+    assert known == (
+        *({"n": 1, "cart": ["tea"]}, NOW - 60, None),
+        instants_of(NOW - 60, None),
+    )
+    assert decode(payload) == Record(
+        {"n": 1, "cart": ["tea"]}, None, {}, NOW - 60, is_in_clear=True
+    )
 
 
-def test_a_cookie_with_an_end_has_no_head_that_stays_the_same() -> None:
-    assert options(max_age=60).head == options(expires=IN_2030).head == b""
+def test_a_login_is_read_in_fewer_steps_as_well() -> None:
+    payload = encode(
+        *(ID, {"n": 1}, SessionCookie(options())),
+        created_at=NOW - 60,
+        now=NOW,
+        authenticated_at=NOW - 30,
+    )
+
+    known = read(payload)
+
+    assert known == ({"n": 1}, NOW - 60, NOW - 30, instants_of(NOW - 60, NOW - 30))
+
+
+def test_a_cookie_with_an_end_has_no_frame_that_stays_the_same() -> None:
+    assert options(max_age=60).frame == options(expires=IN_2030).frame == b""
 
 
 def test_a_record_from_the_future_is_read_as_a_whole() -> None:
     payload = encoded({"n": 1})
 
-    assert usual(payload, options().head, tail_of(ID), NOW - 61) is None
+    assert read(payload, NOW - 61) is None
 
 
 def test_a_record_with_attributes_of_its_own_is_read_as_a_whole() -> None:
@@ -746,28 +787,65 @@ def test_a_record_with_attributes_of_its_own_is_read_as_a_whole() -> None:
 
     payload = encoded({"n": 1}, cookie)
 
-    assert usual(payload, options().head, tail_of(ID), NOW) is None
-    assert decode(payload) == Record({"n": 1}, 60.0, {}, NOW - 60)
+    assert read(payload) is None
+    assert decode(payload) == Record({"n": 1}, 60.0, {}, NOW - 60, is_in_clear=True)
 
 
 def test_a_record_by_other_options_is_read_as_a_whole() -> None:
     payload = encoded({"n": 1}, SessionCookie(options(samesite="strict")))
 
-    assert usual(payload, options().head, tail_of(ID), NOW) is None
-    assert decode(payload) == Record({"n": 1}, None, {}, NOW - 60)
+    assert read(payload) is None
+    assert decode(payload) == Record({"n": 1}, None, {}, NOW - 60, is_in_clear=True)
 
 
 def test_of_two_cookies_in_a_record_the_last_counts_though_the_first_is_known() -> None:
-    payload = options().head + b'"cookie":{"originalMaxAge":60000},"n":1}'
+    payload = encoded({"n": 1}).removesuffix(b"}") + b',"cookie":{"originalMaxAge":60000}}'
 
-    assert usual(payload, options().head, tail_of(ID), NOW) is None
-    assert decode(payload) == Record({"n": 1}, 60.0, {}, None)
+    assert read(payload) is None
+    assert decode(payload) == Record({"n": 1}, 60.0, {}, NOW - 60, is_in_clear=True)
 
 
-def test_a_record_that_breaks_off_after_its_head_cannot_be_read() -> None:
-    payload = options().head + b'"n":'
+@pytest.mark.parametrize(
+    "more",
+    [b'"__aiosess":{"created":1.5}', b'"__aiosess":5', b'"cookie":{}'],
+)
+def test_a_reserved_key_behind_the_frame_is_not_for_the_fast_way(more: bytes) -> None:
+    payload = encoded({"n": 1}).removesuffix(b"}") + b"," + more + b"}"
 
-    assert usual(payload, options().head, tail_of(ID), NOW) is None
+    assert read(payload) is None
+
+
+@pytest.mark.parametrize(
+    ("standing", "instead"),
+    [
+        (b'","created":', b'","later":1,"created":'),
+        (b',"created":', b',"created":1.5,"created":'),
+        (b'},"cookie"', b',"later":[1]},"cookie"'),
+        (b'},"cookie"', b',"auth":1.5,"later":1},"cookie"'),
+        (b'},"cookie"', b',"auth":},"cookie"'),
+        (b'},"cookie"', b',"auth":"now"},"cookie"'),
+    ],
+)
+def test_what_else_is_remembered_is_not_for_the_fast_way(standing: bytes, instead: bytes) -> None:
+    payload = encoded({"n": 1})
+    assert payload.count(standing) == 1
+
+    assert read(payload.replace(standing, instead)) is None
+
+
+def test_a_frame_inside_a_value_ends_nothing() -> None:
+    data = {"n": {"__aiosess": {"created": 1.5}, "cookie": {"originalMaxAge": None}}, "a": "},"}
+
+    known = read(encoded(data))
+
+    assert known is not None
+    assert known[0] == data
+
+
+def test_a_record_that_breaks_off_after_its_frame_cannot_be_read() -> None:
+    payload = encoded({"n": 1}).removesuffix(b"1}")
+
+    assert read(payload) is None
     with pytest.raises(RecordError, match="not JSON"):
         decode(payload)
 
@@ -787,11 +865,13 @@ ANYTHING = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["cookie", "__aiosess", "a", "b"]), ANYTHING, min_size=1))
-def test_whatever_follows_a_known_head_is_read_as_if_it_were_not_known(
+def test_whatever_follows_a_known_frame_is_read_as_if_it_were_not_known(
     rest: dict[str, Any],
 ) -> None:
-    payload = options().head + json.dumps(rest).encode()[1:]
+    payload = encoded({"n": 1}).removesuffix(b'"n":1}') + json.dumps(rest).encode()[1:]
 
-    known = usual(payload, options().head, tail_of(ID), NOW)
+    known = read(payload)
 
-    assert known is None or decode(payload) == Record(known[0], None, {}, known[1], known[2])
+    assert known is None or decode(payload) == Record(
+        *(known[0], None, {}, known[1], known[2]), is_in_clear=True
+    )

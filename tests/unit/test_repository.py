@@ -25,7 +25,7 @@ from aiosess import (
 from aiosess.guard.retries import RetryingStorage, RetryPolicy
 from aiosess.records.aliases import Leftover
 from aiosess.records.conflicts import _Queues
-from aiosess.records.format import Alias, Record, decode, encode, encode_alias, tail_of
+from aiosess.records.format import Alias, Record, decode, encode, encode_alias, start_of
 from aiosess.records.lifetime import Lifetime, Touched
 from aiosess.records.merge import freeze
 from aiosess.records.repository import RecordOptions, SessionRepository
@@ -1623,8 +1623,8 @@ async def test_what_is_left_under_an_old_id_has_the_mark_of_that_id(
     left, live = await bench.memory.load("id"), await bench.memory.load("new")
     assert left is not None
     assert live is not None
-    assert left.payload.endswith(tail_of("id"))
-    assert live.payload.endswith(tail_of("new"))
+    assert left.payload.startswith(start_of("id"))
+    assert live.payload.startswith(start_of("new"))
 
 
 async def test_what_stands_there_while_a_session_ends_has_the_mark_of_its_id(bench: Bench) -> None:
@@ -1640,7 +1640,7 @@ async def test_what_stands_there_while_a_session_ends_has_the_mark_of_its_id(ben
 
     await bench.another(storage=Watched(bench.memory)).delete(state)
 
-    assert [payload.endswith(tail_of("id")) for payload in seen] == [True]
+    assert [payload.startswith(start_of("id")) for payload in seen] == [True]
 
 
 async def test_a_record_that_was_copied_gets_the_right_mark_with_the_next_write(
@@ -1657,7 +1657,7 @@ async def test_a_record_that_was_copied_gets_the_right_mark_with_the_next_write(
 
     written = await bench.memory.load("copy")
     assert written is not None
-    assert written.payload.endswith(tail_of("copy"))
+    assert written.payload.startswith(start_of("copy"))
     assert await bench.kept("copy") == {"count": 2}
 
 

@@ -132,7 +132,7 @@ async def test_the_calls_of_a_storage_made_for_aiohttp_session_are_told(
 def test_requests_keep_the_fast_lane() -> None:
     heard = SessionOptions(secret=SECRET, on_storage_call=print)
 
-    assert lane_of(heard) is lane_of(SessionOptions(secret=SECRET))
+    assert lane_of(heard, is_told=True) is lane_of(SessionOptions(secret=SECRET), is_told=True)
 
 
 @pytest.mark.one_lane("nothing is served")
