@@ -9,7 +9,7 @@ UV_INSTALL = .ci/uv $(VENV) pip install --quiet --python $(BIN)/python \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types architecture spelling coverage proof faults lanes fuzz bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-import instructions wrk valgrind cc matrix matrix-redis servers \
+.PHONY: help run test check format lint types architecture spelling coverage proof faults lanes fuzz bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-redis-bytes bench-overload bench-import instructions wrk valgrind cc matrix matrix-redis servers \
 	constraints build clean
 
 help: ## List these targets
@@ -76,6 +76,13 @@ bench-micro: $(VENV)/.bench ## The parts of a request, each by itself
 
 bench-memory: $(VENV)/.bench ## MemoryStorage with a million sessions: memory, calls, pauses
 	$(BIN)/python benchmarks/studies/million.py --write benchmarks/studies $(ARGS)
+
+bench-redis-bytes: $(VENV)/.peers servers ## What a session takes in Redis, beside Express, aiohttp-session and starsessions
+	npm install --prefix benchmarks/peers --no-fund --no-audit --no-package-lock --silent
+	$(BIN)/python benchmarks/studies/redis_bytes.py $(ARGS)
+
+bench-overload: $(VENV)/.test servers ## Thousands of requests at once on Redis: answers, and sessions lost
+	$(BIN)/python benchmarks/studies/overload.py $(ARGS)
 
 bench-import: $(VENV)/.run ## What importing aiosess takes beside importing aiohttp.web
 	$(BIN)/python benchmarks/imports.py $(ARGS)

@@ -5,10 +5,10 @@
     python benchmarks/bench.py --only 'redis-*,memory-read' --processes 20 --loops uvloop
 
 Each variant is measured in ten processes, or as many as are asked for, each of them new and with
-another hash seed, in shuffled order: what a process has by luck, the places of its objects and the
-state of its neighbours, it has once. One has a core to itself; wrk loads it from another, which Redis
-and memcached use as well. Every connection brings sessions of its own. The figures are medians over
-the processes; what they mean is in benchmarks/README.md.
+another hash seed, in shuffled order: what a process has by luck, as the places of its objects, it
+has once. It has a core to itself; wrk loads it from another, where Redis and memcached are too.
+Every connection brings sessions of its own. The figures are medians over the processes; what they
+mean is in benchmarks/README.md.
 """
 
 from __future__ import annotations

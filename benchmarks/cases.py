@@ -64,6 +64,9 @@ class Wire(asyncio.Transport):
     def is_closing(self) -> bool:
         return False
 
+    def close(self) -> None:
+        pass
+
     def write(self, data: Any) -> None:
         if self.answer is not None and not self.answer.done():
             self.answer.set_result(bytes(data))
@@ -81,23 +84,27 @@ class Connection:
         self._cookie = "theme=dark"
         protocol.connection_made(self._wire)
 
-    async def begin(self) -> None:
+    async def begin(self, path: str = "/new") -> None:
         """Begin a session."""
-        found = re.search(rb"(?i)\r\nset-cookie: ([^;]*)", await self.get("/new"))
+        found = re.search(rb"(?i)\r\nset-cookie: ([^;]*)", await self.get(path))
         if found is not None:
             self._cookie += "; " + found[1].decode()
 
     async def get(self, path: str, times: int = 1) -> bytes:
-        """Ask so many times; return the last answer."""
-        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nCookie: {self._cookie}\r\n\r\n"
+        """Ask so many times; return the last answer, which must be a success."""
         answer = b""
         for _ in range(times):
-            self._wire.answer = asyncio.get_running_loop().create_future()
-            self._protocol.data_received(request.encode())
-            answer = await self._wire.answer
+            answer = await self.ask(path)
         if not answer.startswith(b"HTTP/1.1 200"):
             raise SystemExit(f"GET {path} was answered with {answer!r}")
         return answer
+
+    async def ask(self, path: str) -> bytes:
+        """Return the answer, whatever it is."""
+        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nCookie: {self._cookie}\r\n\r\n"
+        self._wire.answer = asyncio.get_running_loop().create_future()
+        self._protocol.data_received(request.encode())
+        return await self._wire.answer
 
 
 async def begun(case: Case) -> list[Connection]:

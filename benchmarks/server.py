@@ -4,8 +4,8 @@
 
 Every answer is a short text: ``/new`` begins a session with the number 0, ``/read`` says the
 number, ``/write`` adds one and says it, ``/plain`` does not ask for its session, ``/excluded``
-gets none. Without sessions, each of them says 0. A session that is not found is an error 500, so
-that it cannot pass for a quick answer.
+gets none, ``/person`` keeps what a log-in does. Without sessions, each of them says 0. A session
+that is not found is an error 500, so that it cannot pass for a quick answer.
 """
 
 # Each library is imported only where it is measured.
@@ -24,6 +24,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 SECRET = "a secret for the benchmarks, longer than 32 bytes"
+
+# The same in each of the peers: 111 bytes of JSON.
+PERSON = {
+    "user_id": 184467,
+    "name": "Ada Lovelace",
+    "roles": ["editor", "reviewer"],
+    "csrf": "k3v9XbQ7mT2sW8yZr5nLp0aDhJ4cU1e",
+}
 
 # Seconds. A machine that is busy with something else, or counts, is no outage.
 PATIENCE = 60.0
@@ -68,7 +76,13 @@ def with_sessions(app: web.Application, get_session: GetSession) -> None:
     async def plain(_request: web.Request) -> web.Response:
         return web.Response(text="0")
 
+    async def person(request: web.Request) -> web.Response:
+        session = await get_session(request)
+        session.update(PERSON)
+        return web.Response(text="0")
+
     app.router.add_get("/new", new)
+    app.router.add_get("/person", person)
     app.router.add_get("/read", read)
     app.router.add_get("/write", write)
     app.router.add_get("/plain", plain)
