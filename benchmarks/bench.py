@@ -325,8 +325,10 @@ def run(bench: Bench, chosen: Sequence[Variant], plan: Plan) -> tuple[Results, l
                         raise RuntimeError(f"it needs {missing}")
                     sample, wrong = bench.sample(variant, server, setting.connections)
                 except (RuntimeError, OSError, http.client.HTTPException) as error:
-                    print(f"left out: {server.name}: {error}")
-                    left_out.add(server.name)
+                    print(f"left out: {variant.name}: {error}")
+                    # One that has worked works again: somebody else took its port.
+                    if variant.name not in results[setting]:
+                        left_out.add(server.name)
                     continue
                 results[setting].setdefault(variant.name, []).append(sample)
                 if wrong:

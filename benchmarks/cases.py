@@ -36,6 +36,7 @@ class Case:
 CASES = [
     Case("bare", "none", "", "/read"),
     Case("empty-middleware", "empty-middleware", "", "/read"),
+    Case("proposed-to-aiohttp", "proposed-to-aiohttp", "", "/read"),
     Case("sketch-read", "sketch", "", "/read"),
     Case("sketch-write", "sketch", "", "/write"),
     Case("excluded", "aiosess", "memory:", "/excluded"),

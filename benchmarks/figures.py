@@ -62,6 +62,10 @@ def per_second(sample: Sample) -> float:
     return sample.per_second
 
 
+def cpu(sample: Sample) -> float:
+    return sample.cpu_us
+
+
 def p99(sample: Sample) -> float:
     return sample.p99_ms
 

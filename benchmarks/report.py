@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from figures import (
     Setting,
     commands,
     connections,
+    cpu,
     median,
     p99,
     per_second,
@@ -29,9 +30,9 @@ from figures import (
 from variants import ALL_SERVERS, ALL_VARIANTS, EMPTY, EXPECTED, Expected
 
 HEAD = (
-    "| variant | share of bare | of an empty middleware | of its rival | requests/s "
-    "| CPU µs | p50 ms | p99 ms | commands | bytes in / out | connections | bad |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| variant | share of bare | of an empty middleware | of its rival | CPU, times bare's "
+    "| requests/s | CPU µs | p50 ms | p99 ms | commands | bytes in / out | connections | bad |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 AWAKE = "No core slept while it waited."
 ASLEEP = (
@@ -101,10 +102,15 @@ def _connections(setting: Setting) -> str:
     return f"{setting.connections} connection{'s' if setting.connections != 1 else ''}"
 
 
-def _share(name: str, other: str | None, variants: ByVariant) -> str:
+def _times(
+    name: str,
+    other: str | None,
+    variants: ByVariant,
+    of: Callable[[Sample], float] = per_second,
+) -> str:
     if other is None or other not in variants or other == name:
         return ""
-    return str(ratio(variants[name], variants[other], per_second))
+    return str(ratio(variants[name], variants[other], of))
 
 
 def _row(name: str, variants: ByVariant) -> str:
@@ -119,12 +125,13 @@ def _row(name: str, variants: ByVariant) -> str:
     bare = bare_of(name)
     cells = [
         ALL_VARIANTS[name].label,
-        _share(name, bare, variants),
+        _times(name, bare, variants),
         # The empty middleware is one of aiohttp's.
-        _share(name, EMPTY if bare == "bare" else None, variants),
-        _share(name, ALL_VARIANTS[name].rival, variants),
+        _times(name, EMPTY if bare == "bare" else None, variants),
+        _times(name, ALL_VARIANTS[name].rival, variants),
+        _times(name, bare, variants, cpu),
         f"{median(samples, per_second):.0f}",
-        f"{median(samples, lambda each: each.cpu_us):.0f}",
+        f"{median(samples, cpu):.0f}",
         f"{median(samples, lambda each: each.p50_ms):.2f}",
         f"{median(samples, p99):.2f}",
         sent or ("" if links is None else "0"),
