@@ -93,19 +93,20 @@ class Connection:
 
     async def get(self, path: str, times: int = 1) -> bytes:
         """Ask so many times; return the last answer, which must be a success."""
-        answer = b""
-        for _ in range(times):
-            answer = await self.ask(path)
+        answer = await self.ask(path, times)
         if not answer.startswith(b"HTTP/1.1 200"):
             raise SystemExit(f"GET {path} was answered with {answer!r}")
         return answer
 
-    async def ask(self, path: str) -> bytes:
-        """Return the answer, whatever it is."""
+    async def ask(self, path: str, times: int = 1) -> bytes:
+        """Ask so many times; return the last answer, whatever it is."""
         request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nCookie: {self._cookie}\r\n\r\n"
-        self._wire.answer = asyncio.get_running_loop().create_future()
-        self._protocol.data_received(request.encode())
-        return await self._wire.answer
+        answer = b""
+        for _ in range(times):
+            self._wire.answer = asyncio.get_running_loop().create_future()
+            self._protocol.data_received(request.encode())
+            answer = await self._wire.answer
+        return answer
 
 
 async def begun(case: Case) -> list[Connection]:
