@@ -55,4 +55,5 @@ def test_processes_that_are_far_apart_make_a_wide_interval(figures: Any) -> None
     wild = figures.ratio(samples(*[60, 140] * 5), samples(*[50] * 10), figures.per_second)
 
     assert (calm.low, calm.middle, calm.high) == (2.0, 2.0, 2.0)
-    assert wild.low < 1.5 < 2.5 < wild.high
+    assert wild.low < 1.5
+    assert wild.high > 2.5
