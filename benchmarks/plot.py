@@ -1,11 +1,11 @@
-"""Requests per second beside an application without sessions, as an SVG."""
+"""Requests for the same processor time beside an application without sessions, as an SVG."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
 
-from figures import Interval, Results, per_second, ratio
+from figures import Interval, Results, cpu, ratio
 from report import bare_of
 from variants import ALL_VARIANTS, EMPTY
 
@@ -30,7 +30,7 @@ def svg(results: Results, *, with_peers: bool) -> str:
     """Return bars for each variant at 32 connections, one for each loop, with their intervals.
 
     They are shares of an application with an empty middleware; *with_peers*, of the bare handler of
-    the same framework.
+    the same framework. Processor time is what neighbours on the machine disturb the least.
     """
     measured = [setting.connections for setting in results]
     connections = 32 if 32 in measured else measured[0]
@@ -40,7 +40,7 @@ def svg(results: Results, *, with_peers: bool) -> str:
         if setting.connections == connections:
             bases = {name: EMPTY if is_beside_empty else bare_of(name) for name in variants}
             shares[setting.loop] = {
-                name: ratio(variants[name], variants[base], per_second)
+                name: ratio(variants[base], variants[name], cpu)
                 for name, base in bases.items()
                 if base in variants and base != name
             }
@@ -58,7 +58,7 @@ def svg(results: Results, *, with_peers: bool) -> str:
             y += _BAR * len(shares) + _GAP
         y += 10
     base = "an empty middleware's" if is_beside_empty else "the bare handler's"
-    title = f"Requests per second, share of {base}, {connections} connections"
+    title = f"Requests for the same processor time, share of {base}"
     height = y + 20
     # On a card of its own it can be read on a dark page too.
     return "\n".join(

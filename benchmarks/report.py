@@ -161,7 +161,7 @@ def _measured(expected: Expected, variants: ByVariant) -> Interval | None:
             return None if bare is None else ratio(samples, bare, p99)
         case "rival":
             rival = variants.get(ALL_VARIANTS[expected.variant].rival or "")
-            return None if rival is None else ratio(samples, rival, per_second)
+            return None if rival is None else ratio(samples, rival, cpu)
         case other:
             raise ValueError(other)
     return Interval(exact, exact, exact)
