@@ -9,13 +9,13 @@ UV_INSTALL = .ci/uv $(VENV) pip install --quiet --python $(BIN)/python \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types architecture spelling coverage proof faults lanes fuzz bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-import wrk matrix matrix-redis servers \
+.PHONY: help run test check format lint types architecture spelling coverage proof faults lanes fuzz bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-redis-bytes bench-overload bench-import instructions wrk valgrind cc matrix matrix-redis servers \
 	constraints build clean
 
 help: ## List these targets
 	@echo "make TARGET, where TARGET is one of:"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
-		| awk -F'|' '{ printf "  %-13s %s\n", $$1, $$2 }'
+		| awk -F'|' '{ printf "  %-19s %s\n", $$1, $$2 }'
 
 run: $(VENV)/.run ## Serve the in-memory example on http://127.0.0.1:8080/ (PORT=...)
 	$(BIN)/python examples/in_memory.py
@@ -77,17 +77,30 @@ bench-micro: $(VENV)/.bench ## The parts of a request, each by itself
 bench-memory: $(VENV)/.bench ## MemoryStorage with a million sessions: memory, calls, pauses
 	$(BIN)/python benchmarks/studies/million.py --write benchmarks/studies $(ARGS)
 
+bench-redis-bytes: $(VENV)/.peers servers ## What a session takes in Redis, beside Express, aiohttp-session and starsessions
+	npm install --prefix benchmarks/peers --no-fund --no-audit --no-package-lock --silent
+	$(BIN)/python benchmarks/studies/redis_bytes.py $(ARGS)
+
+bench-overload: $(VENV)/.test servers ## Thousands of requests at once on Redis: answers, and sessions lost
+	$(BIN)/python benchmarks/studies/overload.py $(ARGS)
+
 bench-import: $(VENV)/.run ## What importing aiosess takes beside importing aiohttp.web
 	$(BIN)/python benchmarks/imports.py $(ARGS)
 
-bench-instructions: $(VENV)/.test servers valgrind ## Instructions a request, exact on any machine (ARGS="--against HEAD")
+bench-instructions: $(VENV)/.test servers valgrind cc ## Instructions a request, exact (ARGS="--against HEAD", "--write")
 	$(BIN)/python benchmarks/instructions.py $(ARGS)
+
+instructions: $(VENV)/.test servers valgrind cc ## Fail where a request takes more than in benchmarks/instructions.json
+	$(BIN)/python benchmarks/instructions.py --check
 
 bench-steps: $(VENV)/.test servers ## Steps of the interpreter a request, and where (ARGS="--functions 20")
 	$(BIN)/python benchmarks/steps.py $(ARGS)
 
 wrk valgrind:
 	@command -v $@ > /dev/null || .ci/apt-install $@
+
+cc:
+	@command -v cc > /dev/null || .ci/apt-install gcc libc6-dev
 
 matrix: ## Run all tests on Python 3.11, 3.12 and 3.13, where they are found, and matrix-redis
 	@failed=; \

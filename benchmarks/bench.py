@@ -1,13 +1,14 @@
-"""How many requests per second sessions leave of the bare handler's, and what each one costs.
+"""How many requests per second an application has left with a session, and what each one costs.
 
     make bench
     python benchmarks/bench.py --quick
-    python benchmarks/bench.py --only 'redis-*,memory-read' --rounds 9 --loops uvloop
+    python benchmarks/bench.py --only 'redis-*,memory-read' --processes 20 --loops uvloop
 
-One server process has a core to itself; wrk loads it from another, which Redis and memcached use
-as well. Every connection brings sessions of its own. The bare handler is measured before and after
-each two variants, and all of it in turn over several rounds, so that a ratio compares neighbours in
-time. The figures are medians over the rounds; what they mean is in benchmarks/README.md.
+Each variant is measured in ten processes, or as many as are asked for, each of them new and with
+another hash seed, in shuffled order: what a process has by luck, as the places of its objects, it
+has once. It has a core to itself; wrk loads it from another, where Redis and memcached are too.
+Every connection brings sessions of its own. The figures are medians over the processes; what they
+mean is in benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ import contextlib
 import fnmatch
 import http.client
 import json
+import os
+import random
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import plot
 import report
 from counters import BackEnd, Counts, MemcachedCounter, RedisCounter
-from figures import Measured, Results, Sample, Setting
+from figures import Results, Sample, Setting
 from processes import (
     Process,
     cores,
@@ -40,29 +44,29 @@ from processes import (
     wait_until_idle,
 )
 from variants import (
+    ALL_SERVERS,
+    ALL_VARIANTS,
+    BARE,
+    BESIDE_PEERS,
+    EMPTY,
     HERE,
-    ONLY_AT_32,
-    PAIRS,
-    PEER_PAIRS,
-    PEER_SERVERS,
+    PEER_VARIANTS,
     QUICK,
-    SERVERS,
+    VARIANTS,
     Server,
     Variant,
 )
 
-LOOPS = ("asyncio", "uvloop")
-CONNECTIONS = (1, 32, 256)
 # So many for each connection, so that they take turns without meeting.
 SESSIONS_A_CONNECTION = 4
-LEAST_SESSIONS = 256
-
-Pairs = list[tuple[Variant, ...]]
+LEAST_SESSIONS = 128
+# Seconds. CPython 3.11 specializes what has run a few times, and Node compiles for longer.
+WARM_UP = 0.3
 
 
 @dataclass
 class Running:
-    """A server that is up, with sessions that were begun on it."""
+    """A process that is up, with sessions that were begun in it."""
 
     server: Server
     process: Process
@@ -75,7 +79,7 @@ class Running:
 
 
 class Bench:
-    """Everything that is up during a benchmark."""
+    """What is up during a benchmark."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack, *, seconds: int) -> None:
         self._folder = folder
@@ -84,15 +88,15 @@ class Bench:
         self._server_core, self._load_core, self._back_end_core = cores()
         self._back_ends: dict[str, BackEnd] = {}
         self._back_end_processes: dict[str, Process] = {}
-        self._running: dict[str, Running] = {}
 
     @property
     def versions(self) -> list[str]:
         """Return the back-ends' versions."""
         return [back_end.version for back_end in self._back_ends.values()]
 
-    def start(self, server: Server, sessions: int) -> None:
-        """Start *server* and begin *sessions* on it; RuntimeError where it does not work."""
+    @contextlib.contextmanager
+    def started(self, server: Server, sessions: int) -> Iterator[Running]:
+        """Start *server* in a new process, and begin *sessions* in it; RuntimeError if it fails."""
         back_end = None if server.back_end is None else self._back_end(server.back_end)
         ports = {name: str(each.port) for name, each in self._back_ends.items()}
         command = [
@@ -101,40 +105,73 @@ class Bench:
             )
             for part in server.command
         ]
-        process = Process(server.name, command, core=self._server_core, folder=self._folder)
-        self._stack.callback(process.stop)
-        processes = [process]
-        if server.back_end is not None:
-            processes.append(self._back_end_processes[server.back_end])
-        running = Running(server, process, processes, back_end)
-        self._running[server.name] = running
-        if not server.has_sessions:
+        environment = {**os.environ, "PYTHONHASHSEED": str(random.randrange(2**32))}
+        process = Process(
+            server.name, command, core=self._server_core, folder=self._folder, env=environment
+        )
+        try:
+            processes = [process]
+            if server.back_end is not None:
+                processes.append(self._back_end_processes[server.back_end])
+            running = Running(server, process, processes, back_end)
+            self._begin_sessions(running, sessions)
+            yield running
+        finally:
+            process.stop()
+
+    def sample(self, variant: Variant, server: Server, connections: int) -> tuple[Sample, str]:
+        """Measure *variant* in a new process; return what is wrong with its sessions as well."""
+        sessions = max(LEAST_SESSIONS, SESSIONS_A_CONNECTION * connections)
+        with self.started(server, sessions) as running:
+            self._warm_up(running, variant.path, connections)
+            sample = self._measure(running, variant.path, connections)
+            return sample, self._check(running)
+
+    def profile(self, variant: Variant, server: Server, connections: int, seconds: int) -> Path:
+        """Record with py-spy what a server does under load; return the file of stacks."""
+        target = Path(tempfile.gettempdir()) / f"profile-{variant.name}.txt"
+        with self.started(server, SESSIONS_A_CONNECTION * connections) as running:
+            load = self._wrk_command(running, variant.path, connections, seconds + 2)
+            recorder = [_tool("py-spy"), "record", "--pid", str(running.process.pid)]
+            recorder += ["--rate", "250", "--duration", str(seconds)]
+            recorder += ["--format", "raw", "--output", str(target)]
+            with pinned(self._load_core), subprocess.Popen(load, stdout=subprocess.DEVNULL) as wrk:
+                time.sleep(0.5)
+                subprocess.run(recorder, check=True, stdout=subprocess.DEVNULL)
+                wrk.wait()
+        return target
+
+    def _begin_sessions(self, running: Running, sessions: int) -> None:
+        if not running.server.has_sessions:
+            # The bare handler is sent as much.
+            running.cookies = [
+                f"sid={secrets.token_urlsafe(24)}.{secrets.token_urlsafe(32)}"
+                for _ in range(sessions)
+            ]
+        else:
+            with contextlib.closing(_connect(running.process.port)) as connection:
+                running.cookies = [_begin(connection) for _ in range(sessions)]
+                self._check_counting(connection, running)
+            if isinstance(running.back_end, RedisCounter):
+                running.back_end.learn_scripts(lambda: self._try(running))
+        self._cookie_file(running).write_text("".join(f"{each}\n" for each in running.cookies))
+
+    def _warm_up(self, running: Running, path: str, connections: int) -> None:
+        if not running.server.is_ours:
+            self._measure(running, path, connections)
             return
-        with contextlib.closing(_connect(process.port)) as connection:
-            running.cookies = [_begin(connection) for _ in range(sessions)]
-            self._check_counting(connection, running)
-        if isinstance(back_end, RedisCounter):
-            back_end.learn_scripts(lambda: self._try(running))
-        cookies = "".join(f"{cookie}\n" for cookie in running.cookies)
-        self._cookie_file(server.name).write_text(cookies)
-        # The bare handler is sent the same.
-        self._cookie_file(server.bare).write_text(cookies)
+        deadline = time.monotonic() + WARM_UP
+        with contextlib.closing(_connect(running.process.port)) as connection:
+            while time.monotonic() < deadline:
+                _get(connection, path, running.cookies[0])
+                running.written += path == "/write"
 
-    def is_running(self, name: str) -> bool:
-        return name in self._running
-
-    def warm_up(self) -> None:
-        """Let each server run its code a few thousand times: just-in-time compilers need it."""
-        for name in self._running:
-            self.measure(name, "/read", 32)
-
-    def measure(self, server: str, path: str, connections: int) -> Sample:
+    def _measure(self, running: Running, path: str, connections: int) -> Sample:
         """Run wrk against one route."""
-        running = self._running[server]
         back_end = running.back_end
         before = Counts() if back_end is None else back_end.counts()
         cpu = running.process.cpu_seconds()
-        figures = self._wrk(running.process.port, server, path, connections)
+        figures = self._wrk(running, path, connections)
         wait_until_idle(running.processes)
         # Requests that were under way when wrk stopped were served as well, one a connection.
         served = figures["requests"] + connections
@@ -162,36 +199,21 @@ class Bench:
             sample.bytes_out = counts.bytes_out / served
         return sample
 
-    def check(self) -> list[str]:
+    def _check(self, running: Running) -> str:
         """Add up all numbers in all sessions: has every write been counted? Say where not."""
-        complaints = []
-        for running in self._running.values():
-            if not running.written or not running.server.keeps_counting:
-                continue
-            with contextlib.closing(_connect(running.process.port)) as connection:
-                total = sum(int(_get(connection, "/read", cookie)[0]) for cookie in running.cookies)
-            most = running.written + running.most_unfinished
-            if not running.written <= total <= most:
-                complaints.append(
-                    f"{running.server.name}: wrk had {running.written} writes answered, "
-                    f"but the sessions counted {total}"
-                )
-        return complaints
-
-    def profile(self, variant: Variant, server: str, connections: int, seconds: int) -> Path:
-        """Record with py-spy what a server does under load; return the file of stacks."""
-        running = self._running[server]
-        target = Path(tempfile.gettempdir()) / f"profile-{variant.name}.txt"
-        load = self._wrk_command(
-            running.process.port, server, variant.path, connections, seconds + 2
+        if not running.written or not running.server.keeps_counting:
+            return ""
+        if not running.server.has_sessions:
+            return ""
+        with contextlib.closing(_connect(running.process.port)) as connection:
+            total = sum(int(_get(connection, "/read", each)[0]) for each in running.cookies)
+        most = running.written + running.most_unfinished
+        if running.written <= total <= most:
+            return ""
+        return (
+            f"{running.server.name}: {running.written} writes were answered, "
+            f"but the sessions counted {total}"
         )
-        recorder = [_tool("py-spy"), "record", "--pid", str(running.process.pid), "--rate", "250"]
-        recorder += ["--duration", str(seconds), "--format", "raw", "--output", str(target)]
-        with pinned(self._load_core), subprocess.Popen(load, stdout=subprocess.DEVNULL) as wrk:
-            time.sleep(0.5)
-            subprocess.run(recorder, check=True, stdout=subprocess.DEVNULL)
-            wrk.wait()
-        return target
 
     def _back_end(self, name: str) -> BackEnd:
         if name not in self._back_ends:
@@ -220,11 +242,11 @@ class Bench:
                 _get(connection, "/write", cookie)
                 running.written += 1
 
-    def _cookie_file(self, server: str) -> Path:
-        return self._folder / f"{server}.cookies"
+    def _cookie_file(self, running: Running) -> Path:
+        return self._folder / f"{running.process.pid}.cookies"
 
-    def _wrk(self, port: int, server: str, path: str, connections: int) -> dict[str, float]:
-        command = self._wrk_command(port, server, path, connections, self._seconds)
+    def _wrk(self, running: Running, path: str, connections: int) -> dict[str, float]:
+        command = self._wrk_command(running, path, connections, self._seconds)
         with pinned(self._load_core):
             finished = subprocess.run(command, capture_output=True, text=True, check=True)
         for line in finished.stdout.splitlines():
@@ -234,15 +256,12 @@ class Bench:
         raise RuntimeError(f"wrk said: {finished.stdout}{finished.stderr}")
 
     def _wrk_command(
-        self, port: int, server: str, path: str, connections: int, seconds: int
+        self, running: Running, path: str, connections: int, seconds: int
     ) -> list[str]:
         command = [_tool("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
-        command += ["-s", str(HERE / "replay.lua"), f"http://127.0.0.1:{port}{path}"]
-        known = self._running[server].server
-        cookies = self._cookie_file(known.name if known.has_sessions else known.bare)
-        if not cookies.exists():
-            cookies.write_text("theme=dark\n")
-        return [*command, "--", str(cookies)]
+        command += ["-s", str(HERE / "replay.lua")]
+        command += [f"http://127.0.0.1:{running.process.port}{path}"]
+        return [*command, "--", str(self._cookie_file(running))]
 
 
 def _tool(name: str) -> str:
@@ -278,125 +297,81 @@ def _begin(connection: http.client.HTTPConnection) -> str:
 class Plan:
     """How much is measured."""
 
-    rounds: int
-    loops: Sequence[str]
-    connections: Sequence[int]
+    processes: int
+    settings: Sequence[Setting]
     options: Sequence[str] = ()
     """For the servers."""
 
 
-def measure_round(
-    bench: Bench,
-    pairs: Sequence[Sequence[Variant]],
-    names: dict[str, Server],
-    setting: Setting,
-    into: dict[str, list[Measured]],
-) -> None:
-    """Measure bare, pair, bare, pair, bare: each pair stands between two runs of the bare one."""
-    before: tuple[str, Sample] | None = None
-    for pair in pairs:
-        bare = names[pair[0].server].bare
-        if before is None or before[0] != bare:
-            before = bare, bench.measure(bare, "/read", setting.connections)
-        samples = {
-            each.name: bench.measure(names[each.server].name, each.path, setting.connections)
-            for each in pair
-        }
-        after = bare, bench.measure(bare, "/read", setting.connections)
-        for each in pair:
-            rival = next((samples[other.name] for other in pair if other is not each), None)
-            measured = Measured(samples[each.name], (before[1], after[1]), bare, rival)
-            into.setdefault(each.name, []).append(measured)
-            print(f"    {each.name:22} {report.one_line(measured)}", flush=True)
-        before = after
+def run(bench: Bench, chosen: Sequence[Variant], plan: Plan) -> tuple[Results, list[str]]:
+    """Measure all in shuffled order, once a round, each in a new process.
 
-
-def run(bench: Bench, pairs: Pairs, names: dict[str, dict[str, Server]], plan: Plan) -> Results:
-    """Measure everything in turn, and again in each round; what there is when interrupted."""
-    results: Results = {}
+    What there is when interrupted is returned, with what was wrong.
+    """
+    results: Results = {setting: {} for setting in plan.settings}
+    complaints: list[str] = []
+    left_out: set[str] = set()
     with contextlib.suppress(KeyboardInterrupt):
-        for number in range(plan.rounds):
-            print(f"round {number + 1} of {plan.rounds}")
-            for connections in plan.connections:
-                for loop in plan.loops:
-                    setting = Setting(loop, connections)
-                    print(f"  {loop}, {connections} connections")
-                    chosen = _usable(pairs, names[loop], bench, connections)
-                    if number % 2:
-                        chosen = [pair[::-1] for pair in chosen[::-1]]
-                    into = results.setdefault(setting, {})
-                    measure_round(bench, chosen, names[loop], setting, into)
-    return results
+        for number in range(plan.processes):
+            print(f"round {number + 1} of {plan.processes}")
+            turns = [(each, setting) for each in chosen for setting in plan.settings]
+            random.shuffle(turns)
+            for variant, setting in turns:
+                server = ALL_SERVERS[variant.server].started(setting.loop, plan.options)
+                if server.name in left_out:
+                    continue
+                try:
+                    if (missing := server.missing()) is not None:
+                        raise RuntimeError(f"it needs {missing}")
+                    sample, wrong = bench.sample(variant, server, setting.connections)
+                except (RuntimeError, OSError, http.client.HTTPException) as error:
+                    print(f"left out: {variant.name}: {error}")
+                    # One that has worked works again: somebody else took its port.
+                    if variant.name not in results[setting]:
+                        left_out.add(server.name)
+                    continue
+                results[setting].setdefault(variant.name, []).append(sample)
+                if wrong:
+                    complaints.append(wrong)
+                where = f"{setting.loop} {setting.connections:3}"
+                print(f"  {where}  {variant.name:22} {report.one_line(sample)}", flush=True)
+    return results, complaints
 
 
-def _usable(pairs: Pairs, names: dict[str, Server], bench: Bench, connections: int) -> Pairs:
-    """Return the pairs without those whose server is not there or that are not asked for here."""
-    kept = [
-        tuple(
-            each
-            for each in pair
-            if each.server in names
-            and bench.is_running(names[each.server].name)
-            and (connections == 32 or each.name not in ONLY_AT_32)
-        )
-        for pair in pairs
-    ]
-    return [pair for pair in kept if pair]
-
-
-def start_servers(
-    bench: Bench, pairs: Pairs, plan: Plan, *, with_peers: bool
-) -> dict[str, dict[str, Server]]:
-    """Start what *pairs* need on each loop; return the servers by loop and name."""
-    wanted = {each.server for pair in pairs for each in pair}
-    sessions = max(LEAST_SESSIONS, SESSIONS_A_CONNECTION * max(plan.connections))
-    names: dict[str, dict[str, Server]] = {}
-    for loop in plan.loops:
-        names[loop] = {each.name: each.under(loop, *plan.options) for each in SERVERS}
-        if with_peers and loop == "asyncio":
-            names[loop] |= {each.name: each for each in PEER_SERVERS}
-        needed = [each for name, each in names[loop].items() if name in wanted]
-        bare = {each.bare for each in needed}
-        for server in names[loop].values():
-            if server not in needed and server.name not in bare:
-                continue
-            missing = server.missing()
-            if missing is not None:
-                print(f"left out: {server.name} needs {missing}")
-                continue
-            try:
-                bench.start(server, sessions)
-            except (RuntimeError, OSError, http.client.HTTPException) as error:
-                print(f"left out: {server.name}: {error}")
-    return names
-
-
-def choose(patterns: Sequence[str], pairs: Pairs) -> Pairs:
-    """Return the variants whose names match one of *patterns*, in their pairs."""
-    kept = [
-        tuple(
-            each
-            for each in pair
-            if any(fnmatch.fnmatch(each.name, pattern) for pattern in patterns)
-        )
-        for pair in pairs
-    ]
-    return [pair for pair in kept if pair]
+def choose(arguments: argparse.Namespace) -> list[Variant]:
+    """Return what is asked for, and what it is compared with."""
+    if arguments.profile or arguments.only:
+        patterns = (arguments.profile or arguments.only).split(",")
+        names = [
+            name
+            for name in ALL_VARIANTS
+            if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+        ]
+        if not names:
+            raise SystemExit(f"no variant is called {','.join(patterns)}: see --help")
+    elif arguments.quick:
+        names = [*QUICK]
+    elif arguments.peers:
+        names = [*BESIDE_PEERS, *(each.name for each in PEER_VARIANTS)]
+    else:
+        names = [each.name for each in VARIANTS]
+    wanted = {*names, *(() if arguments.profile else (BARE, EMPTY))}
+    wanted |= {report.bare_of(name) for name in names if not arguments.profile}
+    return [each for name, each in ALL_VARIANTS.items() if name in wanted]
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        epilog="variants: " + " ".join(each.name for pair in PAIRS + PEER_PAIRS for each in pair),
+        description=__doc__.partition("\n")[0], epilog=f"variants: {' '.join(ALL_VARIANTS)}"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="the most telling variants in half a minute"
+        "--quick", action="store_true", help="the most telling variants in less than a minute"
     )
     parser.add_argument("--only", metavar="NAMES", help="these variants, * allowed, with commas")
-    parser.add_argument("--rounds", type=int, help="default 5, quick 3")
+    parser.add_argument("--processes", type=int, help="for each variant, default 10, quick 3")
     parser.add_argument("--seconds", type=int, default=1, help="for one run of wrk, default 1")
-    parser.add_argument("--connections", help="default 1,32,256; quick or chosen variants 32")
-    parser.add_argument("--loops", help="default asyncio,uvloop; quick or chosen variants asyncio")
+    parser.add_argument("--connections", default="32", help="default 32; several with commas")
+    parser.add_argument("--loops", default="asyncio", help="asyncio,uvloop; default asyncio")
     parser.add_argument(
         "--freeze", action="store_true", help="each server calls gc.freeze() when it has started"
     )
@@ -419,25 +394,13 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    pairs: Pairs = [*PAIRS, *PEER_PAIRS] if arguments.peers else [*PAIRS]
-    only = arguments.profile or arguments.only
-    if only:
-        pairs = choose(only.split(","), [*PAIRS, *PEER_PAIRS])
-        if not pairs:
-            raise SystemExit(f"no variant is called {only}: see --help")
-    elif arguments.quick:
-        pairs = choose(QUICK, pairs)
-    elif arguments.peers:
-        pairs = choose(["memory-*", "redis-read", "redis-write"], PAIRS) + PEER_PAIRS
-    is_short = bool(only or arguments.quick or arguments.peers)
+    chosen = choose(arguments)
     plan = Plan(
-        rounds=arguments.rounds or (3 if arguments.quick else 5),
-        loops=(arguments.loops or ("asyncio" if is_short else ",".join(LOOPS))).split(","),
-        connections=[
-            int(each)
-            for each in (
-                arguments.connections or ("32" if is_short else ",".join(map(str, CONNECTIONS)))
-            ).split(",")
+        processes=arguments.processes or (3 if arguments.quick else 10),
+        settings=[
+            Setting(loop, int(connections))
+            for connections in arguments.connections.split(",")
+            for loop in arguments.loops.split(",")
         ],
         options=["--freeze"] if arguments.freeze else [],
     )
@@ -448,35 +411,31 @@ def main() -> None:
         if not is_awake:
             print(report.ASLEEP)
         bench = Bench(folder, stack, seconds=arguments.seconds)
-        names = start_servers(bench, pairs, plan, with_peers=True)
         if arguments.profile:
-            variant = pairs[0][0]
-            server = names[plan.loops[0]][variant.server].name
-            report.print_profile(
-                bench.profile(variant, server, plan.connections[0], max(5, arguments.seconds))
-            )
+            variant, setting = chosen[0], plan.settings[0]
+            server = ALL_SERVERS[variant.server].started(setting.loop, plan.options)
+            seconds = max(5, arguments.seconds)
+            report.print_profile(bench.profile(variant, server, setting.connections, seconds))
             return
-        bench.warm_up()
-        results = run(bench, pairs, names, plan)
-        complaints = bench.check()
+        results, complaints = run(bench, chosen, plan)
         about = report.About(
             versions=report.versions(bench.versions),
-            rounds=plan.rounds,
+            processes=plan.processes,
             seconds=arguments.seconds,
             is_awake=is_awake,
             complaints=complaints,
         )
-    labels = {each.name: each.label for pair in pairs for each in pair}
     if not any(results.values()):
         print("nothing was measured")
         return
-    text = report.markdown(results, labels, about)
+    text = report.markdown(results, about)
     print(text)
     print(f"({time.monotonic() - begun:.0f} seconds)")
     if arguments.write:
         name = "PEERS" if arguments.peers else "RESULTS"
         (arguments.write / f"{name}.md").write_text(text)
-        (arguments.write / f"{name.lower()}.svg").write_text(plot.svg(results, labels))
+        picture = plot.svg(results, with_peers=arguments.peers)
+        (arguments.write / f"{name.lower()}.svg").write_text(picture)
         print(f"written: {arguments.write / name}.md and {name.lower()}.svg")
 
 

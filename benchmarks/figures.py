@@ -1,15 +1,18 @@
-"""One measurement, its neighbours, and the medians over the rounds."""
+"""What one process showed, and what several show together: medians, and how sure they are."""
 
 from __future__ import annotations
 
+import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+_RESAMPLES = 2000
 
 
 @dataclass
 class Sample:
-    """One run of wrk against one variant; CPU, commands and bytes are those of one request."""
+    """One run of wrk against one process; CPU, commands and bytes are those of one request."""
 
     requests: int
     seconds: float
@@ -28,34 +31,6 @@ class Sample:
         return max(0, self.requests - self.bad) / self.seconds
 
 
-@dataclass
-class Measured:
-    """A sample, those of the bare handler before and after it, and its rival's."""
-
-    sample: Sample
-    bare: tuple[Sample, Sample]
-    bare_name: str
-    rival: Sample | None
-
-    @property
-    def ratio(self) -> float:
-        """The share of the bare handler's requests per second."""
-        return self.sample.per_second / statistics.mean(each.per_second for each in self.bare)
-
-    @property
-    def cpu_added_us(self) -> float:
-        return self.sample.cpu_us - statistics.mean(each.cpu_us for each in self.bare)
-
-    @property
-    def cpu_share(self) -> float:
-        """The bare handler's processor time for a request, as a share of this one's."""
-        return statistics.mean(each.cpu_us for each in self.bare) / self.sample.cpu_us
-
-    @property
-    def p99_ratio(self) -> float:
-        return self.sample.p99_ms / statistics.mean(each.p99_ms for each in self.bare)
-
-
 @dataclass(frozen=True)
 class Setting:
     """Under what variants are compared."""
@@ -64,46 +39,70 @@ class Setting:
     connections: int
 
 
-Results = dict[Setting, dict[str, list[Measured]]]
+@dataclass(frozen=True)
+class Interval:
+    """A figure, and between what it lies in 95 of 100 cases."""
+
+    middle: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.middle:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
-def median(rounds: list[Measured], of: Callable[[Measured], float]) -> float:
-    return statistics.median(of(each) for each in rounds)
+Samples = list[Sample]
+"""One for each process."""
+
+Results = dict[Setting, dict[str, Samples]]
+"""By setting and by variant."""
 
 
-def commands(rounds: list[Measured]) -> dict[str, float]:
+def per_second(sample: Sample) -> float:
+    return sample.per_second
+
+
+def cpu(sample: Sample) -> float:
+    return sample.cpu_us
+
+
+def p99(sample: Sample) -> float:
+    return sample.p99_ms
+
+
+def median(samples: Samples, of: Callable[[Sample], float]) -> float:
+    return statistics.median(of(each) for each in samples)
+
+
+def ratio(ours: Samples, theirs: Samples, of: Callable[[Sample], float]) -> Interval:
+    """Return the ratio of two medians over processes, with its bootstrap interval.
+
+    What is drawn anew are processes: runs of one process have its luck in common.
+    """
+    chance = random.Random(0)
+    above, below = [of(each) for each in ours], [of(each) for each in theirs]
+
+    def drawn(values: Sequence[float]) -> float:
+        return statistics.median(chance.choices(values, k=len(values)))
+
+    ratios = sorted(drawn(above) / drawn(below) for _ in range(_RESAMPLES))
+    return Interval(
+        statistics.median(above) / statistics.median(below),
+        ratios[round(0.025 * _RESAMPLES)],
+        ratios[round(0.975 * _RESAMPLES) - 1],
+    )
+
+
+def commands(samples: Samples) -> dict[str, float]:
     """Return the median of each command a request."""
-    names = {name for each in rounds for name in each.sample.commands or {}}
+    names = {name for each in samples for name in each.commands or {}}
     medians = {
-        name: statistics.median((each.sample.commands or {}).get(name, 0.0) for each in rounds)
+        name: statistics.median((each.commands or {}).get(name, 0.0) for each in samples)
         for name in sorted(names)
     }
     return {name: count for name, count in medians.items() if count > 0.02}
 
 
-def connections(rounds: list[Measured]) -> int | None:
-    """Return the connections to the back-end.
-
-    They are those of the first round: later ones find what more clients have left open.
-    """
-    return rounds[0].sample.connections
-
-
-def figure(rounds: list[Measured], name: str) -> float | None:
-    """Return the median of the figure that a goal speaks of, ``None`` where it has none."""
-    match name:
-        case "ratio":
-            return median(rounds, lambda each: each.ratio)
-        case "p99_ratio":
-            return median(rounds, lambda each: each.p99_ratio)
-        case "commands":
-            return sum(commands(rounds).values())
-        case "connections":
-            return connections(rounds)
-        case "rival":
-            times = [
-                each.sample.per_second / each.rival.per_second for each in rounds if each.rival
-            ]
-            return statistics.median(times) if times else None
-        case _:
-            raise ValueError(name)
+def connections(samples: Samples) -> int | None:
+    """Return the most connections that a process had to its back-end."""
+    return max((each.connections for each in samples if each.connections is not None), default=None)

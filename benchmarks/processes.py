@@ -67,14 +67,22 @@ def free_port() -> int:
 class Process:
     """One server on its core; *command* has ``{port}`` where the port goes."""
 
-    def __init__(self, name: str, command: list[str], *, core: int, folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        *,
+        core: int,
+        folder: Path,
+        env: dict[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.port = free_port()
         self._log = folder / f"{name}.log"
         filled = [part.replace("{port}", str(self.port)) for part in command]
         with self._log.open("wb") as log, pinned(core):
             self._process = subprocess.Popen(
-                filled, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                filled, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env
             )
         self.pid = self._process.pid
         try:

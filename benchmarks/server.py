@@ -4,8 +4,8 @@
 
 Every answer is a short text: ``/new`` begins a session with the number 0, ``/read`` says the
 number, ``/write`` adds one and says it, ``/plain`` does not ask for its session, ``/excluded``
-gets none. Without sessions, each of them says 0. A session that is not found is an error 500, so
-that it cannot pass for a quick answer.
+gets none, ``/person`` keeps what a log-in does. Without sessions, each of them says 0. A session
+that is not found is an error 500, so that it cannot pass for a quick answer.
 """
 
 # Each library is imported only where it is measured.
@@ -25,6 +25,17 @@ from aiohttp.typedefs import Handler
 
 SECRET = "a secret for the benchmarks, longer than 32 bytes"
 
+# The same in each of the peers: 111 bytes of JSON.
+PERSON = {
+    "user_id": 184467,
+    "name": "Ada Lovelace",
+    "roles": ["editor", "reviewer"],
+    "csrf": "k3v9XbQ7mT2sW8yZr5nLp0aDhJ4cU1e",
+}
+
+# Seconds. A machine that is busy with something else, or counts, is no outage.
+PATIENCE = 60.0
+
 # Ours and theirs are both mappings.
 GetSession = Callable[[web.Request], Awaitable[Any]]
 
@@ -43,6 +54,17 @@ def without_sessions(app: web.Application) -> None:
 async def do_nothing(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Pass a request on: what is left is what aiohttp takes for any middleware."""
     return await handler(request)
+
+
+def without_current_app(app: web.Application) -> None:
+    """Leave out what aiohttp could leave out where there is one application: a measurement only.
+
+    See docs/explanation/speed.md, "What aiohttp could change".
+    """
+    app.pre_freeze()
+    handlers: Any = app._middlewares_handlers  # noqa: SLF001 - there is no other way
+    # The outermost one keeps request.match_info.current_app right where several take turns.
+    app._middlewares_handlers = handlers[:-1]  # noqa: SLF001
 
 
 def with_sessions(app: web.Application, get_session: GetSession) -> None:
@@ -65,26 +87,29 @@ def with_sessions(app: web.Application, get_session: GetSession) -> None:
     async def plain(_request: web.Request) -> web.Response:
         return web.Response(text="0")
 
+    async def person(request: web.Request) -> web.Response:
+        session = await get_session(request)
+        session.update(PERSON)
+        return web.Response(text="0")
+
     app.router.add_get("/new", new)
+    app.router.add_get("/person", person)
     app.router.add_get("/read", read)
     app.router.add_get("/write", write)
     app.router.add_get("/plain", plain)
     app.router.add_get("/excluded", plain)
 
 
-def with_aiosess(
-    app: web.Application, storage_url: str, *, is_eager: bool, patience: float | None
-) -> None:
-    """Install aiosess as its documentation says; *patience* replaces each of its time limits."""
+def with_aiosess(app: web.Application, storage_url: str, *, is_eager: bool) -> None:
+    """Install aiosess as its documentation says, but for the time limits."""
     import aiosess
 
-    limit = {} if patience is None else {"timeout": patience}
     options = aiosess.SessionOptions(
         secret=SECRET,
-        storage=_aiosess_storage(storage_url, patience),
+        storage=_aiosess_storage(storage_url),
         load="eager" if is_eager else None,
         exclude=["/excluded"],
-        **limit,
+        timeout=PATIENCE,
     )
     aiosess.setup(app, options)
     with_sessions(app, aiosess.get_session)
@@ -106,7 +131,7 @@ def with_sketch(app: web.Application) -> None:
     with_sessions(app, sketch.get_session)
 
 
-def _aiosess_storage(url: str, patience: float | None) -> Any:
+def _aiosess_storage(url: str) -> Any:
     match urlsplit(url).scheme:
         case "memory":
             from aiosess import MemoryStorage
@@ -115,12 +140,11 @@ def _aiosess_storage(url: str, patience: float | None) -> Any:
         case "redis":
             from aiosess.storages.redis import RedisStorage
 
-            return RedisStorage.from_url(url, socket_timeout=patience)
+            return RedisStorage.from_url(url, socket_timeout=PATIENCE)
         case "memcached":
             from aiosess.storages.memcached import MemcachedStorage
 
-            limit = {} if patience is None else {"timeout": patience}
-            return MemcachedStorage.from_url(url, **limit)
+            return MemcachedStorage.from_url(url, timeout=PATIENCE)
         case other:
             raise SystemExit(f"aiosess has no storage for {other!r}")
 
@@ -149,17 +173,12 @@ def _aiohttp_session_storage(url: str) -> Any:
             raise SystemExit(f"aiohttp-session has no storage for {other!r}")
 
 
-def application(
-    sessions: str, storage_url: str, *, is_eager: bool = False, patience: float | None = None
-) -> web.Application:
-    """Return the application with the sessions of one library, or with none.
-
-    *patience*: seconds, in the place of each time limit that aiosess has by default.
-    """
+def application(sessions: str, storage_url: str, *, is_eager: bool = False) -> web.Application:
+    """Return the application with the sessions of one library, or with none."""
     app = web.Application()
     match sessions:
         case "aiosess":
-            with_aiosess(app, storage_url, is_eager=is_eager, patience=patience)
+            with_aiosess(app, storage_url, is_eager=is_eager)
         case "aiohttp-session":
             with_aiohttp_session(app, storage_url)
         case "sketch":
@@ -167,6 +186,10 @@ def application(
         case "empty-middleware":
             app.middlewares.append(do_nothing)
             without_sessions(app)
+        case "proposed-to-aiohttp":
+            app.middlewares.append(do_nothing)
+            without_sessions(app)
+            without_current_app(app)
         case _:
             without_sessions(app)
     return app
@@ -187,7 +210,14 @@ def main() -> None:
     )
     parser.add_argument(
         "--sessions",
-        choices=("none", "empty-middleware", "sketch", "aiosess", "aiohttp-session"),
+        choices=(
+            "none",
+            "empty-middleware",
+            "proposed-to-aiohttp",
+            "sketch",
+            "aiosess",
+            "aiohttp-session",
+        ),
         default="aiosess",
         help="empty-middleware: none, behind a middleware that does nothing; sketch: see sketch.py",
     )

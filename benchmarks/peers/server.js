@@ -4,6 +4,12 @@
 "use strict";
 
 const SECRET = "a secret for the benchmarks, longer than 32 bytes";
+const PERSON = {
+  user_id: 184467,
+  name: "Ada Lovelace",
+  roles: ["editor", "reviewer"],
+  csrf: "k3v9XbQ7mT2sW8yZr5nLp0aDhJ4cU1e",
+};
 const [framework, storage, port] = process.argv.slice(2);
 
 async function redisStore() {
@@ -17,6 +23,7 @@ async function redisStore() {
 function routes(add) {
   add("/new", (session) => (session.number = 0));
   add("/read", (session) => found(session));
+  add("/person", (session) => Object.assign(session, PERSON) && 0);
   add("/write", (session) => (session.number = found(session) + 1));
 }
 

@@ -18,6 +18,13 @@ from starlette.routing import Route
 from starsessions import SessionAutoloadMiddleware, SessionMiddleware
 from starsessions.stores.redis import RedisStore
 
+PERSON = {
+    "user_id": 184467,
+    "name": "Ada Lovelace",
+    "roles": ["editor", "reviewer"],
+    "csrf": "k3v9XbQ7mT2sW8yZr5nLp0aDhJ4cU1e",
+}
+
 
 async def bare(_request: Request) -> PlainTextResponse:
     return PlainTextResponse("0")
@@ -25,6 +32,11 @@ async def bare(_request: Request) -> PlainTextResponse:
 
 async def new(request: Request) -> PlainTextResponse:
     request.session["number"] = 0
+    return PlainTextResponse("0")
+
+
+async def person(request: Request) -> PlainTextResponse:
+    request.session.update(PERSON)
     return PlainTextResponse("0")
 
 
@@ -45,7 +57,12 @@ def application(storage: str) -> Starlette:
         Middleware(SessionMiddleware, store=store, cookie_https_only=False),
         Middleware(SessionAutoloadMiddleware),
     ]
-    routes = [Route("/new", new), Route("/read", read), Route("/write", write)]
+    routes = [
+        Route("/new", new),
+        Route("/person", person),
+        Route("/read", read),
+        Route("/write", write),
+    ]
     return Starlette(routes=routes, middleware=middleware)
 
 
