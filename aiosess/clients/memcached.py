@@ -42,6 +42,8 @@ _ANSWERS: Final = {
     b"to": frozenset((b"TOUCHED", b"NOT_FOUND")),
     b"de": frozenset((b"DELETED", b"NOT_FOUND")),
 }
+# The first byte of the only command that a value answers.
+_GETS: Final = ord("g")
 _FIRST_WORDS: Final = (b"ERROR", b"CLIENT_ERROR ", b"SERVER_ERROR ", b"STAT ")
 # No line of memcached is longer: https://github.com/memcached/memcached/blob/master/doc/protocol.txt
 _LONGEST_LINE: Final = 2_048
@@ -398,7 +400,7 @@ class _Connection(Pipeline):
             is_usual = (
                 reply in _ANSWERS.get(command[:2], _WORDS)
                 if key is None
-                else key == asked_for and command.startswith(b"g")
+                else key == asked_for and command[0] == _GETS
             )
             complaint = None if is_usual else _complaint(reply, key, asked_for)
             if complaint is not None:
