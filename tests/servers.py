@@ -66,6 +66,8 @@ def binary(name: str) -> str:
 class Server:
     """One process that listens on a loopback port; it can be stopped, started again and paused."""
 
+    host = "127.0.0.1"
+
     def __init__(self, command: list[str], port: int) -> None:
         self.port = port
         self._command = command
@@ -78,7 +80,7 @@ class Server:
         )
         deadline = time.monotonic() + 30
         while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+            with contextlib.suppress(OSError), socket.create_connection((self.host, self.port)):
                 return
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self._command[0]} did not start")
@@ -128,6 +130,23 @@ class RedisServer(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
 
+class ReplicaServer(RedisServer):
+    """A replica of *primary*, on the same port of another loopback address."""
+
+    host = "127.0.0.2"
+
+    def __init__(self, folder: Path, primary: RedisServer) -> None:
+        super().__init__(folder, "--replicaof", primary.host, str(primary.port))
+        self.port = primary.port
+        self._command[self._command.index("--port") + 1] = str(self.port)
+        self._command[self._command.index("--bind") + 1] = self.host
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"redis://{self.host}:{self.port}/0"
+
+
 class ClusterServer(RedisServer):
     """A redis-server that belongs to a cluster."""
 
@@ -140,13 +159,13 @@ class ClusterServer(RedisServer):
 
 
 class MemcachedServer(Server):
-    """A memcached."""
+    """A memcached; *options* are those of its command line."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
         port = free_port()
         # As root, memcached insists on a user to become.
         command = [binary("memcached"), "-l", "127.0.0.1", "-p", str(port), "-U", "0"]
-        command += ["-u", "root" if os.geteuid() == 0 else str(os.geteuid())]
+        command += ["-u", "root" if os.geteuid() == 0 else str(os.geteuid()), *options]
         super().__init__(command, port)
 
     @property

@@ -24,6 +24,8 @@ _SWEEP_AT: Final = 1000
 
 STALL: Final = 0.01
 """A timer that is late by so many seconds means that the event loop was busy."""
+# In so many turns, each event loop reads what had come before them.
+_TURNS: Final = 2
 # So many seconds are between two looks for calls that waited too long.
 _BETWEEN_LOOKS: Final = 0.01
 
@@ -87,7 +89,7 @@ class Pipeline(asyncio.Protocol, ABC):
         # loop.create_future() with a call less; the loop is this one.
         answer: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
         if not outbox:
-            self.loop.call_soon(self.send)
+            self.loop.call_soon(self._send_asked)
         now = clock()
         outbox.append((answer, command, now, timeout, fits))
         if now + timeout < self._look_at:
@@ -127,6 +129,14 @@ class Pipeline(asyncio.Protocol, ABC):
         self.waiting.extend(calls)
         self.transport.write(b"".join(map(_command_of, calls)))
 
+    def _send_asked(self) -> None:
+        """Send what was asked in the tick that is over, whose time does not count."""
+        now, calls = clock(), self._outbox
+        if self.transport is not None and self._may_write and calls and now - calls[0][2] > STALL:
+            # It was a long one, and the server could not know of them.
+            calls[:] = [(*call[:2], now, *call[3:]) for call in calls]
+        self.send()
+
     def end(self, error: BaseException) -> None:
         """Be closed: no call waits any longer."""
         if self.is_closed:
@@ -161,17 +171,19 @@ class Pipeline(asyncio.Protocol, ABC):
             self._timer = None
 
     def _look(self) -> None:
-        now = clock()
-        stalled = now - self._look_at
-        if stalled <= STALL:
-            self._look_now()
-            return
-        # Where the event loop was busy, what came meanwhile is read before anybody is refused.
-        self._look_at = now + stalled
-        self._timer = self.loop.call_later(stalled, self._look_now)
+        """Refuse who waits too long by now, once what has come by now is read.
 
-    def _look_now(self) -> None:
-        now = clock()
+        However long the event loop was busy: a server that has answered refuses nobody.
+        """
+        self._read_first(_TURNS, clock())
+
+    def _read_first(self, turns: int, now: float) -> None:
+        if turns:
+            self._timer = self.loop.call_later(0, self._read_first, turns - 1, now)
+        else:
+            self._look_now(now)
+
+    def _look_now(self, now: float) -> None:
         self._stop_looking()
         next_at = max(self._refuse_late(now), now + _BETWEEN_LOOKS)
         if next_at < math.inf:

@@ -6,7 +6,10 @@ import argparse
 import asyncio
 import logging
 import signal
-from typing import Final
+import socket
+import time
+from pathlib import Path
+from typing import Any, Final
 
 import aiohttp_session
 from aiohttp import web
@@ -22,6 +25,9 @@ RETRIES: Final = 2
 TIMEOUT: Final = 0.3
 THEIRS: Final = web.AppKey("theirs", bool)
 CALLS: Final = web.AppKey("calls", list[int])
+NAME: Final = "sessions.test"
+"""The name of a server that only resolve_by() knows."""
+_RESOLVER_HANGS: Final = 5.0
 
 
 def wait(retry: int) -> float:
@@ -68,6 +74,26 @@ def storage_of(url: str) -> Storage:
     return RedisStorage.from_url(url)
 
 
+def resolve_by(names: Path) -> None:
+    """From here on, let the file *names* say what a resolver answers for NAME.
+
+    It holds an address, nothing where the name does not exist, or "hangs".
+    """
+    asked = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host not in {NAME, NAME.encode()}:
+            return asked(host, *args, **kwargs)
+        said = names.read_text()
+        if said == "hangs":
+            time.sleep(_RESOLVER_HANGS)
+        if said in {"", "hangs"}:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return asked(said, *args, **kwargs)
+
+    socket.getaddrinfo = getaddrinfo
+
+
 async def serve(url: str, port: int, *, is_theirs: bool) -> None:
     app, calls = web.Application(), [0]
     app[CALLS] = calls
@@ -110,7 +136,10 @@ if __name__ == "__main__":
     parser.add_argument("port", type=int)
     parser.add_argument("--theirs", action="store_true")
     parser.add_argument("--log")
+    parser.add_argument("--names", type=Path, help="a file with the address of the server's name")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, filename=given.log, format="%(levelname)s %(message)s")
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    if given.names is not None:
+        resolve_by(given.names)
     asyncio.run(serve(given.url, given.port, is_theirs=given.theirs))

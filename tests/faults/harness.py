@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import random
 import re
 import statistics
 import sys
@@ -132,13 +133,14 @@ class Application:
 
 @asynccontextmanager
 async def application(
-    url: str, folder: Path, *, is_theirs: bool = False
+    url: str, folder: Path, *, is_theirs: bool = False, names: Path | None = None
 ) -> AsyncGenerator[Application]:
-    """Serve an application whose sessions are kept at *url*."""
+    """Serve an application whose sessions are kept at *url*; *names* is for resolve_by()."""
     port = free_port()
     log = folder / f"app-{port}.log"
     command = [sys.executable, "-m", "tests.faults.app", url, str(port), "--log", str(log)]
     command += ["--theirs"] if is_theirs else []
+    command += ["--names", str(names)] if names is not None else []
     app = Application(f"http://127.0.0.1:{port}", log, command)
     try:
         await app.start()
@@ -162,6 +164,7 @@ class Browsers:
         self._acknowledged: list[dict[str, int]] = [{} for _ in range(size.browsers)]
         self._sent = [0] * size.browsers
         self._is_over = False
+        self._random = random.Random(size.browsers)
 
     async def run(self, act: Act) -> None:
         """Begin a session for each browser, write until *act* is done, and wait for the last."""
@@ -215,7 +218,7 @@ class Browsers:
                 write.add_done_callback(waiting.discard)
             else:
                 await write
-            await asyncio.sleep(self.size.pause)
+            await self._pause()
         await asyncio.gather(*waiting)
 
     async def _write_once(self, client: aiohttp.ClientSession, number: int) -> None:
@@ -231,7 +234,11 @@ class Browsers:
     async def _be_strange(self, client: aiohttp.ClientSession) -> None:
         while not self._is_over:
             await self._ask(client, f"{self.app.base}/read", self.strangers, {})
-            await asyncio.sleep(self.size.pause)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        # Each another one, so that the browsers do not move in step and wait for one another.
+        await asyncio.sleep(self.size.pause * self._random.uniform(0.5, 1.5))
 
     async def _ask(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,20 +13,23 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import aiohttp
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from aiosess.transports.signing import Signer
-from tests.faults.app import SECRET
+from tests.faults.app import NAME, SECRET
 from tests.faults.clusters import cluster_in
 from tests.faults.harness import Act, Fault, Found, Size, acts_on, application, found_by
 from tests.faults.proxy import Proxy, proxy_to
-from tests.faults.sentinels import NAME, Watched, wait_until_a_failover_is_possible
-from tests.servers import MemcachedServer, RedisServer
+from tests.faults.sentinels import NAME as PRIMARY
+from tests.faults.sentinels import Watched, wait_until_a_failover_is_possible
+from tests.servers import MemcachedServer, RedisServer, ReplicaServer
 
 __all__ = ["ROWS", "Row"]
 
 Row: TypeAlias = Callable[[Path, Size], Awaitable[Found]]
 
+_ASYNCHRONOUS: Final = "replication is asynchronous: what was acknowledged last may be lost"
 # A back-end that loses its memory, and tells nobody.
 _KEEPS_NOTHING: Final = "the server keeps nothing on disk: its sessions end with it"
 
@@ -128,6 +132,117 @@ def on_memcached(
                 return await found_by(app, fault)
 
     return row
+
+
+def by_name(name: str, said: str, *, on_memcached: bool = False, is_theirs: bool = False) -> Row:
+    """Return the row of a resolver that says *said* of the back-end, and of a reset."""
+
+    async def row(folder: Path, size: Size) -> Found:
+        async with contextlib.AsyncExitStack() as stack:
+            if on_memcached:
+                server = MemcachedServer()
+                server.start()
+                stack.callback(server.stop)
+                port = server.port
+            else:
+                port = (await stack.enter_async_context(redis_in(folder))).port
+            proxy = await stack.enter_async_context(proxy_to(port))
+            names = folder / "names"
+            names.write_text("127.0.0.1")
+            url = f"{'memcached' if on_memcached else 'redis'}://{NAME}:{proxy.port}"
+            app = await stack.enter_async_context(
+                application(url, folder, is_theirs=is_theirs, names=names)
+            )
+
+            async def begin() -> None:
+                names.write_text(said)
+                proxy.reset()
+
+            async def end() -> None:
+                names.write_text("127.0.0.1")
+
+            return await found_by(app, Fault(name, begin, end, size=size))
+
+    return row
+
+
+async def move(folder: Path, size: Size) -> Found:
+    """Let a primary hang; its name leads to the replica, which was promoted, a second later."""
+    home = folder / "replica"
+    home.mkdir()
+    async with redis_in(folder) as primary:
+        replica, names = ReplicaServer(home, primary), folder / "names"
+        names.write_text(primary.host)
+        replica.start()
+        try:
+            await asyncio.to_thread(wait_until_it_follows, replica)
+            url = f"redis://{NAME}:{primary.port}"
+            async with application(url, folder, names=names) as app:
+
+                async def begin() -> None:
+                    primary.pause()
+                    await ask(replica, "REPLICAOF", "NO", "ONE")
+                    await asyncio.sleep(1)
+                    names.write_text(replica.host)
+
+                name = "the primary hangs, and its name leads to the replica a second later"
+                return await found_by(app, Fault(name, begin, nothing, _ASYNCHRONOUS, size))
+        finally:
+            replica.stop()
+
+
+def wait_until_it_follows(replica: ReplicaServer) -> None:
+    """Wait until *replica* has what its primary has."""
+    client: Any = BlockingRedis.from_url(replica.url)
+    with client:
+        while client.role()[3] != b"connected":
+            time.sleep(0.05)
+
+
+async def memcached_full(folder: Path, size: Size) -> Found:
+    """Fill a memcached that may drop nothing, and make room again."""
+    server = MemcachedServer("-M", "-m", "4")
+    server.start()
+    try:
+        async with application(server.url, folder) as app:
+            kept: list[bytes] = []
+
+            async def begin() -> None:
+                kept.extend(await filled(server))
+
+            async def end() -> None:
+                await said_by(server, [b"delete %b\r\n" % key for key in kept])
+
+            fault = Fault("memcached is out of memory (-M)", begin, end, size=size)
+            return await found_by(app, fault)
+    finally:
+        server.stop()
+
+
+async def filled(server: MemcachedServer) -> list[bytes]:
+    """Fill *server* with values of many sizes until it takes no more; return their keys."""
+    keys: list[bytes] = []
+    for length in range(20, 1000, 20):
+        is_full = False
+        while not is_full:
+            tried = [b"junk-%d-%d" % (length, len(keys) + each) for each in range(500)]
+            value = b"x" * length
+            commands = [b"set %b 0 0 %d\r\n%b\r\n" % (key, length, value) for key in tried]
+            answers = await said_by(server, commands)
+            keys += [key for key, said in zip(tried, answers, strict=True) if said == b"STORED"]
+            is_full = any(said != b"STORED" for said in answers)
+    return keys
+
+
+async def said_by(server: MemcachedServer, commands: list[bytes]) -> list[bytes]:
+    """Return what *server* answers to each of *commands*, a line each."""
+    reader, writer = await asyncio.open_connection(server.host, server.port)
+    try:
+        writer.write(b"".join(commands))
+        return [(await reader.readline()).strip() for _ in commands]
+    finally:
+        writer.close()
+        await writer.wait_closed()
 
 
 def command(*words: str | int) -> Callable[[RedisServer], Act]:
@@ -365,8 +480,8 @@ async def fail_over(folder: Path, size: Size) -> Found:
                 watched.sentinels[0].pause()
                 watched.primary.pause()
 
-            name = f"the first sentinel and the primary {NAME!r} hang: a failover"
-            note = "replication is asynchronous: what was acknowledged last may be lost"
+            name = f"the first sentinel and the primary {PRIMARY!r} hang: a failover"
+            note = _ASYNCHRONOUS
             return await found_by(app, Fault(name, begin, nothing, note, size))
 
 
@@ -474,14 +589,21 @@ ROWS: Final[dict[str, Row]] = {
         "one of three primaries of a cluster hangs",
         "pause",
         "resume",
-        note="replication is asynchronous: what was acknowledged last may be lost",
+        note=_ASYNCHRONOUS,
     ),
     "cluster-kill": on_cluster(
         "one of three primaries of a cluster is killed",
         "stop",
         None,
-        note="replication is asynchronous: what was acknowledged last may be lost",
+        note=_ASYNCHRONOUS,
     ),
+    "name-gone": by_name("DNS: the name is gone, and all connections are reset", ""),
+    "name-hangs": by_name("DNS: the resolver hangs, and all connections are reset", "hangs"),
+    "name-moves": move,
+    "memcached-name-gone": by_name(
+        "memcached, DNS: the name is gone, and all connections are reset", "", on_memcached=True
+    ),
+    "memcached-full": memcached_full,
     "memcached-hang": on_memcached("memcached hangs", do("pause"), do("resume")),
     "memcached-one": on_memcached(
         "one of two memcached servers hangs", do("pause"), do("resume"), nodes=2
@@ -507,6 +629,11 @@ ROWS: Final[dict[str, Row]] = {
         do("stop"),
         do("start"),
         note=_KEEPS_NOTHING,
+        is_theirs=True,
+    ),
+    "their-name-gone": by_name(
+        "aiohttp-session, DNS: the name is gone, and all connections are reset",
+        "",
         is_theirs=True,
     ),
     "their-reset": behind_proxy(

@@ -49,6 +49,34 @@ async def test_a_redis_that_is_full_is_no_traceback_a_request(tmp_path: Path) ->
     assert full.lines <= 4
 
 
+@pytest.mark.parametrize("name", ["name-gone", "name-hangs", "memcached-name-gone"])
+async def test_a_name_that_does_not_resolve_is_an_outage_that_ends(
+    name: str, tmp_path: Path
+) -> None:
+    gone = await ROWS[name](tmp_path, replace(SMALL, after=3.0))
+
+    assert (gone.lost_writes, gone.lost_sessions, gone.strangers_refused) == (0, 0, 0)
+    assert_refused(gone)
+    assert gone.lines <= 2
+
+
+async def test_a_name_that_leads_to_another_server_is_followed(tmp_path: Path) -> None:
+    moved = await ROWS["name-moves"](tmp_path, replace(SMALL, lasts=3.0))
+
+    # Seconds before the end of what was looked at.
+    assert moved.statuses[200] > 0
+    assert moved.well_after == 0.0
+
+
+async def test_a_memcached_that_is_out_of_memory_is_no_traceback_a_request(tmp_path: Path) -> None:
+    full = await found("memcached-full", tmp_path)
+
+    assert (full.lost_writes, full.lost_sessions) == (0, 0)
+    # While it fills up, some find room.
+    assert set(full.statuses) == {200, 503}
+    assert full.lines <= 4
+
+
 async def test_of_two_memcached_servers_the_one_that_answers_keeps_its_sessions_going(
     tmp_path: Path,
 ) -> None:
