@@ -24,6 +24,8 @@ _SWEEP_AT: Final = 1000
 
 STALL: Final = 0.01
 """A timer that is late by so many seconds means that the event loop was busy."""
+# A tick is long that takes this share of a time limit.
+_LONG_TICK: Final = 0.1
 # In so many turns, each event loop reads what had come before them.
 _TURNS: Final = 2
 # So many seconds are between two looks for calls that waited too long.
@@ -130,11 +132,13 @@ class Pipeline(asyncio.Protocol, ABC):
         self.transport.write(b"".join(map(_command_of, calls)))
 
     def _send_asked(self) -> None:
-        """Send what was asked in the tick that is over, whose time does not count."""
-        now, calls = clock(), self._outbox
-        if self.transport is not None and self._may_write and calls and now - calls[0][2] > STALL:
-            # It was a long one, and the server could not know of them.
-            calls[:] = [(*call[:2], now, *call[3:]) for call in calls]
+        """Send what was asked in the tick that is over; a long one does not count."""
+        calls = self._outbox
+        if calls and self.transport is not None and self._may_write:
+            now, (_, _, asked_at, timeout, _) = clock(), calls[0]
+            if now - asked_at > timeout * _LONG_TICK:
+                # The server could not know of them.
+                calls[:] = [(*call[:2], now, *call[3:]) for call in calls]
         self.send()
 
     def end(self, error: BaseException) -> None:

@@ -29,14 +29,16 @@ __all__ = ["RedisStorage"]
 
 # The answer: 1 when written, the payload that is kept when it is another, nil when gone. Deleting
 # what is not there does nothing, but for a replica, which must not say "gone", it is an error.
-# What is expected comes as it is, or by its digest where it is long: see _SHORT.
+# What is expected comes as it is, or as its digest where a fourth argument says so.
 _REPLACE: Final = """\
 local kept = redis.call('GET', KEYS[1])
 if not kept then
   redis.call('DEL', KEYS[1])
   return false
 end
-if kept ~= ARGV[1] and redis.sha1hex(kept) ~= ARGV[1] then return kept end
+local found = kept
+if ARGV[4] then found = redis.sha1hex(kept) end
+if found ~= ARGV[1] then return kept end
 if redis.call('PTTL', KEYS[1]) == -1 then
   redis.call('SET', KEYS[1], ARGV[2])
 else
@@ -211,12 +213,12 @@ class RedisStorage(Closing):
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
     ) -> Version:
         """Put *payload* in the place of the version *expected* (a script, one round trip)."""
-        # A version of another storage, which is no payload, fits nothing that is kept.
         if not isinstance(expected, bytes):
-            expected = b""
-        elif len(expected) > _SHORT:
-            expected = _sha1(expected).hexdigest()
-        arguments = (expected, payload, _ms(ttl))
+            # A version of another storage fits nothing that is kept.
+            raise Conflict(await self.load(session_id))
+        arguments: tuple[bytes | str | int, ...] = (expected, payload, _ms(ttl))
+        if len(expected) > _SHORT:
+            arguments = (_sha1(expected).hexdigest(), payload, _ms(ttl), 1)
         answer = await self._run(_REPLACE, _REPLACE_SHA, _REPLACED, session_id, *arguments)
         if answer == 1:
             return payload
