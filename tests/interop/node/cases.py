@@ -532,6 +532,17 @@ class SharedSessions(Peers):
         assert browser.cookie == cookie
         assert ends(browser) == pytest.approx(time.time() + 60, abs=3)
 
+    async def test_node_sends_the_cookie_of_a_session_of_python_with_all_its_attributes(
+        self, browser: Browser, run_node: Callable[[dict[str, Any]], URL], python: URL
+    ) -> None:
+        await browser.do(python, "write", a=1)
+        begun = attributes(browser)
+
+        await browser.do(run_node({"rolling": True}), "write", b=2)
+
+        assert begun == {"path": "/", "httponly": True, "samesite": "lax"}
+        assert attributes(browser) == begun
+
     async def test_rolling_at_python_sends_the_same_id_on_again(
         self, browser: Browser, node_for_a_minute: URL, serve_aiohttp: Serve
     ) -> None:
@@ -719,6 +730,15 @@ async def record(redis: Redis, browser: Browser) -> bytes:
     payload = await redis.get(key_in(browser))
     assert isinstance(payload, bytes)
     return payload
+
+
+def attributes(browser: Browser) -> dict[str, Any]:
+    """Return the attributes of the cookie that was sent last, in small letters."""
+    (morsel,) = SimpleCookie(browser.set_cookie).values()
+    found = {name: value for name, value in morsel.items() if value}
+    return {
+        name: value.lower() if isinstance(value, str) else value for name, value in found.items()
+    }
 
 
 def ends(browser: Browser) -> float:
