@@ -297,7 +297,7 @@ def fill(server: RedisServer) -> Act:
 
     async def act() -> None:
         used = (await ask(server, "INFO", "memory"))["used_memory"]
-        await ask(server, "CONFIG", "SET", "maxmemory", int(used) - 10_000)
+        await ask(server, "CONFIG", "SET", "maxmemory", int(used) // 2)
 
     return act
 
