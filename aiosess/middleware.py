@@ -13,7 +13,7 @@ from collections.abc import (
     Sequence,
 )
 from typing import Any, Final, TypeAlias, cast
-from weakref import WeakSet
+from weakref import ref
 
 from aiohttp import web
 from aiohttp.http import StreamWriter
@@ -24,7 +24,7 @@ from aiosess.errors import AiosessError, OptionsError, StorageUnavailable
 from aiosess.events import Reason, in_words
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.keys import NO_SESSION, NoSession
-from aiosess.exchange.manager import EXCHANGE, SessionManager
+from aiosess.exchange.manager import EXCHANGE, OURS, SessionManager
 from aiosess.exchange.stages import Opening
 from aiosess.guard.breaker import NodeHealth
 from aiosess.options import SessionOptions
@@ -192,11 +192,9 @@ class _Slot:
         if manager is not None:
             self.manager = manager
         self.middleware = _middleware(self)
-        _OURS.add(self.middleware)
+        OURS[self.middleware] = ref(self)
 
 
-# For who looks whether one of ours is installed somewhere.
-_OURS: Final[WeakSet[Any]] = WeakSet()
 # So many keys every request has from us: to ask for one that it has not takes an exception.
 _OUR_KEYS: Final = 2
 _SLOTS: Final = web.AppKey("aiosess.slots", list[_Slot])
@@ -338,7 +336,7 @@ def _exchange_elsewhere(request: web.Request) -> Exchange | NoSession:
         installed = [each for app in request.match_info.apps for each in app.middlewares]
         missing = (
             "no session middleware is installed, or it stands behind the middleware that asks"
-            if _OURS.isdisjoint(installed)
+            if not any(each in OURS for each in installed)
             else "the session middleware stands behind the middleware that asks"
         )
         raise RuntimeError(

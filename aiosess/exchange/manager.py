@@ -6,8 +6,8 @@ import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Final
-from weakref import WeakKeyDictionary
+from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary, ref
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -39,7 +39,7 @@ from aiosess.transports.base import Transport
 from aiosess.transports.cookie import CookieTransport
 from aiosess.transports.signing import Signer
 
-__all__ = ["EXCHANGE", "SessionManager", "lane_of"]
+__all__ = ["EXCHANGE", "OURS", "SessionManager", "lane_of", "managers_in"]
 
 EXCHANGE: Final = web.RequestKey[Exchange | NoSession]("aiosess.exchange")
 """Where a request keeps its exchange, which stands under aiohttp_session's key as well."""
@@ -49,6 +49,22 @@ EXCHANGE: Final = web.RequestKey[Exchange | NoSession]("aiosess.exchange")
 _CLAIMS: Final[WeakKeyDictionary[web.AbstractRoute, dict[str, SessionManager]]] = (
     WeakKeyDictionary()
 )
+
+
+class _Slot(Protocol):
+    """What has the manager of a middleware, at the latest when the application has started."""
+
+    manager: SessionManager
+
+
+OURS: Final[WeakKeyDictionary[Any, ref[_Slot]]] = WeakKeyDictionary()
+"""The session middlewares of all applications, and where each finds its manager."""
+
+
+def managers_in(app: web.Application) -> tuple[SessionManager, ...]:
+    """Return the managers whose middlewares are installed in *app* itself, which has started."""
+    slots = [OURS[each]() for each in app.middlewares if each in OURS]
+    return tuple(slot.manager for slot in slots if slot is not None)
 
 
 def lane_of(options: SessionOptions, *, is_told: bool) -> type[Exchange]:

@@ -14,7 +14,7 @@ from aiosess.attributes import CookieOptions
 from aiosess.errors import OptionsError, SessionGone
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.keys import silence
-from aiosess.exchange.manager import SessionManager
+from aiosess.exchange.manager import SessionManager, managers_in
 from aiosess.options import SessionOptions
 from aiosess.records.decide import Reply
 from aiosess.records.state import SessionState
@@ -30,21 +30,25 @@ _NOTHING_TOLD: Final[Lines] = ()
 
 @asynccontextmanager
 async def session_for(
-    client: TestClient[Any, Any], options: SessionOptions
+    client: TestClient[Any, Any], options: SessionOptions | None = None
 ) -> AsyncGenerator[Session]:
     """Give the session of *client*'s browser, a new one where it has none.
 
     ::
 
-        async with session_for(client, options) as session:
+        async with session_for(client) as session:
             session["user"] = 1
 
-    *options* are those of the application: its storage is read and written, its secret signs the
-    cookie that goes into the client's cookie jar. At the end of the block the session is kept as
-    at the end of a request: a login gets a new id. Where the block raised, nothing is kept.
+    *options* are those of the application, and found there. Their storage is read and written, and
+    their secret signs the cookie that goes into the client's jar. Raise OptionsError without them
+    where only a sub-application has sessions, or there are several options.
+
+    At the end of the block the session is kept as at the end of a request: a login gets a new id.
+    Where the block raised, nothing is kept.
     Raise SessionGone when a request of the block destroyed what the block changed, RuntimeError
     when the jar keeps no cookies, StorageUnavailable when the storage does not answer.
     """
+    options = options or _options_of(client)
     signer = options.plan.signer
     if signer is None:
         raise OptionsError(
@@ -64,6 +68,17 @@ async def session_for(
     await exchange.commit(web.Response())
     if exchange.state is not None and exchange.state.is_gone:
         raise SessionGone("the session was destroyed, or has expired, before the block ended")
+
+
+def _options_of(client: TestClient[Any, Any]) -> SessionOptions:
+    """Return the options with which sessions are installed in the application of *client*."""
+    managers = () if client.app is None else managers_in(client.app)
+    if len(managers) != 1:
+        raise OptionsError(
+            f"the application of this client has sessions by {len(managers)} SessionOptions, those "
+            "of sub-applications not counted: say which, session_for(client, options)"
+        )
+    return managers[0].options
 
 
 class _Raise:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, Final, TypeAlias
 
 import pytest
 from aiohttp import CookieJar, DummyCookieJar, web
@@ -18,16 +20,21 @@ from aiosess import (
     CookieOptions,
     IdTaken,
     MemoryStorage,
+    OptionsError,
     SessionGone,
     SessionOptions,
     Storage,
     StorageUnavailable,
     UnserializableValue,
     get_session,
+    session_middleware,
     setup,
+    setup_async,
 )
 from aiosess.testing import FakeClock, FaultyStorage, session_for
 from tests.conftest import SECRET, MakeOptions
+
+GUIDE: Final = Path(__file__).parents[2] / "docs" / "how-to" / "testing.md"
 
 Client: TypeAlias = TestClient[Any, Any]
 
@@ -85,6 +92,56 @@ async def test_what_is_set_is_there_for_the_next_request(
 
     seen = await seen_by_the_application(client)
     assert seen == {"id": session.id, "new": False, "data": {"user": 1}}
+
+
+async def test_the_options_are_found_in_the_application(client: Client) -> None:
+    async with session_for(client) as session:
+        session["user"] = 1
+
+    seen = await seen_by_the_application(client)
+    assert seen == {"id": session.id, "new": False, "data": {"user": 1}}
+
+
+async def test_the_options_of_a_middleware_alone_are_found_as_well(
+    options: SessionOptions, aiohttp_client: AiohttpClient
+) -> None:
+    app = web.Application(middlewares=[session_middleware(options)])
+    app.router.add_get("/whole", whole)
+    client = await aiohttp_client(app)
+
+    async with session_for(client) as session:
+        session["user"] = 1
+
+    assert (await seen_by_the_application(client))["data"] == {"user": 1}
+
+
+async def test_the_options_that_are_made_at_the_start_are_found_as_well(
+    options: SessionOptions, aiohttp_client: AiohttpClient
+) -> None:
+    app = web.Application()
+    setup_async(app, use_factory=lambda: options)
+    app.router.add_get("/whole", whole)
+    client = await aiohttp_client(app)
+
+    async with session_for(client) as session:
+        session["user"] = 1
+
+    assert (await seen_by_the_application(client))["data"] == {"user": 1}
+
+
+@pytest.mark.parametrize("count", [0, 2])
+async def test_where_the_options_are_not_clear_they_have_to_be_said(
+    count: int, make_options: MakeOptions, aiohttp_client: AiohttpClient
+) -> None:
+    app = web.Application()
+    app.router.add_get("/whole", whole)
+    for number in range(count):
+        setup(app, make_options(for_routes=["/whole"] if number else [], name=f"sid{number}"))
+    client = await aiohttp_client(app)
+
+    with pytest.raises(OptionsError, match=rf"by {count} SessionOptions.*say which"):
+        async with session_for(client):
+            pass
 
 
 FIRST_USE = """
@@ -610,3 +667,24 @@ async def test_the_application_meets_the_outage(aiohttp_client: AiohttpClient) -
 
 def test_it_is_a_storage() -> None:
     assert isinstance(FaultyStorage(), Storage)
+
+
+# The guide.
+
+
+@pytest.mark.one_lane("another process")
+def test_the_tests_in_the_guide_pass_as_they_stand_there(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
+    (tmp_path / "test_guide.py").write_text("\n".join(blocks))
+    settings = ["asyncio_mode=auto", "asyncio_default_fixture_loop_scope=function"]
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "--rootdir", str(tmp_path)]
+
+    finished = subprocess.run(
+        [*command, *(word for each in settings for word in ("-o", each)), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+
+    assert "4 passed" in finished.stdout, finished.stdout
