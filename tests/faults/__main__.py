@@ -26,8 +26,8 @@ def line_of(found: Found) -> str:
     lost = f"{found.lost_writes}, {found.lost_sessions}"
     name = f"{found.name} ({found.note})" if found.note else found.name
     return (
-        f"| {name} | {statuses} | {found.slowest:.2f} ({found.late_by:.2f}) | {found.median:.3f} "
-        f"({found.strangers_median:.3f}) "
+        f"| {name} | {statuses} | {found.slowest:.2f} ({found.late_by:.2f}) "
+        f"| {found.median * 1e3:.2f} ({found.strangers_median * 1e3:.2f}) "
         f"| {found.piled_up} | {found.calls_a_request:.2f} | {lost} | {found.strangers_refused} "
         f"| {found.lines} | {found.well_after:.2f} |"
     )

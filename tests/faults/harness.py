@@ -290,9 +290,11 @@ async def found_by(app: Application, fault: Fault) -> Found:
     found.requests = len(during)
     found.statuses.update(each.status for each in during)
     found.slowest = max(each.seconds for each in browsers.answers)
-    found.median = _median(during)
+    # Once it is known that the back-end is away.
+    known_at = min((each.at + each.seconds for each in during if each.status != 200), default=0.0)
+    found.median = _median([each for each in during if each.at >= known_at])
     found.strangers_median = _median(
-        [each for each in browsers.strangers if began_at <= each.at < ended_at]
+        [each for each in browsers.strangers if max(began_at, known_at) <= each.at < ended_at]
     )
     found.piled_up = browsers.most
     found.calls = calls[1] - calls[0]
