@@ -100,7 +100,11 @@ def _fits(session_id: str, origin: Origin) -> bool:
 
 
 def _agree(stored: Stored | None, origin: Origin) -> bool:
-    """Ask whether *stored* is what came from *origin*, perhaps written again since."""
+    """Ask whether *stored* is what came from *origin*, perhaps written again since.
+
+    Two sessions that began in the same millisecond cannot be told apart by it: their mix-up is
+    put right as any other, but nobody is told of it.
+    """
     if stored is None:
         return False
     found = origin_of(stored.payload)

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from aiosess import Reason, RecordTooLarge, SessionEvent, Storage, Stored
 from aiosess.records.format import RESERVED_KEY, decode_value, mark_of
-from aiosess.testing import FaultyStorage
+from aiosess.testing import FakeClock, FaultyStorage
 from tests.web.conftest import Connect
 from tests.web.handlers import kept, put, session_of, show, signed, views
 
@@ -105,11 +105,12 @@ class Confused(FaultyStorage):
 
 
 async def test_the_record_of_another_session_is_not_shown(
-    connect: Connect, storage: Storage, caplog: pytest.LogCaptureFixture
+    connect: Connect, storage: Storage, caplog: pytest.LogCaptureFixture, clock: FakeClock
 ) -> None:
     confused = Confused(storage)
-    client = await connect(put, show, forgets=True, storage=confused)
+    client = await connect(put, show, forgets=True, storage=confused, clock=clock)
     ann = await (await client.get("/put?name=Ann")).text()
+    clock.advance(1)
     bob = await (await client.get("/put?name=Bob")).text()
     await client.get("/show", headers=signed(ann))
     confused.answer = await storage.load(bob)
