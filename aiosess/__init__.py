@@ -17,6 +17,7 @@ from aiosess.errors import (
     AiosessError,
     Conflict,
     IdTaken,
+    InvalidValue,
     MergeConflict,
     OptionsError,
     RecordError,
@@ -44,6 +45,7 @@ from aiosess.middleware import (
 from aiosess.options import SessionOptions
 from aiosess.outages import Outage
 from aiosess.records.merge import MISSING
+from aiosess.records.typed import SessionKey
 from aiosess.routes import Route
 from aiosess.session import Session
 from aiosess.storages import MemoryStorage, Storage, Stored, Version
@@ -56,6 +58,7 @@ __all__ = [
     "Conflict",
     "CookieOptions",
     "IdTaken",
+    "InvalidValue",
     "MemoryStorage",
     "MergeConflict",
     "NodeHealth",
@@ -71,6 +74,7 @@ __all__ = [
     "SessionError",
     "SessionEvent",
     "SessionGone",
+    "SessionKey",
     "SessionNotSent",
     "SessionOptions",
     "Storage",

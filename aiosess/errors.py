@@ -8,6 +8,7 @@
     │   ├── SessionGone          its record went meanwhile: start over or answer without
     │   ├── SessionNotSent       the headers have left: save earlier, or use setup()
     │   ├── MergeConflict        two requests changed one value and merge="raise"
+    │   ├── InvalidValue         what is kept has not the type of its SessionKey (also a ValueError)
     │   ├── RecordTooLarge       the record would be above max_record_size: keep less in it
     │   └── UnserializableValue  a value cannot be kept as JSON (also a TypeError)
     ├── RecordError              the bytes under an id are not a record
@@ -32,6 +33,7 @@ __all__ = [
     "AiosessError",
     "Conflict",
     "IdTaken",
+    "InvalidValue",
     "MergeConflict",
     "OptionsError",
     "RecordError",
@@ -75,6 +77,22 @@ class MergeConflict(SessionError):
     def __init__(self, message: str, *, keys: tuple[tuple[str, ...], ...] = ()) -> None:
         super().__init__(message)
         self.keys = keys
+
+
+class InvalidValue(SessionError, ValueError):
+    """A value that is kept does not convert to the type of its ``SessionKey``.
+
+    - ``key``: the name under which it is kept.
+    - ``reason``: what does not fit, and where.
+    """
+
+    def __init__(self, key: str, kind: str, reason: str) -> None:
+        super().__init__(
+            f"session[{key!r}] is kept, and is no {kind}: {reason}; bring older records up by "
+            "SessionOptions(version=..., migrate=...), or let the key say on_invalid='default'"
+        )
+        self.key = key
+        self.reason = reason
 
 
 class RecordTooLarge(SessionError):

@@ -70,6 +70,11 @@ class Reason(enum.Enum):
         logging.WARNING,
         "a record cannot be read ({error}): it counts as absent",
     )
+    NOT_MIGRATED = (
+        "session",
+        logging.INFO,
+        "migrate() made nothing of a record of an older version: the session starts anew",
+    )
     RECORD_COPIED = (
         "session",
         logging.INFO,

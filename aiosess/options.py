@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from aiohttp import web
 from aiohttp_session import AbstractStorage
@@ -21,7 +22,9 @@ from aiosess.guard.retries import RetryPolicy, no_wait
 from aiosess.outages import OnUnavailable, check_on_unavailable
 from aiosess.records.decide import Rules
 from aiosess.records.merge import Merge
+from aiosess.records.migration import MIGRATES, Migrate, Migration
 from aiosess.records.repository import RecordOptions
+from aiosess.records.typed import SessionKey
 from aiosess.routes import RouteEntry, RouteSelector
 from aiosess.spelling import with_hints
 from aiosess.storages import MemoryStorage, Storage
@@ -41,7 +44,8 @@ _LONGEST: Final = 400
 _NOT_BORROWED: Final = frozenset(
     {
         *("name", "cookie", "genid", "idle_timeout", "absolute_timeout"),
-        *("touch_after", "merge", "whole", "max_record_size", "renew_grace", "renew_every"),
+        *("touch_after", "merge", "whole", "max_record_size", "version", "migrate"),
+        *("renew_grace", "renew_every"),
     }
 )
 
@@ -135,6 +139,11 @@ class SessionOptions:
       is kept as it stands, and nothing inside is merged. Those in ``renew_on`` always are.
     - ``max_record_size``: in bytes; a write of more raises RecordTooLarge, and what was kept stays.
       A record that is larger already may be read, and written where its data have not grown.
+    - ``version``: of the data that the application keeps: a whole number, from 1, that is raised
+      with each change after which older data are to be brought up. It is kept with each record.
+    - ``migrate``: a function of the data of an older record and its version, 0 where it has none,
+      which returns the data as they are now. ``None`` from it: the session starts anew. What comes
+      of it is kept with the next write; a newer record is read as it is, and stays a newer one.
     - ``renew_grace``: how long an old id is of use. After ``rotate_id()`` it leads to the session.
       After ``renew_id()`` it shows what was before; the time counts from the new id's first use.
     - ``renew_every``: how often the id is rotated by itself; ``None``: never.
@@ -172,11 +181,13 @@ class SessionOptions:
     on_unavailable: OnUnavailable = web.HTTPInternalServerError
     touch_after: Duration | str = _TOUCH_AFTER
     merge: Merge = "mine"
-    whole: Collection[str] = ()
+    whole: Collection[str | SessionKey[Any]] = ()
     max_record_size: int = 1_000_000
+    version: int | None = None
+    migrate: Migrate | None = None
     renew_grace: Duration = 10.0
     renew_every: Duration | None = None
-    renew_on: Collection[str] = ("AIOHTTP_SECURITY",)
+    renew_on: Collection[str | SessionKey[Any]] = ("AIOHTTP_SECURITY",)
     load: Literal["lazy", "eager"] | None = None
     on_event: Listener | None = None
     on_storage_call: Watch | None = None
@@ -285,6 +296,7 @@ class SessionOptions:
             merge=self.merge,
             whole=whole,
             max_size=_checked_size(self.max_record_size),
+            migration=_built_migration(self.version, self.migrate),
             principal_keys=renew_on,
             is_renewed_now_and_then=self.renew_every is not None,
             is_idle_by_cookie=self.idle_timeout is None
@@ -297,6 +309,23 @@ class SessionOptions:
             return seconds(self.idle_timeout, name="idle_timeout")
         max_age = self.cookie.max_age if isinstance(self.cookie, CookieOptions) else None
         return DAY if max_age is None else seconds(max_age, name="cookie max_age")
+
+
+def _built_migration(version: object, migrate: Migrate | None) -> Migration:
+    if version is None:
+        if migrate is not None:
+            raise OptionsError(
+                f"migrate={migrate!r} has no effect without version: give version=1, and raise it "
+                "with each change of what is kept"
+            )
+        return Migration()
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise OptionsError(f"version={version!r} must be a whole number, 1 or more")
+    if migrate is not None:
+        _check_callable(migrate, "migrate", MIGRATES)
+        if inspect.iscoroutinefunction(migrate):
+            raise OptionsError(f"migrate={migrate!r} is a coroutine function: give a plain one")
+    return Migration(version, migrate)
 
 
 def _check_storage(storage: object) -> None:
@@ -328,7 +357,8 @@ def _checked_keys(keys: object, name: str) -> frozenset[str]:
     if isinstance(keys, str) or not isinstance(keys, Iterable):
         raise OptionsError(f"{name}={keys!r} must be a list of keys: {name}=[{keys!r}]")
     # Once, for it may be an iterator; not as a set yet, for what cannot be in one is no str.
-    checked = list(cast("Iterable[object]", keys))
+    given = list(cast("Iterable[object]", keys))
+    checked = [key.name if isinstance(key, SessionKey) else key for key in given]
     if not all(isinstance(key, str) for key in checked):
         raise OptionsError(f"{name}={keys!r} must be a list of str")
     return frozenset(cast("list[str]", checked))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol, TypeVar, overload
 
 import aiohttp_session
 from aiohttp import web
@@ -15,11 +15,14 @@ from aiosess.records.format import RESERVED_KEYS
 from aiosess.records.identity import complaint_of
 from aiosess.records.merge import MISSING, SCALARS, freeze, is_container
 from aiosess.records.state import Intent, Past, SessionState, Standing
+from aiosess.records.typed import Reads, SessionKey
+from aiosess.records.views import Views
 from aiosess.timeouts import Duration
 
 __all__ = ["SESSION", "Session", "SessionIO", "is_of"]
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 
 class SessionIO(Protocol):
@@ -53,6 +56,10 @@ class SessionIO(Protocol):
         """Take note that the session is used when its response is made."""
         ...
 
+    def declare(self, key: SessionKey[Any]) -> None:
+        """Take note that *key* is used; OptionsError where its name has another type already."""
+        ...
+
 
 class Session(aiohttp_session.Session):
     """One browser's data on the server: a mutable mapping of JSON values under ``str`` keys.
@@ -60,6 +67,8 @@ class Session(aiohttp_session.Session):
     What is put in, and changed inside what is in, is saved when the handler is done; nothing
     needs to be called. The members of ``aiohttp_session.Session`` keep their meaning, but for
     ``created``, which stays what it was when the session began.
+
+    A ``SessionKey`` in the place of a ``str`` gives a value its type, and takes what JSON lacks.
 
     The keys ``"cookie"`` and ``"__aiosess"`` belong to the record and cannot be used.
     """
@@ -228,6 +237,7 @@ class Session(aiohttp_session.Session):
             await self._io.destroy()
             self._mapping.clear()
             self._state.originals.clear()
+            self._state.views = None
             self._state.past = Past.DESTROYED
 
     async def regenerate(self) -> None:
@@ -266,11 +276,87 @@ class Session(aiohttp_session.Session):
         self._check_alive()
         return await self._io.atomic(change)
 
-    def __getitem__(self, key: str) -> Any:
-        value = self._mapping[key]
-        # Most values are scalars, and one look tells.
-        if value.__class__ not in SCALARS and is_container(value):
-            self._watch(key, value)
+    @overload
+    def __getitem__(self, key: Reads[T]) -> T: ...
+
+    @overload
+    def __getitem__(self, key: str) -> Any: ...
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            value = self._mapping[key]
+            # Most values are scalars, and one look tells.
+            if value.__class__ not in SCALARS and is_container(value):
+                return self._watched(key, value)
+            return value
+        except KeyError:
+            return self._beyond_mapping(key)
+
+    @overload
+    def get(self, key: Reads[T], /) -> T | None: ...
+
+    @overload
+    def get(self, key: SessionKey[T], default: T, /) -> T: ...
+
+    @overload
+    def get(self, key: Reads[T], default: D, /) -> T | D: ...
+
+    @overload
+    def get(self, key: str, /) -> Any | None: ...
+
+    @overload
+    def get(self, key: str, default: Any | D, /) -> Any | D: ...
+
+    # Of the overloads there, two are the same where values are Any.
+    def get(self, key: Any, default: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the value under *key*, or *default*; that of a ``SessionKey`` does not count."""
+        try:
+            value = self._mapping[key]
+        except KeyError:
+            return self[key] if key in self else default  # noqa: SIM401 - this is get() itself
+        return value if value.__class__ in SCALARS else self[key]
+
+    def _beyond_mapping(self, key: str | SessionKey[Any]) -> Any:
+        """Return a value that does not stand under *key* in the mapping as it is now."""
+        if isinstance(key, SessionKey):
+            return self._typed(key)
+        if key not in self:
+            raise KeyError(key) from None
+        return self[key]
+
+    def _typed(self, key: SessionKey[Any]) -> Any:
+        """Return the value of *key*, converted, which is looked at again at the end."""
+        views, name = self._viewed(key), key.name
+        value = views.held(name, self._mapping)
+        if value is MISSING:
+            if name in self._mapping:
+                value = key.convert(self._mapping[name])
+            elif key.has_default:
+                value = key.make_default()
+            else:
+                raise KeyError(key) from None
+            if key.is_fixed:
+                return value
+            views.hold(key, value, self._mapping)
+        self._look_back()
+        self._state.beyond_data()
+        self._watch(name, self._mapping.get(name, MISSING))
+        return value
+
+    def _viewed(self, key: SessionKey[Any]) -> Views:
+        """Return the session's typed values, among which is that of *key*."""
+        views = self._state.views
+        if views is None or views.keys.get(key.name) is not key:
+            self._io.declare(key)
+            views = self._state.viewed(key)
+        return views
+
+    def _watched(self, key: str, value: Any) -> Any:
+        """Return the container *value* of *key*, which is looked at again at the end."""
+        self._watch(key, value)
+        if self._state.views is not None:
+            self._state.views.held(key, self._mapping)
+            value = self._mapping[key]
         return value
 
     def _watch(self, key: str, value: Any) -> None:
@@ -279,36 +365,130 @@ class Session(aiohttp_session.Session):
         if key not in self._state.originals:
             self._state.originals[key] = freeze(value)
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    @overload
+    def __setitem__(self, key: SessionKey[T], value: T) -> None: ...
+
+    @overload
+    def __setitem__(self, key: str, value: Any) -> None: ...
+
+    def __setitem__(self, key: str | SessionKey[Any], value: Any) -> None:
         if self._state.past:
             self._look_back()
         if not isinstance(key, str):
+            if isinstance(key, SessionKey):
+                self._set_typed(key, value)
+                return
             raise TypeError(f"session keys are str, not {key!r}: use {str(key)!r}")
         if key in RESERVED_KEYS:
             raise ValueError(f"session[{key!r}] belongs to the record: use another key")
         originals = self._state.originals
-        if key not in originals:
+        if key in originals:
+            if self._state.views is not None:
+                self._state.views.drop(key)
+        else:
             before = self._mapping.get(key, MISSING)
             originals[key] = before if before.__class__ in SCALARS else freeze(before)
         self._mapping[key] = value
 
-    def __delitem__(self, key: str) -> None:
-        if key in self._mapping:
+    def _set_typed(self, key: SessionKey[T], value: T) -> None:
+        views = self._viewed(key)
+        plain = key.to_builtins(value)
+        key.check(plain)
+        self[key.name] = plain
+        if not key.is_fixed:
+            # Whoever holds it may go on to change it.
+            self._state.beyond_data()
+            views.hold(key, value, self._mapping)
+
+    def __delitem__(self, key: str | SessionKey[Any]) -> None:
+        name = key.name if isinstance(key, SessionKey) else key
+        views = self._state.views
+        is_held = views is not None and views.drop(name)
+        if name in self._mapping:
             self._look_back()
-            if key not in self._state.originals:
-                self._state.originals[key] = freeze(self._mapping[key])
-        del self._mapping[key]
+            if name not in self._state.originals:
+                self._state.originals[name] = freeze(self._mapping[name])
+            del self._mapping[name]
+        elif not is_held:
+            raise KeyError(key)
+
+    @overload
+    def pop(self, key: Reads[T], /) -> T: ...
+
+    @overload
+    def pop(self, key: SessionKey[T], default: T, /) -> T: ...
+
+    @overload
+    def pop(self, key: Reads[T], default: D, /) -> T | D: ...
+
+    @overload
+    def pop(self, key: str, /) -> Any: ...
+
+    @overload
+    def pop(self, key: str, default: Any | D, /) -> Any | D: ...
+
+    # As with get().
+    def pop(self, key: Any, default: Any = MISSING) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Remove *key* and return its value, or *default*; KeyError where there is neither."""
+        if key in self:
+            value = self[key]
+            del self[key]
+            return value
+        if default is MISSING:
+            raise KeyError(key)
+        return default
+
+    @overload
+    def setdefault(self, key: str, default: None = None, /) -> Any | None: ...
+
+    @overload
+    def setdefault(self, key: str, default: Any, /) -> Any: ...
+
+    @overload
+    def setdefault(self, key: SessionKey[T], default: T, /) -> T: ...
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """Return the value under *key*; where there is none, *default* is put there before."""
+        if key in self:
+            return self[key]
+        self[key] = default
+        return default
+
+    def __contains__(self, key: object) -> bool:
+        self._gather()
+        return (key.name if isinstance(key, SessionKey) else key) in self._mapping
+
+    def __iter__(self) -> Iterator[str]:
+        self._gather()
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        self._gather()
+        return super().__len__()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there are no data."""
+        return not len(self)
+
+    def _gather(self) -> None:
+        """Have in the mapping what was changed inside typed values."""
+        if self._state.views is not None:
+            self._state.gather()
 
     def __copy__(self) -> dict[str, Any]:
         """Return the data alone: a session belongs to its request."""
+        self._gather()
         return dict(self._mapping)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
         """Return a copy of the data alone: a session belongs to its request."""
+        self._gather()
         return copy.deepcopy(self._mapping, memo)
 
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
         """Pickle the data alone: a session belongs to its request."""
+        self._gather()
         return dict, (self._mapping,)
 
     def _look_back(self) -> None:

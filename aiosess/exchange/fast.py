@@ -27,11 +27,11 @@ from aiosess.options import SessionOptions
 from aiosess.privacy import forget_locals
 from aiosess.records.changes import JSON, Snapshot
 from aiosess.records.decide import Reply
-from aiosess.records.format import encode_usual, instants_of, start_of
+from aiosess.records.format import encode_usual, instants_of, start_of, version_of
 from aiosess.records.merge import Original
 from aiosess.records.repository import SessionRepository
 from aiosess.records.state import Past, SessionState, Standing
-from aiosess.records.usual import usual
+from aiosess.records.usual import Usual, usual_of
 from aiosess.session import SESSION, Session
 from aiosess.spelling import called
 from aiosess.storages import Stored, Version
@@ -76,6 +76,7 @@ class Shortcuts:
         self._choose(is_well=True)
         if guard is not None:
             guard.breaker.on_change = lambda is_well: self._choose(is_well=is_well)
+        self.usual: Usual = usual_of(repository.migration)
         self.sizes: range = range(1, repository.writing.max_size + 1)
         self.encoded: Callable[[SessionState], bytes] = repository.writing.encoded
         self.is_touching: bool = repository.touching is not None
@@ -169,11 +170,10 @@ class FastExchange(Exchange):
         cookie = short.cookies[is_tls]
         self.came = signed
         self.is_busy = True
-        load, now = short.load, short.now
         began = clock()
         try:
-            stored = await load(session_id)
-            state = None if stored is None else usual(session_id, stored, cookie, now())
+            stored = await short.load(session_id)
+            state = None if stored is None else short.usual(session_id, stored, cookie, short.now())
             if state is None:
                 spend, spent = self.manager.budget.spend_rest, clock() - began
                 state = await spend(spent, self._unusual, request, session_id, stored, cookie)
@@ -215,7 +215,7 @@ class FastExchange(Exchange):
             or state.cookie.own
             or state.former_id
             or state.renewed_at
-            or state.unknown
+            or (state.unknown and state.unknown != state.beginning)
         )
         return state
 
@@ -262,7 +262,7 @@ class FastExchange(Exchange):
                 encoded = encode_usual(
                     state.data,
                     state.cookie.base.frame,
-                    state.instants or instants_of(state.created_at, state.authenticated_at),
+                    state.instants or self._instants(state),
                     start_of(state.session_id),
                 )
                 payload = encoded if len(encoded) in short.sizes else short.encoded(state)
@@ -296,6 +296,10 @@ class FastExchange(Exchange):
         if self.due is not _LEAVE:
             self._tell(response)
         self.told_on = response
+
+    @staticmethod
+    def _instants(state: SessionState) -> bytes:
+        return instants_of(state.created_at, state.authenticated_at, version_of(state.unknown))
 
     async def _recover(
         self,

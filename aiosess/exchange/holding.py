@@ -20,6 +20,7 @@ from aiosess.privacy import forget_locals
 from aiosess.records.aliases import Leftover
 from aiosess.records.repository import Repository
 from aiosess.records.state import Intent, SessionState, Standing
+from aiosess.records.typed import SessionKey
 from aiosess.session import SESSION, Session, is_of
 from aiosess.spelling import called
 from aiosess.transports.base import SignedId, Transport
@@ -254,6 +255,10 @@ class Holding(Turns):
             if isinstance(held, Session) and is_of(held, state):
                 return held
         return None
+
+    def declare(self, key: SessionKey[Any]) -> None:
+        """Take note that *key* is used; OptionsError where its name has another type already."""
+        self.manager.declare(key)
 
     async def load_session(self, request: web.Request) -> Session:
         """Return the session; SessionError where there can be none."""

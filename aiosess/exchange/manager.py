@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final, Protocol
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -32,6 +32,7 @@ from aiosess.records.decide import Rules
 from aiosess.records.identity import complaint_of
 from aiosess.records.repository import Repository, SessionRepository
 from aiosess.records.state import SessionState
+from aiosess.records.typed import SessionKey
 from aiosess.session import Session
 from aiosess.storages import Closeable, Storage
 from aiosess.timeouts import steady_of
@@ -119,6 +120,7 @@ class SessionManager:
         """Whether the signal ``on_response_prepare`` tells us before headers leave."""
         self.may_come_second: bool = True
         """Whether a middleware in front of ours may have asked for the session already."""
+        self._keys: WeakValueDictionary[str, SessionKey[Any]] = WeakValueDictionary()
         # By what all clones of a request share.
         self._shared: WeakKeyDictionary[AbstractStreamWriter, Exchange] = WeakKeyDictionary()
         self._routes_checked = self._warnings_silenced = False
@@ -216,6 +218,15 @@ class SessionManager:
         if not self._routes_checked:
             self.check_routes(request.app)
         return self.options.plan.routes.selects(request)
+
+    def declare(self, key: SessionKey[Any]) -> None:
+        """Take note that *key* is used; OptionsError where its name has another type already."""
+        known = self._keys.setdefault(key.name, key)
+        if known != key:
+            raise OptionsError(
+                f"two SessionKeys are called {key.name!r}, and are of different types: {known!r} "
+                f"and {key!r}; give one of them another name"
+            )
 
     def share_exchanges(self) -> None:
         """From here on let an exchange be found by each clone of its request."""

@@ -12,6 +12,7 @@ from aiosess.errors import SessionError
 from aiosess.interop.values import COPIES, SCALARS
 from aiosess.records.merge import MISSING
 from aiosess.records.state import Past, SessionState
+from aiosess.records.typed import Reads, SessionKey
 from aiosess.session import Session, SessionIO
 from aiosess.timeouts import Duration
 
@@ -77,11 +78,11 @@ class BorrowedSession(Session):
         super().changed()
         self._changed = True
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str | Reads[Any]) -> Any:
+        if isinstance(key, Reads):
+            return super().__getitem__(key)
         value = self._mapping[key]
-        if type(value) not in SCALARS:
-            self._watch(key, value)
-        return value
+        return value if type(value) in SCALARS else self._watched(key, value)
 
     def _watch(self, key: str, value: Any) -> None:
         if self._state.past is Past.CONCLUDED:
@@ -89,16 +90,19 @@ class BorrowedSession(Session):
         if key not in self._state.originals:
             self._state.originals[key] = COPIES.freeze(value)
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    def __setitem__(self, key: str | SessionKey[Any], value: Any) -> None:
+        if isinstance(key, SessionKey):
+            super().__setitem__(key, value)
+            return
         self._look_back()
         self._remember(key)
         self._mapping[key] = value
         self.changed()
 
-    def __delitem__(self, key: str) -> None:
+    def __delitem__(self, key: str | SessionKey[Any]) -> None:
         self._look_back()
-        self._remember(key)
-        self._mapping.pop(key)
+        self._remember(key.name if isinstance(key, SessionKey) else key)
+        super().__delitem__(key)
         self.changed()
 
     def _remember(self, key: str) -> None:

@@ -10,6 +10,7 @@ from aiosess.errors import RecordError
 from aiosess.events import Events, Reason
 from aiosess.privacy import private
 from aiosess.records.format import Alias, Former, Record, decode
+from aiosess.records.migration import Migration
 from aiosess.records.state import Standing
 from aiosess.storages import Storage, Stored, Version
 
@@ -42,10 +43,17 @@ class Leftover(enum.Enum):
 class Aliases:
     """Follows ids in *storage*; one that was renewed leads on for its time of grace."""
 
-    def __init__(self, storage: Storage, clock: Callable[[], float], events: Events) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        clock: Callable[[], float],
+        events: Events,
+        migration: Migration,
+    ) -> None:
         self._storage = storage
         self._clock = clock
         self._events = events
+        self._migration = migration
 
     async def follow(
         self, session_id: str, stored: Stored | None, *, is_by_client: bool = False
@@ -53,7 +61,8 @@ class Aliases:
         """Return the record that *stored* is, or leads to; ``None`` when there is none.
 
         *is_by_client*: a client came with the id, and not a request that was under way. Then the
-        time of grace counts. A record that cannot be decoded counts as absent.
+        time of grace counts. A record that cannot be decoded counts as absent, and so does an older
+        one of which the application's ``migrate`` makes nothing.
         """
         standing = Standing.LIVE
         for _ in range(_MOST_ALIASES):
@@ -63,15 +72,25 @@ class Aliases:
                 return Leftover.REFUSED
             match found:
                 case Record() if stored is not None:
-                    return Found(session_id, found, stored.version, standing)
+                    return self._found(session_id, found, stored.version, standing)
                 case Former() if stored is not None:
-                    return Found(session_id, found.record, stored.version, Standing.FORMER)
+                    former = Standing.FORMER
+                    return self._found(session_id, found.record, stored.version, former)
                 case Alias() if found.renewed_to:
                     session_id, standing = found.renewed_to, Standing.ALIAS
                     stored = await self._storage.load(session_id)
                 case _:
                     return None
         return None
+
+    def _found(
+        self, session_id: str, record: Record, version: Version, standing: Standing
+    ) -> Found | None:
+        migrated = self._migration(record)
+        if migrated is None:
+            self._events.tell(Reason.NOT_MIGRATED)
+            return None
+        return Found(session_id, migrated, version, standing)
 
     def _is_over(self, found: Record | Alias | Former | None) -> bool:
         match found:

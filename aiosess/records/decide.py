@@ -105,6 +105,7 @@ def ending(
     state: SessionState, *, is_touch_due: bool, is_resigned: bool, is_saved: bool = False
 ) -> Ending:
     """Return how *state* was left. Raise UnserializableValue for what cannot be written."""
+    state.gather()
     return Ending(
         intent=state.intent,
         is_modified=state.is_modified,

@@ -28,6 +28,7 @@ __all__ = [
     "NOTHING",
     "RESERVED_KEY",
     "RESERVED_KEYS",
+    "VERSION",
     "Alias",
     "Former",
     "Origin",
@@ -45,6 +46,8 @@ __all__ = [
     "mark_of",
     "origin_of",
     "start_of",
+    "version_of",
+    "version_stamp",
 ]
 
 RESERVED_KEYS: Final = frozenset({COOKIE_KEY, RESERVED_KEY})
@@ -75,6 +78,9 @@ LATEST: Final = 253_370_764_800
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 _encode_anything: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+VERSION: Final = "version"
+"""Where a record says, among what aiosess remembers, which version of the application wrote it."""
 
 # What stands between the parts of a usual record; see encode_usual().
 CREATED: Final = b'","created":'
@@ -215,9 +221,10 @@ def encode(
 
     It begins with the mark of *session_id*. The values must have passed check_value.
     """
-    is_usual = not (cookie.own or former_id or renewed_at or unknown)
-    if is_usual and data and cookie.base.frame:
-        instants = instants_of(created_at, authenticated_at)
+    version = version_of(unknown)
+    is_told = not unknown or unknown == {VERSION: version}
+    if is_told and data and cookie.base.frame and not (cookie.own or former_id or renewed_at):
+        instants = instants_of(created_at, authenticated_at, version)
         return encode_usual(data, cookie.base.frame, instants, start_of(session_id))
     meta = {**_stamp(session_id), **unknown, "created": _in_ms(created_at)}
     if authenticated_at is not None:
@@ -253,10 +260,26 @@ def encode_usual(data: dict[str, Any], frame: bytes, instants: bytes, start: byt
     return b"".join((start, revision, CREATED, instants, AFTER_META, frame, body[1:]))
 
 
-def instants_of(created_at: float, authenticated_at: float | None) -> bytes:
-    """Return how a record says when its session began, and its last login, in Unix time."""
-    began = _encode(_in_ms(created_at))
-    return began if authenticated_at is None else began + LOGIN + _encode(_in_ms(authenticated_at))
+def instants_of(created_at: float, authenticated_at: float | None, version: int = 0) -> bytes:
+    """Return how a record says when its session began, and its last login, in Unix time.
+
+    Behind them stands the *version* of the application, where it has one.
+    """
+    instants = _encode(_in_ms(created_at))
+    if authenticated_at is not None:
+        instants += LOGIN + _encode(_in_ms(authenticated_at))
+    return instants + version_stamp(version)
+
+
+def version_of(unknown: Mapping[str, Any]) -> int:
+    """Return the version of the application that wrote a record; 0 where that is not said."""
+    was = unknown.get(VERSION)
+    return was if type(was) is int and was > 0 else 0
+
+
+def version_stamp(version: int) -> bytes:
+    """Return how a usual record says the *version* of the application; empty for 0."""
+    return b',"%s":%d' % (VERSION.encode(), version) if version else b""
 
 
 def _in_ms(at: float) -> float:

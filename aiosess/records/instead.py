@@ -19,6 +19,8 @@ from uuid import UUID
 
 import msgspec
 
+from aiosess.records.typed import SessionKey
+
 __all__ = ["instead_of"]
 
 _ANY: Final = "str, int, float, bool, None, lists or dicts of them"
@@ -36,6 +38,7 @@ _INSTEAD: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
     (Mapping, "dict(value)"),
     (AbstractSet, "sorted(value), or list(value)"),
     (msgspec.Struct, "msgspec.to_builtins(value)"),
+    (SessionKey, "value.name"),
     ((Collection, Iterator), "list(value)"),
 )
 

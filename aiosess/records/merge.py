@@ -6,6 +6,7 @@ import enum
 import json
 from collections.abc import Callable, Mapping
 from itertools import takewhile
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -13,9 +14,11 @@ import msgspec
 from aiosess.errors import MergeConflict
 from aiosess.privacy import private
 from aiosess.records.format import check_value, decode_value, encode_value
+from aiosess.records.shapes import ANYTHING, ONE, Array, Shape, in_order
 
 __all__ = [
     "MISSING",
+    "NO_SHAPES",
     "SCALARS",
     "Changes",
     "Data",
@@ -81,6 +84,9 @@ class Merged(NamedTuple):
     lost: list[Lost]
 
 
+NO_SHAPES: Final[Mapping[str, Shape]] = MappingProxyType({})
+"""Where all values are merged as any JSON."""
+
 SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 """The types of values that cannot be changed from inside."""
 
@@ -125,6 +131,7 @@ def merged(
     theirs: Mapping[str, Any],
     merge: Merge,
     whole: frozenset[str] = frozenset(),
+    shapes: Mapping[str, Shape] = NO_SHAPES,
 ) -> Merged:
     """Return what to keep for the keys in *changes*, on top of *theirs*, and what lost.
 
@@ -137,6 +144,8 @@ def merged(
       was taken stays away.
     - A dict that one side removed counts as emptied: what the other side changed in it is a
       conflict for each key, and what it added stays.
+    - A set, as *shapes* say by key what values look like, is merged by membership. A tuple, or
+      what has fields, is one value where they say so.
     - All else is one value, and so is whatever stands under a key in *whole*. Where both sides
       changed it, *merge* decides, at the deepest path that differs.
 
@@ -151,8 +160,9 @@ def merged(
     values: Data = {}
     for key, (original, mine) in changes.items():
         base = decode_value(original) if isinstance(original, bytes) else original
-        settle = merging.whole if key in whole else merging.anything
-        values[key] = settle((key,), base, _plain(mine), _plain(theirs.get(key, MISSING)))
+        shape = ONE if key in whole else shapes.get(key, ANYTHING)
+        other = _plain(theirs.get(key, MISSING))
+        values[key] = merging.anything((key,), base, _plain(mine), other, shape)
     if merging.refused:
         raise MergeConflict(
             f"another request changed {_listed(merging.refused)} as well",
@@ -171,27 +181,21 @@ class _Merging:
         self.lost: list[Lost] = []
         self.refused: list[KeyPath] = []
 
-    def anything(self, path: KeyPath, base: Any, mine: Any, theirs: Any) -> Any:
-        """Merge whatever stands at *path*, inside as well."""
+    def anything(self, path: KeyPath, base: Any, mine: Any, theirs: Any, shape: Shape) -> Any:
+        """Merge whatever stands at *path*, inside as well, but for what is one by its *shape*."""
         kind = _kind_of_both(base, mine, theirs)
-        if kind is dict:
-            return self._dicts(path, base, mine, theirs)
-        return self.whole(path, base, mine, theirs, may_add=kind is list)
-
-    def whole(
-        self, path: KeyPath, base: Any, mine: Any, theirs: Any, *, may_add: bool = False
-    ) -> Any:
-        """Merge what is one value, whatever is inside; or a list to which sides *may_add*."""
+        if kind is dict and not shape.is_one:
+            return self._dicts(path, base, mine, theirs, shape)
         if is_alike(theirs, base) or is_alike(theirs, mine):
             return mine
         if is_alike(mine, base):
             return theirs
-        kept = _merged_lists(base, mine, theirs) if may_add else None
+        kept = _merged_arrays(base, mine, theirs, shape.array) if kind is list else None
         if kept is None:
             return self._conflict(path, base, mine, theirs)
         return self._left(kept, path, base, mine, theirs)
 
-    def _dicts(self, path: KeyPath, base: Any, mine: Any, theirs: Any) -> Any:
+    def _dicts(self, path: KeyPath, base: Any, mine: Any, theirs: Any, shape: Shape) -> Any:
         was, ours, others = _as_dict(base), _as_dict(mine), _as_dict(theirs)
         order = ours | others if list(was) == list(others) else others | ours
         kept: Data = {}
@@ -201,6 +205,7 @@ class _Merging:
                 was.get(key, MISSING),
                 ours.get(key, MISSING),
                 others.get(key, MISSING),
+                shape.member(key),
             )
             if value is not MISSING:
                 kept[key] = value
@@ -243,9 +248,28 @@ def _kind_of_both(base: Any, mine: Any, theirs: Any) -> type | None:
     return our.__class__ if our.__class__ is their.__class__ else None
 
 
-def _merged_lists(base: Any, mine: Any, theirs: Any) -> list[Any] | None:
-    """Return the list with what both sides added; ``None`` where a side did something else."""
+def _merged_arrays(base: Any, mine: Any, theirs: Any, array: Array) -> list[Any] | None:
+    """Return what both sides made of an array; ``None`` where that is a conflict."""
     was, ours, others = (_as_list(each) for each in (base, mine, theirs))
+    match array:
+        case Array.QUEUE:
+            return _merged_lists(was, ours, others)
+        case Array.SET:
+            return _merged_sets(was, ours, others)
+        case Array.ONE:
+            return None
+
+
+def _merged_sets(was: list[Any], ours: list[Any], others: list[Any]) -> list[Any]:
+    """Return the members that both sides left there, and those that one of them added."""
+    before, mine, theirs = ({meaning(item): item for item in each} for each in (was, ours, others))
+    added = (mine.keys() | theirs.keys()) - before.keys()
+    kept = (before.keys() & mine.keys() & theirs.keys()) | added
+    return in_order([(before | theirs | mine)[each] for each in kept])
+
+
+def _merged_lists(was: list[Any], ours: list[Any], others: list[Any]) -> list[Any] | None:
+    """Return the list with what both sides added; ``None`` where a side did something else."""
     meant, our_meant, their_meant = (list(map(meaning, each)) for each in (was, ours, others))
     we_took, they_took = _taken(our_meant, meant), _taken(their_meant, meant)
     if we_took is None or they_took is None:

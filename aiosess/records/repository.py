@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar
 
 from aiosess.attributes import CookieOptions, SessionCookie
@@ -18,6 +18,7 @@ from aiosess.records.decide import Ending, ending
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
 from aiosess.records.marks import MarkedStorage
 from aiosess.records.merge import Merge, merged
+from aiosess.records.migration import Migration
 from aiosess.records.renewal import Renewal
 from aiosess.records.state import Intent, Seen, SessionState, Standing
 from aiosess.records.writing import Writing
@@ -119,6 +120,7 @@ class RecordOptions:
     renew_grace: float = 10.0
     principal_keys: frozenset[str] = frozenset()
     is_renewed_now_and_then: bool = False
+    migration: Migration = field(default_factory=Migration)
 
 
 class SessionRepository:
@@ -144,7 +146,9 @@ class SessionRepository:
         self._is_renewed_now_and_then = options.is_renewed_now_and_then
         self._whole = options.whole
         self.touching: TouchingStorage | None = as_touching(storage)
-        self._aliases = Aliases(self._kept, clock, events)
+        self.migration: Migration = options.migration
+        self._beginning = options.migration.beginning
+        self._aliases = Aliases(self._kept, clock, events, options.migration)
         rebase = Rebase(options.merge, options.whole, events)
         self._conflicts = Conflicts(
             self._kept, self._aliases, self.writing, rebase=rebase, events=events, sleep=sleep
@@ -158,7 +162,13 @@ class SessionRepository:
 
     def fresh(self, session_id: str, cookie: CookieOptions) -> SessionState:
         """Return a session that is not kept yet."""
-        return SessionState(session_id, SessionCookie(cookie), self.now())
+        return SessionState(
+            session_id,
+            SessionCookie(cookie),
+            self.now(),
+            unknown=self._beginning,
+            beginning=self._beginning,
+        )
 
     async def load(self, session_id: str, cookie: CookieOptions) -> SessionState | Leftover | None:
         """Return the session under *session_id*; ``None`` when there is none to go on with.
@@ -350,7 +360,8 @@ class SessionRepository:
         if newest is None or self.lifetime.is_over(newest):
             raise gone(state)
         meanwhile = state.changed_since(seen)
-        state.replaced_by(newest, merged(meanwhile, newest.data, "mine", self._whole).values)
+        on_top = merged(meanwhile, newest.data, "mine", self._whole, state.shapes).values
+        state.replaced_by(newest, on_top)
 
     async def atomic(self, state: SessionState, change: Callable[[SessionState], T], /) -> T:
         """Apply *change* to the newest data and write that alone; return what it returned.
@@ -419,6 +430,7 @@ class SessionRepository:
             former_id=record.former_id,
             renewed_at=record.renewed_at,
             unknown=record.unknown,
+            beginning=self._beginning,
         )
         if cookie.secure and "secure" not in own and standing is Standing.LIVE:
             state.is_renewal_due = record.is_in_clear

@@ -15,6 +15,7 @@ from aiosess.records.changes import JSON, Snapshot, Values, put
 from aiosess.records.format import COOKIE_KEY, NOTHING, Record
 from aiosess.records.merge import (
     MISSING,
+    NO_SHAPES,
     Changes,
     Data,
     Lost,
@@ -23,7 +24,11 @@ from aiosess.records.merge import (
     is_container,
     merged,
 )
+from aiosess.records.migration import version_only
 from aiosess.records.refill import refill
+from aiosess.records.shapes import Shape
+from aiosess.records.typed import SessionKey
+from aiosess.records.views import Views
 from aiosess.storages import Version
 
 __all__ = ["Intent", "Past", "Seen", "SessionState", "Standing"]
@@ -99,7 +104,9 @@ class SessionState(Struct):
     - ``instants``: how the record says both; empty where that was not looked at.
     - ``former_id``: the id from before a change of rights, until the new one was first used.
     - ``renewed_at``: when the id was last changed; ``None``: never, or not written down.
-    - ``unknown``: what a newer version of aiosess remembers of it; it is carried along.
+    - ``unknown``: what is written beside all that, and carried along: the application's version,
+      and what a newer aiosess remembers. ``beginning``: what that is of a session that begins.
+    - ``views``: the values that were asked for by a ``SessionKey``; ``None``: none was.
     - ``is_gone``: the record was destroyed or has expired since it was read.
     - ``past``: what lies behind it; ``None`` while the handler is under way.
     - ``only_data``: the record lives as long as most, and nothing was done but to read data and to
@@ -125,6 +132,8 @@ class SessionState(Struct):
     former_id: str | None = None
     renewed_at: float | None = None
     unknown: Mapping[str, Any] = NOTHING
+    beginning: Mapping[str, Any] = NOTHING
+    views: Views | None = None
     is_renewal_due: bool = False
     is_gone: bool = False
     only_data: bool = False
@@ -164,8 +173,9 @@ class SessionState(Struct):
     @property
     def is_changed(self) -> bool:
         """Whether the handler changed anything. Raise UnserializableValue as is_modified does."""
+        data = self.data if self.views is None else self.data | self.views.changed(self.data)
         return self.cookie.own != self.original_own or bool(
-            self.values.changed(self.originals, self.data)
+            self.values.changed(self.originals, data)
         )
 
     @property
@@ -179,17 +189,39 @@ class SessionState(Struct):
         """Take note that more is done to the session than to read its data and change some."""
         self.only_data = False
 
+    def viewed(self, key: SessionKey[Any]) -> Views:
+        """Return the values that were asked for by a key, *key* among them."""
+        if self.views is None:
+            self.views = Views(self.values)
+        self.views.keys[key.name] = key
+        return self.views
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """How the values look, by key, that were asked for by a ``SessionKey``."""
+        return NO_SHAPES if self.views is None else self.views.shapes
+
+    def gather(self) -> None:
+        """Put into the data what was changed inside typed values.
+
+        Raise UnserializableValue for one that cannot be kept.
+        """
+        if self.views is not None:
+            self.views.put_into(self.data)
+
     def changes(self) -> Changes:
         """Return what was changed since the record was read, by top-level key.
 
         Raise UnserializableValue for a value that a record cannot hold.
         """
+        self.gather()
         originals, data = self.originals, self.data
         changed = self.values.changed(originals, data)
         return {key: (originals[key], data.get(key, MISSING)) for key in changed}
 
     def snapshot(self) -> Snapshot:
         """Return what is about to be written. Raise UnserializableValue as changes() does."""
+        self.gather()
         return Snapshot(self.values.changed(self.originals, self.data), self.cookie.own.copy())
 
     def saved(self, version: Version, snapshot: Snapshot) -> None:
@@ -198,6 +230,7 @@ class SessionState(Struct):
         self.original_own = snapshot.own
         self.unconfirmed = ()
         self.kept(version, snapshot.values)
+        self._watch_views()
 
     def kept(self, version: Version, values: dict[str, Original]) -> None:
         """Take note that of the data *values* were written."""
@@ -212,7 +245,7 @@ class SessionState(Struct):
 
     def deleted(self) -> None:
         """Take note that nothing is kept any more, under this id or the one before."""
-        self.version = self.previous = None
+        self.version = self.previous = self.views = None
         self.originals.clear()
         self.original_own = dict(self.cookie.own)
         self.must_be_written = False
@@ -231,7 +264,7 @@ class SessionState(Struct):
         the handler holds is changed, not replaced. Raise MergeConflict where *merge* says so;
         nothing has changed then.
         """
-        kept, lost = merged(self.changes(), record.data, merge, whole)
+        kept, lost = merged(self.changes(), record.data, merge, whole, self.shapes)
         own_changes: Changes = {
             name: (self.original_own.get(name, MISSING), self.cookie.own.get(name, MISSING))
             for name in self.original_own.keys() | self.cookie.own.keys()
@@ -244,6 +277,7 @@ class SessionState(Struct):
             self.originals[key] = self.values.freeze(record.data.get(key, MISSING))
         data = record.data | kept
         refill(self.data, {key: value for key, value in data.items() if value is not MISSING})
+        self._follow()
         self.original_own = dict(their_own)
         self.cookie.own.clear()
         self.cookie.own.update(their_own)
@@ -254,12 +288,14 @@ class SessionState(Struct):
         return lost + [Lost((COOKIE_KEY, *path), side) for path, side in own_lost]
 
     def seen(self) -> Seen:
-        """Return how the data are now, for changed_since()."""
+        """Return how the data are now, for changed_since(). Raise as gather() does."""
+        self.gather()
         frozen = {key: self.values.freeze(self.data.get(key, MISSING)) for key in self.originals}
         return Seen(self.version, frozen)
 
     def changed_since(self, seen: Seen) -> Changes:
         """Return what was changed since *seen*, and is not saved."""
+        self.gather()
         was = seen.values if seen.version == self.version else {}
         before = {key: was.get(key, original) for key, original in self.originals.items()}
         changed = self.values.changed(before, self.data)
@@ -280,6 +316,7 @@ class SessionState(Struct):
         self.values.fill(
             self.data, {key: value for key, value in data.items() if value is not MISSING}
         )
+        self._follow()
         self.previous = None
         self.cookie.own.clear()
         self.cookie.own.update(newest.cookie.own)
@@ -294,6 +331,17 @@ class SessionState(Struct):
             self.standing = newest.standing
         self.must_be_written = False
         self.intent = Intent.KEEP
+
+    def _follow(self) -> None:
+        """Let typed values that somebody holds become what stands in the data now."""
+        if self.views is not None:
+            self.views.follow(self.data)
+        self._watch_views()
+
+    def _watch_views(self) -> None:
+        """Remember how the data are of typed values that somebody holds, and may change."""
+        for name in () if self.views is None else self.views.names:
+            self.originals.setdefault(name, self.values.freeze(self.data.get(name, MISSING)))
 
     def conclude(self) -> None:
         """Take note that the response is made: what changes from here on is late."""
@@ -310,6 +358,7 @@ class SessionState(Struct):
     def apart(self) -> Self:
         """Return a copy that goes its own way: what is changed here is not changed there."""
         return self.copied(
+            views=None,
             data=dict(self.data),
             originals=dict(self.originals),
             cookie=SessionCookie(self.cookie.base, dict(self.cookie.own)),
@@ -338,8 +387,8 @@ class SessionState(Struct):
         self.original_own = {}
         self.created_at = now
         self.standing = Standing.LIVE
-        self.authenticated_at = self.former_id = self.renewed_at = None
-        self.unknown = NOTHING
+        self.authenticated_at = self.former_id = self.renewed_at = self.views = None
+        self.unknown = self.beginning
         self.must_be_written = self.is_gone = False
 
     def fork_to(self, session_id: str, now: float) -> None:
@@ -349,12 +398,16 @@ class SessionState(Struct):
         From one before a change of rights, what that still shows comes along.
         """
         values = {key: value for key, (_, value) in self.changes().items() if value is not MISSING}
+        unknown, views = self.beginning, self.views
         if self.standing is Standing.FORMER:
-            values = dict(self.data)
+            values, unknown = dict(self.data), version_only(self.unknown)
         self.session_id = session_id
         self.version = None
         self.clear(now)
         self.data.update(values)
+        self.unknown, self.views = unknown, views
+        if views is not None:
+            views.keep(values)
         self.originals.update(dict.fromkeys(values, MISSING))
         self.must_be_written = True
 
@@ -374,6 +427,7 @@ class SessionState(Struct):
         for key, original in self.originals.items():
             put(self.data, key, self.values.thaw(original))
         self.originals.clear()
+        self.views = None
         self.cookie.own.clear()
         self.cookie.own.update(self.original_own)
         self.must_be_written = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
@@ -15,11 +16,16 @@ from aiosess.records.format import (
     SHORT,
     may_be_deep,
     start_of,
+    version_stamp,
 )
+from aiosess.records.migration import Migration
 from aiosess.records.state import SessionState
 from aiosess.storages import Stored
 
-__all__ = ["usual"]
+__all__ = ["Usual", "usual", "usual_of"]
+
+Usual: TypeAlias = Callable[[str, Stored, CookieOptions, float], SessionState | None]
+"""What ``usual()`` is."""
 
 _QUOTE: Final = ord('"')
 _COMMA: Final = ord(",")
@@ -69,3 +75,26 @@ def usual(
         authenticated_at=authenticated_at,
         instants=instants,
     )
+
+
+def usual_of(migration: Migration) -> Usual:
+    """Return what does as ``usual()`` for the records of the application's own version."""
+    stamp = version_stamp(migration.version)
+    if not stamp:
+        return usual
+
+    def usual_stamped(
+        session_id: str, stored: Stored, cookie: CookieOptions, now: float
+    ) -> SessionState | None:
+        meta, _, rest = stored.payload.partition(AFTER_META)
+        unstamped = meta.removesuffix(stamp)
+        if unstamped is meta:
+            return None
+        plain = Stored(unstamped + AFTER_META + rest, stored.version)
+        state = usual(session_id, plain, cookie, now)
+        if state is not None:
+            state.instants += stamp
+            state.unknown = state.beginning = migration.beginning
+        return state
+
+    return usual_stamped

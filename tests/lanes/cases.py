@@ -43,6 +43,8 @@ Came = Literal[
     "very old",
     "copied from another id",
     "by a newer version",
+    "by an older application",
+    "by a newer application",
 ]
 _Secure: TypeAlias = bool | Literal["auto"]
 
@@ -71,6 +73,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cookie: Literal["given", "by a function", "by a coroutine"] = "given"
     is_id_taken: bool = False
     max_record_size: int = 1_000_000
+    version: int | None = None
 
 
 USUAL: Final = Options()
@@ -188,6 +191,7 @@ _UNUSUAL: Final[dict[str, Sequence[object]]] = {
     "cookie": ["by a function", "by a coroutine"],
     "is_id_taken": [True],
     "max_record_size": [100],
+    "version": [3],
 }
 
 
@@ -233,6 +237,8 @@ def case_of(seed: int) -> Case:
             "very old",
             "copied from another id",
             "by a newer version",
+            "by an older application",
+            "by a newer application",
         ),
         by=chance.rarely(0.3, "setup", "middleware"),
         storage=chance.rarely(0.5, "plain", "punctual", "touching", "touching"),

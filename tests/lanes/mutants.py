@@ -75,8 +75,18 @@ MUTANTS: Final = (
         "cookie",
     ),
     Mutant(
+        "which version of the application wrote a record",
+        "usual_of(repository.migration)",
+        "usual_of(type(repository.migration)())",
+    ),
+    Mutant(
+        "that a record says which version of the application wrote it",
+        "state.authenticated_at, version_of(state.unknown))",
+        "state.authenticated_at)",
+    ),
+    Mutant(
         "what a newer version remembers",
-        "            or state.unknown\n",
+        "            or (state.unknown and state.unknown != state.beginning)\n",
         "",
     ),
     Mutant(

@@ -146,6 +146,8 @@ class _Stage:
             load=given.load,
             touch_after=given.touch_after,
             max_record_size=given.max_record_size,
+            version=given.version,
+            migrate=None if given.version is None else _brought_up,
         )
 
 
@@ -234,6 +236,17 @@ class _Browser:
         return f"{shown};{attributes}"
 
 
+_REMEMBERED: Final[dict[str, dict[str, Any]]] = {
+    "by a newer version": {"later": [1]},
+    "by an older application": {"version": 1},
+    "by a newer application": {"version": 5},
+}
+
+
+def _brought_up(data: dict[str, Any], was: int) -> dict[str, Any]:
+    return {**data, "was": was}
+
+
 async def _arrival(stage: _Stage) -> list[str]:
     """Keep the records that are there at first, and return the cookies of the browser."""
     records, sign = stage.records, stage.signer.sign
@@ -257,8 +270,8 @@ async def _arrival(stage: _Stage) -> list[str]:
             await records.keep("pear", data, age=199_000)
         case "copied from another id":
             await records.keep("pear", data, of="peach")
-        case "by a newer version":
-            await records.keep("pear", data, unknown={"later": [1]})
+        case "by a newer version" | "by an older application" | "by a newer application":
+            await records.keep("pear", data, unknown=_REMEMBERED[came])
         case _:
             # Under this id there is nothing.
             pass

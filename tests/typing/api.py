@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 from collections.abc import AsyncIterator
-from datetime import timedelta
-from typing import Any, assert_type
+from datetime import datetime, timedelta
+from typing import Any, TypedDict, assert_type
 
 import aiohttp_session
 from aiohttp import web
@@ -21,6 +23,7 @@ from aiosess import (
     Route,
     Session,
     SessionCookie,
+    SessionKey,
     SessionOptions,
     Storage,
     StorageUnavailable,
@@ -71,6 +74,79 @@ async def atomic(session: Session) -> None:
     assert_type(await session.atomic(lambda newest: newest.id), str)
 
 
+# What a key knows of its value.
+
+
+class Role(enum.Enum):
+    ADMIN = "admin"
+
+
+@dataclasses.dataclass
+class User:
+    name: str
+
+
+class Point(TypedDict):
+    x: int
+
+
+USER = SessionKey("user", User)
+CART = SessionKey("cart", dict[str, int], default_factory=dict)
+TAGS = SessionKey("tags", set[str], default_factory=set)
+SINCE = SessionKey("since", datetime)
+VISITS = SessionKey("visits", int, default=0, on_invalid="default")
+ROLE = SessionKey("role", Role, default=Role.ADMIN)
+WHERE = SessionKey("where", Point, merged=True)
+NICK: SessionKey[str | None] = SessionKey("nick", str | None, default=None)
+
+
+def typed_data(session: Session) -> None:
+    assert_type(USER, SessionKey[User])
+    assert_type(CART, SessionKey[dict[str, int]])
+    assert_type(session[USER], User)
+    assert_type(session[CART], dict[str, int])
+    assert_type(session[TAGS], set[str])
+    assert_type(session[WHERE], Point)
+    assert_type(session[NICK], str | None)
+    assert_type(session[ROLE], Role)
+    session[USER] = User("ann")
+    session[VISITS] += 1
+    session[CART]["apple"] = 1
+    assert_type(session.get(USER), User | None)
+    assert_type(session.get(VISITS, 7), int)
+    assert_type(session.get(SINCE, None), datetime | None)
+    assert_type(session.get(VISITS, "none"), int | str)
+    assert_type(session.pop(SINCE), datetime)
+    assert_type(session.pop(SINCE, None), datetime | None)
+    assert_type(session.setdefault(USER, User("ann")), User)
+    assert_type(USER in session, bool)
+    assert_type(sorted(session[TAGS]), list[str])
+    assert_type(len(session[CART]), int)
+    counts: dict[str, int] = dict(session[CART])
+    several: list[str] = list(session.get(TAGS, set()))
+    either: list[str] = [*several, *counts, *session.get(TAGS, ("a",))]
+    assert_type(either, list[str])
+    del session[USER]
+    assert_type(USER.name, str)
+    assert_type(USER.convert({"name": "ann"}), User)
+
+
+def data_without_a_type(session: Session) -> None:
+    assert_type(session["n"], Any)
+    assert_type(session.get("n"), Any | None)
+    assert_type(session.pop("n"), Any)
+    session["n"] = session.get("n", 0) + 1
+    session.setdefault("list", []).append(1)
+    session.get("list", []).append(1)
+    del session["n"]
+
+
+def mistakes_that_a_checker_sees(session: Session) -> None:
+    session[USER] = "ann"  # type: ignore[misc]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    session[CART]["apple"] = "one"  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
+    session[USER].label = "ann"  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def cookie_of_one_session(session: Session) -> None:
     cookie = assert_type(session.cookie, SessionCookie)
     cookie.max_age = timedelta(days=30)
@@ -92,6 +168,8 @@ def options() -> None:
     SessionOptions(secret="s", retries=3, retries_strategy=lambda retry: timedelta(seconds=retry))
     SessionOptions(secret="s", merge="theirs", unset="destroy", load="eager", touch_after="10%")
     SessionOptions(secret="s", merge=larger, whole=["address"])
+    SessionOptions(secret="s", whole=[CART, "address"], renew_on=[USER])
+    SessionOptions(secret="s", version=2, migrate=bring_up)
     SessionOptions(secret="s", for_routes=["views", handler, View, Route("/x", method="POST")])
     SessionOptions(secret="s", cookie=CookieOptions(samesite=True, secure="auto"))
     SessionOptions(secret="s", cookie=cookie, genid=new_id)
@@ -100,6 +178,10 @@ def options() -> None:
 
 class View(web.View):
     pass
+
+
+def bring_up(data: dict[str, Any], was: int) -> dict[str, Any] | None:
+    return data if was else None
 
 
 def larger(path: tuple[str, ...], base: Any, mine: Any, theirs: Any) -> Any:

@@ -43,7 +43,8 @@ from aiosess.records.format import (
     origin_of,
     start_of,
 )
-from aiosess.records.usual import usual
+from aiosess.records.migration import Migration
+from aiosess.records.usual import usual, usual_of
 from aiosess.storages import Stored
 from aiosess.timeouts import LONGEST
 
@@ -76,6 +77,47 @@ def decoded(payload: bytes) -> Record:
     record = decode(payload)
     assert isinstance(record, Record)
     return record
+
+
+# The fast way of an application that says its version
+
+
+def stamped(version: int, data: dict[str, Any] | None = None) -> bytes:
+    return encode(
+        ID,
+        {"n": 1} if data is None else data,
+        SessionCookie(options()),
+        created_at=NOW - 60,
+        now=NOW,
+        authenticated_at=NOW - 30,
+        unknown={"version": version},
+    )
+
+
+def test_a_record_of_the_same_version_is_read_the_fast_way() -> None:
+    payload = stamped(3)
+
+    state = usual_of(Migration(3))(ID, Stored(payload, 1), options(), NOW)
+
+    assert state is not None
+    assert (state.data, state.authenticated_at) == ({"n": 1}, NOW - 30)
+    assert state.unknown == state.beginning == {"version": 3}
+    assert state.instants == b'%.2f,"auth":%.2f,"version":3' % (NOW - 60, NOW - 30)
+
+
+@pytest.mark.parametrize("version", [2, 4, 33])
+def test_a_record_of_another_version_takes_more_than_the_fast_way(version: int) -> None:
+    assert usual_of(Migration(3))(ID, Stored(stamped(version), 1), options(), NOW) is None
+
+
+def test_a_record_without_a_version_takes_more_than_the_fast_way_where_there_is_one() -> None:
+    payload = encoded({"deep": {"version": 3}, "n": [{"version": 3}, 1]})
+
+    assert usual_of(Migration(3))(ID, Stored(payload, 1), options(), NOW) is None
+
+
+def test_a_record_with_a_version_takes_more_than_the_fast_way_where_there_is_none() -> None:
+    assert usual_of(Migration())(ID, Stored(stamped(3), 1), options(), NOW) is None
 
 
 # The format

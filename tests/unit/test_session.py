@@ -18,6 +18,7 @@ from aiosess import (
     Session,
     SessionCookie,
     SessionGone,
+    SessionKey,
     UnserializableValue,
 )
 from aiosess.records.changes import JSON
@@ -59,6 +60,9 @@ class Requests:
 
     def note_late(self) -> None:
         self.made.append("note_late")
+
+    def declare(self, key: SessionKey[Any]) -> None:
+        self.made.append(f"declare {key}")
 
 
 def stored(**data: Any) -> SessionState:
