@@ -85,6 +85,11 @@ class Reason(enum.Enum):
         logging.INFO,
         "two requests changed session[{key!r}], and what is called {side!r} there was dropped",
     )
+    VALUE_INVALID = (
+        "session",
+        logging.WARNING,
+        "session[{key!r}] has not the type of its SessionKey, and the default stands for it: {why}",
+    )
     CHANGED_TOO_LATE = (
         "session",
         logging.WARNING,

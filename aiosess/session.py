@@ -10,7 +10,7 @@ import aiohttp_session
 from aiohttp import web
 
 from aiosess.attributes import SessionCookie
-from aiosess.errors import SessionGone
+from aiosess.errors import InvalidValue, SessionGone
 from aiosess.records.format import RESERVED_KEYS
 from aiosess.records.identity import complaint_of
 from aiosess.records.merge import MISSING, SCALARS, freeze, is_container
@@ -58,6 +58,10 @@ class SessionIO(Protocol):
 
     def declare(self, key: SessionKey[Any]) -> None:
         """Take note that *key* is used; OptionsError where its name has another type already."""
+        ...
+
+    def note_invalid(self, error: InvalidValue) -> None:
+        """Take note that the default of a key stands for what is kept, and is not of its type."""
         ...
 
 
@@ -330,7 +334,7 @@ class Session(aiohttp_session.Session):
         value = views.held(name, self._mapping)
         if value is MISSING:
             if name in self._mapping:
-                value = key.convert(self._mapping[name])
+                value = key.convert(self._mapping[name], self._io.note_invalid)
             elif key.has_default:
                 value = key.make_default()
             else:

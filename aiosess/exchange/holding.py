@@ -10,7 +10,13 @@ from weakref import ref
 from aiohttp import web
 
 from aiosess.attributes import CookieOptions
-from aiosess.errors import AiosessError, SessionError, SessionNotSent, StorageUnavailable
+from aiosess.errors import (
+    AiosessError,
+    InvalidValue,
+    SessionError,
+    SessionNotSent,
+    StorageUnavailable,
+)
 from aiosess.events import Reason
 from aiosess.exchange.keys import ASKING, hand_out
 from aiosess.exchange.stages import Opening, moved
@@ -259,6 +265,12 @@ class Holding(Turns):
     def declare(self, key: SessionKey[Any]) -> None:
         """Take note that *key* is used; OptionsError where its name has another type already."""
         self.manager.declare(key)
+
+    def note_invalid(self, error: InvalidValue) -> None:
+        """Take note that the default of a key stands for what is kept, and is not of its type."""
+        self.manager.events.tell_once(
+            Reason.VALUE_INVALID, request=self._request(), key=error.key, why=error.reason
+        )
 
     async def load_session(self, request: web.Request) -> Session:
         """Return the session; SessionError where there can be none."""

@@ -182,20 +182,23 @@ class SessionKey(Reads[T], Generic[T]):
             raise self._not_kept(error) from None
         return self.shape.arranged(plain) if self._has_sets else plain
 
-    def convert(self, plain: Any) -> T:
+    def convert(self, plain: Any, told: Callable[[InvalidValue], object] | None = None) -> T:
         """Return the value that *plain* data stand for; themselves where the type is plain.
 
         Where they do not convert, raise InvalidValue, or return the default, as ``on_invalid``
-        says.
+        says; *told* hears of the latter.
         """
         try:
             value = self._converted(plain)
         except Exception as error:  # whatever a hook or a __post_init__ raises
             del plain
-            if self.on_invalid == "default":
-                return self.make_default()
             forget_locals(error)
-            raise InvalidValue(self.name, _shown(self.kind), str(error)) from error
+            invalid = InvalidValue(self.name, _shown(self.kind), _reason(error))
+            if self.on_invalid != "default":
+                raise invalid from error
+            if told is not None:
+                told(invalid)
+            return self.make_default()
         kept: T = plain if self.is_plain else value
         return kept
 
@@ -255,7 +258,16 @@ class SessionKey(Reads[T], Generic[T]):
     def _not_kept(self, error: Exception) -> UnserializableValue:
         path = f"session[{self.name!r}]"
         kind = _shown(self.kind)
-        return UnserializableValue(f"{path} cannot be kept as {kind}: {error}", path=path)
+        return UnserializableValue(f"{path} cannot be kept as {kind}: {_reason(error)}", path=path)
+
+
+def _reason(error: Exception) -> str:
+    """Return what msgspec, a hook or a ``__post_init__`` says, without the value where we can."""
+    said, at, where = str(error).partition(" - at `")
+    for shown in ("Invalid enum value", "Invalid value"):
+        if said.startswith(shown):
+            said = shown
+    return said + at + where
 
 
 def _shown(kind: object) -> str:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from aiosess import (
     MISSING,
     CookieOptions,
+    InvalidValue,
     MergeConflict,
     Session,
     SessionCookie,
@@ -63,6 +64,9 @@ class Requests:
 
     def declare(self, key: SessionKey[Any]) -> None:
         self.made.append(f"declare {key}")
+
+    def note_invalid(self, error: InvalidValue) -> None:
+        self.made.append(f"invalid {error.key}")
 
 
 def stored(**data: Any) -> SessionState:

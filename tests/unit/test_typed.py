@@ -40,6 +40,10 @@ class Application:
 
     def __init__(self) -> None:
         self.is_told_late = False
+        self.heard: list[str] = []
+
+    def note_invalid(self, error: InvalidValue) -> None:
+        self.heard.append(f"{error.key}: {error.reason}")
 
     def declare(self, key: SessionKey[Any]) -> None:
         pass
@@ -524,6 +528,22 @@ def test_a_value_that_does_not_convert_is_the_default_where_the_key_says_so() ->
 
     assert (session[key], session.get(key), key in session) == (7, 7, True)
     assert not session._state.is_modified
+
+
+def test_that_the_default_stands_for_what_does_not_convert_is_told() -> None:
+    session = session_of(count="many")
+
+    session[SessionKey("count", int, default=7, on_invalid="default")]
+
+    io: Any = session._io
+    assert io.heard == ["count: Expected `int`, got `str`"]
+
+
+def test_a_reason_shows_no_value_of_an_enum() -> None:
+    with pytest.raises(InvalidValue) as caught:
+        session_of(role="secret")[SessionKey("role", Role)]
+
+    assert caught.value.reason == "Invalid enum value"
 
 
 def test_a_default_in_the_place_of_what_does_not_convert_is_kept_once_it_is_changed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -264,6 +265,26 @@ async def test_a_value_that_cannot_be_kept_is_no_answer_as_if_it_were(
     assert await kept(storage, "apple") == {"user": {"name": "ann"}}
     [error] = [each.exc_info[1] for each in caplog.records if each.exc_info]
     assert isinstance(error, UnserializableValue)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_the_log_says_once_that_a_default_stands_for_what_is_kept(
+    connect: Connect, storage: Storage, caplog: pytest.LogCaptureFixture, times: int
+) -> None:
+    count = SessionKey("count", int, default=7, on_invalid="default")
+
+    async def look(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        return web.json_response(session[count])
+
+    await keep(storage, "apple", count="many")
+    client = await connect(look, forgets=True)
+
+    for _ in range(times):
+        assert await (await client.get("/look", headers=signed("apple"))).json() == 7
+
+    [line] = [each for each in caplog.records if "SessionKey" in each.getMessage()]
+    assert line.levelno == logging.WARNING
 
 
 async def test_a_late_change_inside_a_value_is_kept(connect: Connect, storage: Storage) -> None:

@@ -526,7 +526,8 @@ async def test_an_act_ends_with_its_budget_however_many_calls_it_takes(
     response = await client.get("/show", headers=APPLE)
 
     assert response.status == 500
-    assert len(faulty.calls) <= 3
+    # Three, and more where the loop is busy, since that time does not count; fifty without it.
+    assert len(faulty.calls) < 10
 
 
 async def test_find_session_without_retries_and_anonymous_is_none(
