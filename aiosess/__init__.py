@@ -30,6 +30,7 @@ from aiosess.errors import (
     UnserializableValue,
 )
 from aiosess.events import Reason, SessionEvent
+from aiosess.fresh import require_fresh
 from aiosess.guard.breaker import BreakerOptions, NodeHealth
 from aiosess.guard.observed import Outcome, StorageCall
 from aiosess.middleware import (
@@ -88,6 +89,7 @@ __all__ = [
     "find_session",
     "get_session",
     "health",
+    "require_fresh",
     "session_middleware",
     "setup",
     "setup_async",

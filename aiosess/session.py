@@ -17,7 +17,7 @@ from aiosess.records.merge import MISSING, SCALARS, freeze, is_container
 from aiosess.records.state import Intent, Past, SessionState, Standing
 from aiosess.records.typed import Reads, SessionKey
 from aiosess.records.views import Views
-from aiosess.timeouts import Duration
+from aiosess.timeouts import Duration, seconds
 
 __all__ = ["SESSION", "Session", "SessionIO", "is_of"]
 
@@ -50,6 +50,18 @@ class SessionIO(Protocol):
 
     async def atomic(self, change: Callable[[Session], T]) -> T:
         """Apply a change to the newest data."""
+        ...
+
+    async def authenticated(self) -> None:
+        """Take a new id, and note that the principal has proved who it is."""
+        ...
+
+    def now(self) -> float:
+        """Return the Unix time."""
+        ...
+
+    def expires_at(self) -> float | None:
+        """Return when the session ends if nothing happens any more."""
         ...
 
     def note_late(self) -> None:
@@ -145,10 +157,28 @@ class Session(aiohttp_session.Session):
     def authenticated_at(self) -> float | None:
         """When somebody last logged in, as Unix time; ``None``: nobody is logged in.
 
-        A new value under one of the keys in ``SessionOptions.renew_on`` is a login. The absolute
-        timeout counts from here.
+        A new value under one of the keys in ``SessionOptions.renew_on`` is a login, and
+        ``authenticated()`` counts as one. The absolute timeout counts from here.
         """
         return self._state.authenticated_at
+
+    def is_fresh(self, within: Duration) -> bool:
+        """Ask whether the last login, or ``authenticated()``, is at most *within* ago.
+
+        *within* is seconds or a ``timedelta``. False where nobody is logged in; when the session
+        began does not count.
+        """
+        at = self._state.authenticated_at
+        return at is not None and self._io.now() - at <= seconds(within, name="within")
+
+    @property
+    def expires_at(self) -> float | None:
+        """When the session ends, at the earliest, if nobody comes any more, as Unix time.
+
+        ``None`` where that is not known: of a new session, and of one that a storage of
+        aiohttp-session keeps.
+        """
+        return self._io.expires_at()
 
     @property
     def max_age(self) -> int | None:
@@ -268,6 +298,16 @@ class Session(aiohttp_session.Session):
         """
         self._check_alive()
         await self._io.change_id(Intent.ROTATE)
+
+    async def authenticated(self) -> None:
+        """Take note that the principal has proved who it is: call it after a correct password.
+
+        Also where it was logged in already, before something dangerous. The id is renewed as by
+        ``renew_id()``, ``authenticated_at`` is now, and both timeouts begin again. Raise
+        SessionNotSent when the new cookie can no longer be sent.
+        """
+        self._check_alive()
+        await self._io.authenticated()
 
     async def atomic(self, change: Callable[[Session], T]) -> T:
         """Apply ``change(session)`` to the newest data, write it now, return what it returned.

@@ -148,6 +148,23 @@ class Acting(Holding):
         if intent is Intent.REGENERATE:
             state.clear(self.repository.now())
 
+    async def authenticated(self) -> None:
+        """Take a new id, and note that the principal has proved who it is."""
+        await self.act(self._authenticated, self._opened())
+
+    async def _authenticated(self, state: SessionState) -> None:
+        await self._change_id(state, Intent.RENEW)
+        state.authenticated_at = self.repository.now()
+        state.must_be_written = True
+
+    def now(self) -> float:
+        """Return the Unix time."""
+        return self.repository.now()
+
+    def expires_at(self) -> float | None:
+        """Return when the session ends if nothing happens any more; ``None``: that is not known."""
+        return None if self.state is None else self.repository.expires_at(self.state)
+
     async def atomic(self, change: Callable[[Session], T]) -> T:
         """Apply *change* to the newest data, and write it."""
         if inspect.iscoroutinefunction(change):

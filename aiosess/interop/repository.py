@@ -71,6 +71,9 @@ class BorrowedRepository:
             aiohttp_session.Session(None, data=None, new=True, max_age=age), cookie
         )
 
+    def expires_at(self, _state: SessionState, /) -> None:
+        """Return ``None``: such a storage tells nobody."""
+
     async def move(self, state: SessionState, _new_id: NewId) -> None:
         """Let *state* go on as another session of the storage; nothing is written yet."""
         state.move_to("")

@@ -52,6 +52,13 @@ class BorrowedSession(Session):
         """What the storage knows the session by; ``None`` while it is new, or in the cookie."""
         return self._loaded(self._state).identity
 
+    async def authenticated(self) -> None:
+        """Raise SessionError: such a storage does not keep when somebody logged in."""
+        raise SessionError(
+            "a storage of aiohttp-session does not keep when somebody logged in: call "
+            "new_session(request) or renew_id() at a login, or use a storage of aiosess"
+        )
+
     def set_new_identity(self, identity: Any) -> None:
         """Choose the identity of a new session; RuntimeError when it is not new."""
         if not self.new:

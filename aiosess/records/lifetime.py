@@ -65,6 +65,24 @@ class Lifetime:
         # That a cookie ends with the browser says nothing of its record, as in connect-redis.
         return self._timeouts.idle_without_max_age if own["max_age"] is None else own["max_age"]
 
+    def ends_at(self, state: SessionState) -> float:
+        """Return the Unix time at which *state* ends, if this request is the last.
+
+        Where it does not touch the record, since that was done less than ``touch_after`` ago, that
+        is the earliest time.
+        """
+        now, left = self.now(), self.ttl(state)
+        if state.cookie.expires is None and not (state.may_be_modified or self.is_touch_due(state)):
+            own = self.own_idle(state)
+            left = min(left, (self.idle if own is None else own) - self._since_touch(state))
+        return now + left
+
+    def _since_touch(self, state: SessionState) -> float:
+        """Return the most seconds that can have passed since the record was touched."""
+        if state.touched_at is not None:
+            return self.steady() - state.touched_at
+        return self._timeouts.touch_after
+
     def is_over(self, state: SessionState) -> bool:
         """Ask whether the absolute timeout has passed."""
         absolute = self._timeouts.absolute

@@ -57,6 +57,10 @@ class Repository(Protocol):
         """Return a session that is not kept yet."""
         ...
 
+    def expires_at(self, state: SessionState, /) -> float | None:
+        """Return the Unix time at which *state* ends, at the earliest; ``None``: not known."""
+        ...
+
     def ending(self, state: SessionState, *, is_resigned: bool, is_saved: bool) -> Ending:
         """Return how *state* was left. Raise UnserializableValue for what cannot be written."""
         ...
@@ -212,6 +216,10 @@ class SessionRepository:
         state.move_to(await new_id())
         if self._is_renewed_now_and_then:
             state.renewed_at = self.now()
+
+    def expires_at(self, state: SessionState) -> float | None:
+        """Return the Unix time at which *state* ends, at the earliest; ``None``: it is new."""
+        return None if state.is_new else self.lifetime.ends_at(state)
 
     def can_renew(self, state: SessionState) -> bool:
         """Ask whether anybody may know the id of *state*, so that it has to be renewed."""

@@ -424,6 +424,9 @@ class SessionState(Struct):
             self.originals = before.originals
             self.original_own = before.original_own
             self.previous = None
+        elif self.version is None:
+            # A login that did not come to its end.
+            self.authenticated_at = None
         for key, original in self.originals.items():
             put(self.data, key, self.values.thaw(original))
         self.originals.clear()

@@ -62,6 +62,15 @@ class Requests:
     def note_late(self) -> None:
         self.made.append("note_late")
 
+    async def authenticated(self) -> None:
+        self.made.append("authenticated")
+
+    def now(self) -> float:
+        return 1000.0
+
+    def expires_at(self) -> float | None:
+        return None
+
     def declare(self, key: SessionKey[Any]) -> None:
         self.made.append(f"declare {key}")
 

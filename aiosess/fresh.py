@@ -1,0 +1,91 @@
+"""Handlers for which a login must be fresh: the password is asked for again before them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Final, ParamSpec, TypeAlias
+
+from aiohttp import hdrs, web
+from yarl import URL
+
+from aiosess.errors import OptionsError
+from aiosess.middleware import find_session
+from aiosess.timeouts import Duration, seconds
+
+__all__ = ["OnStale", "require_fresh"]
+
+P = ParamSpec("P")
+
+OnStale: TypeAlias = (
+    str | Callable[[web.Request], web.StreamResponse | Awaitable[web.StreamResponse]]
+)
+"""What a request gets whose login is not fresh: a page to go to, or what a function returns."""
+
+# A form that was sent cannot be sent again by following a link.
+_REPEATABLE: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
+
+
+def require_fresh(
+    within: Duration, *, on_stale: OnStale | None = None, target: str = "next"
+) -> Callable[
+    [Callable[P, Awaitable[web.StreamResponse]]], Callable[P, Awaitable[web.StreamResponse]]
+]:
+    """Let a handler, or a method of a ``web.View``, run only where the login is fresh.
+
+    ``@require_fresh(timedelta(minutes=10))`` asks for ``session.is_fresh(...)``. Where there is no
+    session, nobody is logged in, or that was longer ago, the request gets *on_stale* instead.
+
+    - *within*: seconds, or a ``timedelta``, since the last login or ``authenticated()``.
+    - *on_stale*: ``None``: HTTPForbidden, which says why. A path or URL: HTTPSeeOther to it; of a
+      GET request, the parameter *target* says where to return to, which is a path of this host.
+      A function of the request, sync or async: what it returns, or raises.
+
+    Raise OptionsError for what makes no sense, and what ``find_session`` raises.
+    """
+    age = seconds(within, name="within")
+    if not (on_stale is None or isinstance(on_stale, str) or callable(on_stale)):
+        raise OptionsError(
+            f"on_stale={on_stale!r} must be a path to go to, or a function of the request"
+        )
+
+    def decorate(
+        handler: Callable[P, Awaitable[web.StreamResponse]],
+    ) -> Callable[P, Awaitable[web.StreamResponse]]:
+        @functools.wraps(handler)
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> web.StreamResponse:
+            request = _request_of(args)
+            session = await find_session(request)
+            if session is not None and session.is_fresh(age):
+                return await handler(*args, **kwargs)
+            if callable(on_stale):
+                answer = on_stale(request)
+                return await answer if inspect.isawaitable(answer) else answer
+            if on_stale is None:
+                raise web.HTTPForbidden(text=f"This takes a login in the last {age:g} seconds.")
+            raise web.HTTPSeeOther(_with_target(on_stale, request, target))
+
+        return guarded
+
+    return decorate
+
+
+def _request_of(args: tuple[object, ...]) -> web.Request:
+    """Return the request that a handler, or a method, was called with."""
+    for each in args:
+        if isinstance(each, web.Request):
+            return each
+        if isinstance(each, web.View):
+            return each.request
+    raise TypeError("require_fresh() is for handlers of a request, and methods of a web.View")
+
+
+def _with_target(page: str, request: web.Request, target: str) -> URL:
+    """Return the URL of *page*, which is told where to return to."""
+    url = URL(page)
+    if request.method not in _REPEATABLE:
+        return url
+    # With two slashes it would name another host.
+    back = "/" + request.path_qs.lstrip("/")
+    return url.update_query({target: back})
