@@ -125,18 +125,25 @@ def get_session(request: web.Request) -> Coroutine[Any, Any, Session]:
     return exchange.open(request)
 
 
-def find_session(request: web.Request) -> Coroutine[Any, Any, Session | None]:
+def find_session(
+    request: web.Request, *, passive: bool = False
+) -> Coroutine[Any, Any, Session | None]:
     """Return, once awaited, the session of *request*, or ``None`` where it gets none.
 
     There is none where the route is not selected, where the path is not under the cookie's, and
     where the storage does not answer and ``retries`` is not set. Raise what ``on_unavailable``
     says where it does not answer after all ``retries``. Raise RuntimeError where no session
     middleware is installed in front of who asks.
+
+    *passive*: asking is no activity, as where a page polls. The session does not live longer by it,
+    and no cookie is sent, unless it is changed, or asked for as usual in this request as well.
     """
     try:
         exchange = request[EXCHANGE]
     except KeyError:
         exchange = _exchange_elsewhere(request)
+    if passive:
+        return exchange.open_passively(request)
     return exchange.open(request, required=False)
 
 

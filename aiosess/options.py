@@ -82,6 +82,7 @@ class Plan:
     retry_policy: RetryPolicy
     records: RecordOptions
     rules: Rules
+    passive: RouteSelector | None
     renew_on: frozenset[str]
     renew_every: float | None
     is_eager: bool
@@ -115,6 +116,8 @@ class SessionOptions:
       24 hours where it has none, be it for one session.
     - ``absolute_timeout``: the end of a session however busy it is.
     - ``for_routes``, ``exclude``: which routes get a session; see RouteSelector.
+    - ``passive``: the routes whose requests are no activity, such as those that a page polls: a
+      session does not live longer by them, and no cookie is sent. What they change is kept.
     - ``retries``: how many more tries when the storage does not answer, then ``on_unavailable``.
       ``None``: one try; find_session() returns ``None`` then.
     - ``retries_strategy``: the seconds before each retry; called with 1, 2, ...; needs ``retries``.
@@ -173,6 +176,7 @@ class SessionOptions:
     absolute_timeout: Duration | None = None
     for_routes: Iterable[RouteEntry] | None = None
     exclude: Iterable[RouteEntry] = ()
+    passive: Iterable[RouteEntry] = ()
     retries: int | None = None
     retries_strategy: Callable[[int], Duration] = no_wait
     timeout: Duration = 1.0
@@ -236,6 +240,7 @@ class SessionOptions:
                 save_uninitialized=self.save_uninitialized,
                 empty_is_none=is_borrowed,
             ),
+            passive=self._built_passive(),
             renew_on=renew_on,
             renew_every=renew_every,
             is_eager=self.retries is not None if self.load is None else self.load == "eager",
@@ -253,6 +258,11 @@ class SessionOptions:
                 "SessionOptions needs secret=...: it signs the cookie, so that nobody else can"
             )
         return Signer(self.secret)
+
+    def _built_passive(self) -> RouteSelector | None:
+        if isinstance(self.passive, Collection) and not self.passive:
+            return None
+        return RouteSelector(self.passive, (), option="passive")
 
     def _check_borrowed(self) -> None:
         for each in fields(self):

@@ -60,7 +60,8 @@ class RouteSelector:
     """Asks whether the route that a request matched gets a session.
 
     *for_routes* ``None`` means every route but static ones, and those too *with_static*;
-    *exclude* wins over it. Raise OptionsError for an entry that cannot be one.
+    *exclude* wins over it. *option* is what the first is called in errors. Raise OptionsError for
+    an entry that cannot be one.
     """
 
     decided: dict[web.AbstractRoute, bool]
@@ -72,9 +73,10 @@ class RouteSelector:
         exclude: Iterable[RouteEntry],
         *,
         with_static: bool = False,
+        option: str = "for_routes",
     ) -> None:
         self._with_static = with_static
-        self._included = None if for_routes is None else _entries(for_routes, "for_routes")
+        self._included = None if for_routes is None else _entries(for_routes, option)
         self._excluded = _entries(exclude, "exclude")
         self.decided = {}
 

@@ -163,7 +163,10 @@ class Acting(Holding):
 
     def expires_at(self) -> float | None:
         """Return when the session ends if nothing happens any more; ``None``: that is not known."""
-        return None if self.state is None else self.repository.expires_at(self.state)
+        if self.state is None or self.is_passive:
+            # Nobody knows how long ago the last activity was.
+            return None
+        return self.repository.expires_at(self.state)
 
     async def atomic(self, change: Callable[[Session], T]) -> T:
         """Apply *change* to the newest data, and write it."""
@@ -208,6 +211,8 @@ class Acting(Holding):
         await self._rotate_if_due(state, has_left=has_left)
         is_resigned = self.came is not None and not self.came.is_current
         end = self.repository.ending(state, is_resigned=is_resigned, is_saved=self.is_saved)
+        if self.is_passive:
+            end = end.passive()
         action = decide(end, rules)
         is_cookie_changed = state.cookie.own != state.original_own
         if action in {Action.CREATE, Action.RENEW} and self._withholds(state):
@@ -339,7 +344,13 @@ class Acting(Holding):
     async def _rotate_if_due(self, state: SessionState, *, has_left: bool) -> None:
         """Take a new id now and then, where the options say so and the client can be told."""
         every = self.manager.plan.renew_every
-        if every is None or has_left or state.intent is not Intent.KEEP or state.is_new:
+        if (
+            every is None
+            or has_left
+            or self.is_passive
+            or state.intent is not Intent.KEEP
+            or state.is_new
+        ):
             return
         if self.repository.now() >= (state.renewed_at or state.created_at) + every:
             await self._change_id(state, Intent.ROTATE)

@@ -160,7 +160,7 @@ class Exchange(Acting):
 
     async def _to_its_end(self, response: web.StreamResponse, *, has_left: bool) -> None:
         rules = self.manager.rules
-        rules = rules.again() if self.stage is Commit.DONE else rules
+        rules = rules.again() if self.stage is Commit.DONE or self.is_passive else rules
         try:
             await self._commit(response, rules, has_left=has_left)
         except asyncio.CancelledError:

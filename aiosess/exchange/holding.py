@@ -64,6 +64,8 @@ class Holding(Turns):
     """How the session was opened."""
     absent: StorageUnavailable | SessionError | None = None
     """Why there is no session, where it is known that there can be none."""
+    is_passive: bool = False
+    """Whether the request is no activity: it reads the session, and nothing lives longer by it."""
     kept_alive: tuple[web.Request, ...] = ()
     """Those of them that the handler may not hold to the end, but may take the session out of."""
 
@@ -83,7 +85,19 @@ class Holding(Turns):
         """
         if self.opening is Opening.UNASKED:
             self.opening = Opening.ASKED
+        if self.is_passive:
+            self.is_passive = self.manager.is_passive(request)
         return self._open(request, required=required)
+
+    def open_passively(self, request: web.Request) -> Coroutine[Any, Any, Session | None]:
+        """Return, once awaited, the session or ``None``; that is no activity of anybody.
+
+        What has been opened as usual in this request stays so.
+        """
+        if self.opening is Opening.UNASKED:
+            self.opening = Opening.ASKED
+            self.is_passive = True
+        return self._open(request, required=False)
 
     @called(ASKING)
     async def _open(self, request: web.Request, *, required: bool) -> Session | None:
@@ -159,6 +173,9 @@ class Holding(Turns):
         found = await self._first_kept(request, cookie)
         self.arrival = self._arrival(request, found)
         state = await self._or_fresh(found, cookie)
+        if self.is_passive:
+            # What the record lacks is put in by the next request that is activity.
+            state.must_be_written = False
         self.session = self.session_of(state)
         if self.has_left:
             state.conclude()
@@ -197,7 +214,7 @@ class Holding(Turns):
                 continue
             passed.add(each.session_id)
             self.came = self.came or each
-            found = await self.repository.load(each.session_id, cookie)
+            found = await self.repository.load(each.session_id, cookie, is_passive=self.is_passive)
             if isinstance(found, SessionState):
                 self.came = each
                 return found
@@ -220,7 +237,7 @@ class Holding(Turns):
     ) -> SessionState:
         """Return what was *found*, else a new session in the place of what came."""
         if isinstance(found, SessionState):
-            if found.is_renewal_due and not self.has_left:
+            if found.is_renewal_due and not self.has_left and not self.is_passive:
                 # An id that went over the wire in the clear leads to nothing that goes over TLS.
                 self._say(Reason.NOW_SECURE)
                 await self.repository.move(found, self._new_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Coroutine
 from typing import Any, Final, NoReturn
 
 from aiohttp import web
@@ -25,6 +26,10 @@ class NoSession:
         """Return ``None``, or raise RuntimeError where a session is *required*."""
         if required:
             self._refuse()
+
+    def open_passively(self, request: web.Request) -> Coroutine[Any, Any, None]:
+        """Return ``None``, once awaited."""
+        return self.open(request, required=False)
 
     def let_go(self, _response: web.StreamResponse, /) -> bool:
         """Return True: the response can leave as it is."""

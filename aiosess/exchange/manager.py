@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from aiohttp import web
@@ -78,6 +78,10 @@ def lane_of(options: SessionOptions, *, is_told: bool) -> type[Exchange]:
     return FastExchange if is_told else UntoldFastExchange
 
 
+_Make: TypeAlias = "Callable[[SessionManager, web.Request], Exchange]"
+"""Makes the exchange of a request."""
+
+
 class SessionManager:
     """The sessions of one application."""
 
@@ -90,7 +94,7 @@ class SessionManager:
     shortcuts: Shortcuts
     """For the fast lane, where that was chosen."""
 
-    exchange: Callable[[SessionManager, web.Request], Exchange]
+    exchange: _Make
     """Makes the exchange of a request."""
 
     def __init__(
@@ -126,7 +130,7 @@ class SessionManager:
         self._routes_checked = self._warnings_silenced = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._guard: RetryingStorage | None = None
-        self._exchange_when_told: type[Exchange] | None = None
+        self._exchange_when_told: _Make | None = None
         if isinstance(options.storage, AbstractStorage):
             self._borrow(options.storage)
         elif options.plan.signer is not None:
@@ -161,17 +165,38 @@ class SessionManager:
                 options, repository, self._guard, cookie, cookies=cookie.resolved
             )
         if self.events.is_heard:
-            self.exchange = Exchange
+            self.exchange = self._or_passive(Exchange, Exchange)
         else:
-            self.exchange = lane_of(options, is_told=False)
-            self._exchange_when_told = lane_of(options, is_told=True)
+            self.exchange = self._or_passive(lane_of(options, is_told=False), Exchange)
+            told = self._or_passive(lane_of(options, is_told=True), Exchange)
+            self._exchange_when_told = told
 
     def _borrow(self, storage: AbstractStorage) -> None:
         policy = self.options.plan.retry_policy
         borrowed = BorrowedStorage(
             storage, policy, self.events, breaker=self.breaker, watch=self.options.on_storage_call
         )
-        self.exchange = partial(BorrowedExchange, borrowed=borrowed)
+        make = partial(BorrowedExchange, borrowed=borrowed)
+        self.exchange = self._or_passive(make, make)
+
+    def _or_passive(self, usual: _Make, passive: _Make) -> _Make:
+        """Return what makes a *usual* exchange, or a *passive* one where the options say so."""
+        if self.plan.passive is None:
+            return usual
+
+        def make(manager: SessionManager, request: web.Request) -> Exchange:
+            if not manager.is_passive(request):
+                return usual(manager, request)
+            exchange = passive(manager, request)
+            exchange.is_passive = True
+            return exchange
+
+        return make
+
+    def is_passive(self, request: web.Request) -> bool:
+        """Ask whether the options say of the route of *request* that it is no activity."""
+        passive = self.plan.passive
+        return passive is not None and passive.selects(request)
 
     def be_told_of_headers(self) -> None:
         """From here on, the signal ``on_response_prepare`` tells us before headers leave."""
@@ -181,6 +206,8 @@ class SessionManager:
     def check_routes(self, app: web.Application) -> None:
         """Raise OptionsError for a route in the options that *app* does not have."""
         self.options.plan.routes.check(app)
+        if self.plan.passive is not None:
+            self.plan.passive.check(app)
         if self.options.plan.routes.is_empty:
             self.events.tell_first(Reason.NO_ROUTES)
         self._routes_checked = True

@@ -60,7 +60,14 @@ class BorrowedRepository:
         """Return the storage's own object for *state*."""
         return state.version.session if isinstance(state.version, _Kept) else self._unkept
 
-    async def load(self, _session_id: str, cookie: CookieOptions, /) -> SessionState | None:
+    async def load(
+        self,
+        _session_id: str,
+        cookie: CookieOptions,
+        /,
+        *,
+        is_passive: bool = False,  # noqa: ARG002 - here nothing lives longer by being read
+    ) -> SessionState | None:
         """Return the session to which the request's cookie leads, or a new one."""
         return self._state_of(await self._storage.load(self._request), cookie)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from aiosess.records.merge import MISSING
 from aiosess.records.state import Intent, SessionState
@@ -99,6 +99,10 @@ class Ending(NamedTuple):
     is_touch_due: bool = False
     is_resigned: bool = False
     is_saved: bool = False
+
+    def passive(self) -> Self:
+        """Return how it was left by a request that is no activity: only what was changed counts."""
+        return self._replace(is_touch_due=False, is_resigned=False)
 
 
 def ending(

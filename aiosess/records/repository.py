@@ -45,11 +45,12 @@ class Repository(Protocol):
         ...
 
     async def load(
-        self, session_id: str, cookie: CookieOptions, /
+        self, session_id: str, cookie: CookieOptions, /, *, is_passive: bool = False
     ) -> SessionState | Leftover | None:
         """Return the session under *session_id*; ``None`` when there is none to go on with.
 
-        What is left under an id whose time of grace is over is to stay there.
+        What is left under an id whose time of grace is over is to stay there. With *is_passive*,
+        reading is no activity: nothing lives longer by it.
         """
         ...
 
@@ -174,15 +175,18 @@ class SessionRepository:
             beginning=self._beginning,
         )
 
-    async def load(self, session_id: str, cookie: CookieOptions) -> SessionState | Leftover | None:
+    async def load(
+        self, session_id: str, cookie: CookieOptions, *, is_passive: bool = False
+    ) -> SessionState | Leftover | None:
         """Return the session under *session_id*; ``None`` when there is none to go on with.
 
         A record whose absolute timeout has passed is deleted. One that cannot be decoded counts
         as absent; the log says so, once for each reason. Where a touch is due, and the storage
-        can, that is done in the same call.
+        can, that is done in the same call, but not with *is_passive*.
         """
         is_touched = False
-        if self.touching is not None and self.lifetime.touched.is_due(session_id):
+        is_due = not is_passive and self.lifetime.touched.is_due(session_id)
+        if self.touching is not None and is_due:
             loaded = await self.touching.load_and_touch(session_id, self.lifetime.idle)
             stored, is_touched = loaded or (None, False)
         else:
