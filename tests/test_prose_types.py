@@ -70,7 +70,7 @@ def test_no_check_is_switched_off_in_a_page(page: Path) -> None:
     assert SWITCHED_OFF.findall(code_of(page.read_text())) == []
 
 
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda e: e.name)
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").rglob("*.py")), ids=lambda e: e.name)
 def test_no_check_is_switched_off_in_an_example(example: Path) -> None:
     assert SWITCHED_OFF.findall(example.read_text()) == []
 
