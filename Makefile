@@ -134,9 +134,9 @@ matrix-redis: $(VENV)/.redis servers ## Run the Redis tests on Redis 6.2, on the
 	if [ -n "$$failed" ]; then echo "Failed on$$failed"; exit 1; fi
 
 # They are only installed; the tests start their own on free ports.
-servers: ## Install redis-server, memcached and Node where they are missing (apt-get; root or sudo)
+servers: ## Install redis-server, memcached, Node and Chromium where they are missing (apt-get; root or sudo)
 	@missing=; \
-	for server in redis-server memcached npm; do \
+	for server in redis-server memcached npm chromium; do \
 		command -v $$server > /dev/null || missing="$$missing $$server"; \
 	done; \
 	command -v node > /dev/null || missing="$$missing nodejs"; \
