@@ -34,6 +34,9 @@ FLAGS: Final = [
     "--host-resolver-rules=MAP *.test 127.0.0.1,MAP * ~NOTFOUND,EXCLUDE 127.0.0.1",
 ]
 
+# People's browsers keep the last pages in memory, for the back button.
+NOT_THESE: Final = ["--disable-back-forward-cache"]
+
 on_the_loop_of_the_browser = functools.partial(pytest_asyncio.fixture, loop_scope="package")
 
 Serve: TypeAlias = Callable[..., Awaitable["Site"]]
@@ -101,7 +104,9 @@ async def serve(tls: ssl.SSLContext) -> AsyncIterator[Serve]:
 async def browser() -> AsyncIterator[Browser]:
     path = binary("chromium")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = await playwright.chromium.launch(
+            executable_path=path, args=FLAGS, ignore_default_args=NOT_THESE
+        )
         yield browser
         await browser.close()
 

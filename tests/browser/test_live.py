@@ -73,7 +73,7 @@ async def test_the_cookie_that_is_left_of_eight_requests_opens_the_session(
     # The old id is of no use any more, and the new one is not due.
     clock.advance(11)
 
-    await page.reload()
+    await page.goto(str(site.url))
 
     assert await page.inner_text("body") == "user: ann"
 

@@ -61,11 +61,17 @@ async def test_a_logout_in_one_tab_is_seen_in_the_other(shop: Shop) -> None:
 
 async def test_the_back_button_shows_nothing_after_the_logout(shop: Shop) -> None:
     await shop.log_in()
+    # An address of its own, by which the browser could find the page again.
+    await shop.page.goto(str(shop.url % {"from": "a letter"}))
+    before = await shop.text()
     await shop.press("Log out")
 
-    await shop.page.go_back()
+    # A page that comes out of the memory of the browser is never loaded: it is there.
+    await shop.page.go_back(wait_until="commit")
+    await shop.page.wait_for_function("document.readyState === 'complete'")
 
-    assert "Hello" not in await shop.text()
+    assert shop.page.url == str(shop.url % {"from": "a letter"})
+    assert ("Hello ann" in before, "Hello ann" in await shop.text()) == (True, False)
 
 
 async def test_a_logout_holds_while_a_request_of_another_tab_is_under_way(
