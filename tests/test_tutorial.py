@@ -32,7 +32,7 @@ STEPS: Final = range(1, 8)
 ANN: Final = {"name": "ann", "password": "pear tree"}
 MONTH: Final = 30 * 86400
 TLS: Final = {"X-Forwarded-Proto": "https"}
-SECRET: Final = "a secret for the tests, longer than 32 bytes"
+SECRET: Final = "a-secret-for-the-tests-longer-than-32-bytes"
 
 Client = TestClient[Any, Any]
 
@@ -163,6 +163,16 @@ async def test_the_cookie_says_nothing_and_is_hidden_from_scripts(
     line = (await client.get("/")).headers["Set-Cookie"]
 
     assert re.fullmatch(r"sid=s%3A[^;]{70,90}; Path=/; HttpOnly; SameSite=Lax", line)
+
+
+async def test_the_log_reminds_that_sessions_are_in_memory(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await aiohttp_client(app_of(1))
+
+    await text_of(client)
+
+    assert any("keeps sessions in this process only" in each for each in caplog.messages)
 
 
 # Step 2: logging in.
@@ -353,6 +363,24 @@ async def test_a_login_lasts_for_two_hours_or_a_month(
     assert ("Hello ann" in before, "Hello ann" in after) == (True, False)
 
 
+@pytest.mark.parametrize(("rolling", "ages"), [(False, []), (True, [str(MONTH)])])
+async def test_a_visit_prolongs_the_month_only_with_rolling(
+    *,
+    rolling: bool,
+    ages: list[str],
+    aiohttp_client: AiohttpClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = functools.partial(SessionOptions, rolling=rolling)
+    monkeypatch.setattr(module_of(5), "SessionOptions", options)
+    client = await aiohttp_client(app_of(5))
+    await log_in(client, remember="on")
+
+    answer = await client.get("/")
+
+    assert [cookie["max-age"] for cookie in answer.cookies.values()] == ages
+
+
 # Step 6: logging out.
 
 
@@ -480,7 +508,8 @@ class Gunicorn(Server):
         port = free_port()
         words = shlex.split(command.replace(":8080", f":{port}"))
         (folder / "shop.py").write_text(file_of(7).read_text())
-        settings = [f"SESSION_SECRET={SECRET}", f"REDIS_URL={redis_url}"]
+        # At home, gunicorn leaves a folder.
+        settings = [f"SESSION_SECRET={SECRET}", f"REDIS_URL={redis_url}", f"HOME={folder}"]
         super().__init__(
             ["env", f"--chdir={folder}", *settings, sys.executable, "-m", *words], port
         )
@@ -516,6 +545,20 @@ async def test_a_restart_ends_no_session(
     production: Client, aiohttp_client: AiohttpClient, aiohttp_server: AiohttpServer
 ) -> None:
     await log_in(production)
+    restarted = await aiohttp_server(app_of(7))
+    cookie = cookie_of(production, "__Host-sid")
+
+    async with ClientSession(headers={**TLS, "Cookie": f"__Host-sid={cookie}"}) as browser:
+        page = await (await browser.get(restarted.make_url("/"))).text()
+
+    assert "Hello ann" in page
+
+
+async def test_a_new_secret_logs_nobody_out(
+    production: Client, aiohttp_server: AiohttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log_in(production)
+    monkeypatch.setenv("SESSION_SECRET", f"{SECRET[::-1]} {SECRET}")
     restarted = await aiohttp_server(app_of(7))
     cookie = cookie_of(production, "__Host-sid")
 

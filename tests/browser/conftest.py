@@ -136,7 +136,7 @@ def options(redis_server: RedisServer) -> Callable[..., SessionOptions]:
 @pytest.fixture
 def make_shop(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> MakeShop:
     """Make the shop of the tutorial's last step."""
-    monkeypatch.setenv("SESSION_SECRET", SECRET)
+    monkeypatch.setenv("SESSION_SECRET", SECRET.replace(" ", "-"))
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     shop = importlib.import_module("examples.shop.step7")
     return cast("MakeShop", shop.make_app)

@@ -263,10 +263,20 @@ async def test_a_partitioned_session_is_another_one_on_each_site(
     assert await counts_seen_by(page, site.url) == ["3", "4"]
 
 
-async def test_a_frame_on_another_site_has_a_session_where_it_is_partitioned(
-    context: BrowserContext, serve: Serve, options: MakeOptions
+@pytest.mark.parametrize(
+    ("is_partitioned", "counts"),
+    [(False, ("1", "1")), (True, ("1", "2"))],
+    ids=["none", "partitioned"],
+)
+async def test_a_frame_on_another_site_has_a_session_only_where_it_is_partitioned(
+    *,
+    is_partitioned: bool,
+    counts: tuple[str, str],
+    context: BrowserContext,
+    serve: Serve,
+    options: MakeOptions,
 ) -> None:
-    cookie = CookieOptions(samesite="none", secure=True, partitioned=True)
+    cookie = CookieOptions(samesite="none", secure=True, partitioned=is_partitioned)
     site = await serve(counting(options(cookie=cookie)))
     page = await opened(context, (await serve(empty(), "page.test")).url)
     await page.evaluate(
@@ -278,4 +288,4 @@ async def test_a_frame_on_another_site_has_a_session_where_it_is_partitioned(
 
     await page.frames[1].goto(str(site.url))
 
-    assert (first, await frame.inner_text()) == ("1", "2")
+    assert (first, await frame.inner_text()) == counts
