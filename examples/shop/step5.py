@@ -6,12 +6,14 @@ from datetime import timedelta
 
 from aiohttp import web
 
-from aiosess import Session, SessionOptions, get_session, setup
+from aiosess import Session, SessionKey, SessionOptions, get_session, setup
 
 # A real shop keeps hashes of them, made by argon2 or scrypt.
 PASSWORDS = {"ann": "pear tree", "bob": "apple tree"}
 
 PRICES = {"apple": 40, "pear": 60}  # in cents
+
+CART = SessionKey("cart", dict[str, int], default_factory=dict)
 
 LOGIN_FORM = """<form method="post" action="/login">
   <input name="name" placeholder="name">
@@ -38,7 +40,7 @@ def shelf() -> str:
 
 
 def cart(session: Session) -> str:
-    counts: dict[str, int] = session.get("cart", {})
+    counts = session[CART]
     total = sum(PRICES[fruit] * count for fruit, count in counts.items()) / 100
     lines = [f"<li>{fruit}: {count}</li>" for fruit, count in sorted(counts.items())]
     return f"<ul>{''.join(lines)}</ul><p>Total: {total:.2f}</p>"
@@ -65,7 +67,7 @@ async def add_to_cart(request: web.Request) -> web.Response:
         raise web.HTTPBadRequest(text="We have no such fruit.")
 
     def add(session: Session) -> None:
-        counts: dict[str, int] = session.setdefault("cart", {})
+        counts = session[CART]
         counts[fruit] = counts.get(fruit, 0) + 1
         flash(session, f"One {fruit} more.")
 
