@@ -97,7 +97,7 @@ def test_a_step_is_run_as_its_page_says(step: int, monkeypatch: pytest.MonkeyPat
 def blocks_of(step: int) -> list[str]:
     """Return the pieces of code that the page of *step* shows of its file."""
     [page] = PAGES.glob(f"{step}-*.md")
-    fence = rf'^```python title="examples/shop/step{step}.py"\n(.*?)^```$'
+    fence = r'^```python title="shop.py"\n(.*?)^```$'
     return re.findall(fence, page.read_text(), re.DOTALL | re.MULTILINE)
 
 
