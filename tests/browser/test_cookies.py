@@ -187,7 +187,7 @@ def counting(options: SessionOptions) -> web.Application:
 
     app = web.Application(middlewares=[let_all_ask])
     setup(app, options)
-    app.router.add_get("/", count)
+    app.router.add_route("*", "/", count)
     return app
 
 
@@ -248,6 +248,19 @@ async def test_a_lax_cookie_that_is_there_is_not_sent_by_a_script_of_another_sit
 
     assert await counts_seen_by(page, site.url) == ["1", "1"]
     assert await counts_seen_by(own, site.url) == ["2", "3"]
+
+
+async def test_a_form_of_another_site_comes_without_the_cookie(
+    context: BrowserContext, serve: Serve, options: MakeOptions
+) -> None:
+    site = await serve(counting(options()))
+    own = await opened(context, site.url)
+    page = await opened(context, (await serve(page_with_form(site.url), "page.test")).url)
+
+    async with page.expect_navigation():
+        await page.get_by_role("button").click()
+
+    assert (await own.inner_text("body"), await page.inner_text("body")) == ("1", "1")
 
 
 async def test_a_partitioned_session_is_another_one_on_each_site(
