@@ -224,7 +224,8 @@ async def test_a_call_without_an_answer_in_time_counts_as_unavailable(
 
 async def test_each_try_has_the_whole_timeout(faulty: FaultyStorage, pauses: Pauses) -> None:
     faulty.hang()
-    retrying = RetryingStorage(faulty, RetryPolicy(retries=2, timeout=0.01), sleep=pauses)
+    policy = RetryPolicy(retries=2, timeout=0.01, budget=60)
+    retrying = RetryingStorage(faulty, policy, sleep=pauses)
 
     with pytest.raises(StorageUnavailable):
         await retrying.load("id")
