@@ -50,6 +50,11 @@ class Reason(enum.Enum):
         logging.INFO,
         "a session id was used after it had been renewed: it is refused",
     )
+    REUSE_ENDED = (
+        "session",
+        logging.WARNING,
+        "a session id that was rotated away came back after its grace: its session was ended",
+    )
     FORMER_CHANGED = (
         "session",
         logging.INFO,

@@ -45,7 +45,7 @@ _NOT_BORROWED: Final = frozenset(
     {
         *("name", "cookie", "genid", "idle_timeout", "absolute_timeout"),
         *("touch_after", "merge", "whole", "max_record_size", "version", "migrate"),
-        *("renew_grace", "renew_every"),
+        *("renew_grace", "renew_every", "on_reuse"),
     }
 )
 
@@ -150,6 +150,8 @@ class SessionOptions:
     - ``renew_grace``: how long an old id is of use. After ``rotate_id()`` it leads to the session.
       After ``renew_id()`` it shows what was before; the time counts from the new id's first use.
     - ``renew_every``: how often the id is rotated by itself; ``None``: never.
+    - ``on_reuse``: an id that was rotated away, and is past its grace, is refused; with ``"end"``
+      the session to which it led ends as well. A browser restored from a backup does that, too.
     - ``renew_on``: the keys that say who is logged in; the id is renewed when one of them is
       given another value. By default the key of aiohttp-security.
     - ``on_event``: a function that is told what happened and why, as a SessionEvent. The requests
@@ -191,6 +193,7 @@ class SessionOptions:
     migrate: Migrate | None = None
     renew_grace: Duration = 10.0
     renew_every: Duration | None = None
+    on_reuse: Literal["refuse", "end"] = "refuse"
     renew_on: Collection[str | SessionKey[Any]] = ("AIOHTTP_SECURITY",)
     load: Literal["lazy", "eager"] | None = None
     on_event: Listener | None = None
@@ -222,6 +225,7 @@ class SessionOptions:
         _check_one_of(self.proxy, "proxy", (True, False, None))
         _check_one_of(self.unset, "unset", ("keep", "destroy"))
         _check_one_of(self.load, "load", ("lazy", "eager", None))
+        _check_one_of(self.on_reuse, "on_reuse", ("refuse", "end"))
         if not callable(self.merge):
             _check_one_of(self.merge, "merge", ("mine", "theirs", "raise"), " or a function")
         renew_on = _checked_keys(self.renew_on, "renew_on")
@@ -312,6 +316,7 @@ class SessionOptions:
             is_idle_by_cookie=self.idle_timeout is None
             and not isinstance(self.cookie, CookieOptions),
             renew_grace=seconds(self.renew_grace, name="renew_grace", zero=True),
+            on_reuse=self.on_reuse,
         )
 
     def _idle_seconds(self) -> float:

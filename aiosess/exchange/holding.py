@@ -207,6 +207,7 @@ class Holding(Turns):
         to lead to no session, and to be *refused* where that is given. Where no id leads to a
         session, return what refused one of them.
         """
+        self._note_ended(refused)
         self.came = but
         passed = set[str]() if but is None else {but.session_id}
         for each in self.transport.read(request):
@@ -218,8 +219,14 @@ class Holding(Turns):
             if isinstance(found, SessionState):
                 self.came = each
                 return found
+            self._note_ended(found)
             refused = refused or found
         return refused
+
+    def _note_ended(self, found: Leftover | None) -> None:
+        """Tell of a session that was ended because an old id of it came back."""
+        if found is Leftover.ENDED:
+            self._say(Reason.REUSE_ENDED)
 
     def _note_path(self, path: str, cookie_path: str) -> None:
         """Take note that there can be no session, since no browser sends its cookie along."""

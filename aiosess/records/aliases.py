@@ -38,6 +38,10 @@ class Leftover(enum.Enum):
 
     REFUSED = enum.auto()
     """Nothing for the client. Requests under way still know by it what became of theirs."""
+    REUSED = enum.auto()
+    """Nothing for the client either: an id that was rotated away, and that nobody should have."""
+    ENDED = enum.auto()
+    """Nothing: the session to which such an id led was ended because of it."""
 
 
 class Aliases:
@@ -69,7 +73,7 @@ class Aliases:
             found = self.read(stored)
             if is_by_client and self._is_over(found):
                 self._events.tell(Reason.OLD_ID_USED)
-                return Leftover.REFUSED
+                return Leftover.REUSED if isinstance(found, Alias) else Leftover.REFUSED
             match found:
                 case Record() if stored is not None:
                     return self._found(session_id, found, stored.version, standing)

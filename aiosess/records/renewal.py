@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Final
 
 from aiosess.attributes import CookieOptions, SessionCookie
-from aiosess.errors import Conflict, SessionError, StorageError
-from aiosess.records.aliases import ENDED, Found
+from aiosess.errors import Conflict, SessionError, SessionGone, StorageError
+from aiosess.records.aliases import ENDED, Found, Leftover
 from aiosess.records.conflicts import MOST_MERGES, Conflicts, superseded, too_often
 from aiosess.records.format import Alias, Former, Record, encode_alias, encode_former
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
@@ -186,6 +186,20 @@ class Renewal:
         if live is not None:
             await self.end(session_id, live.version)
         await self._storage.delete(former_id)
+
+    async def end_reused(self, session_id: str, stored: Stored) -> Leftover:
+        """End the session to which *session_id*, which was rotated away, led; say what is left.
+
+        A login since has made it another one, which goes on.
+        """
+        try:
+            session_id, live = await self._where_it_lives(session_id, stored)
+        except SessionGone:
+            return Leftover.REUSED
+        if live is None:
+            return Leftover.REUSED
+        await self.end(session_id, live.version)
+        return Leftover.ENDED
 
     async def _leave_behind(
         self,

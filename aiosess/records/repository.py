@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
 from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.errors import Conflict, IdTaken, SessionGone, StorageError, StorageUnavailable
@@ -125,6 +125,7 @@ class RecordOptions:
     renew_grace: float = 10.0
     principal_keys: frozenset[str] = frozenset()
     is_renewed_now_and_then: bool = False
+    on_reuse: Literal["refuse", "end"] = "refuse"
     migration: Migration = field(default_factory=Migration)
 
 
@@ -149,6 +150,7 @@ class SessionRepository:
         self._kept = MarkedStorage(storage, events)
         self.writing: Writing = Writing(self._kept, self.lifetime, max_size=options.max_size)
         self._is_renewed_now_and_then = options.is_renewed_now_and_then
+        self._on_reuse = options.on_reuse
         self._whole = options.whole
         self.touching: TouchingStorage | None = as_touching(storage)
         self.migration: Migration = options.migration
@@ -206,6 +208,8 @@ class SessionRepository:
         """
         stored = await self._kept.own(session_id, stored)
         found = await self._aliases.follow(session_id, stored, is_by_client=True)
+        if found is Leftover.REUSED and stored is not None and self._on_reuse == "end":
+            return await self._renewal.end_reused(session_id, stored)
         if not isinstance(found, Found):
             return found
         state = self._state(found, cookie)

@@ -74,6 +74,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_id_taken: bool = False
     max_record_size: int = 1_000_000
     version: int | None = None
+    on_reuse: Literal["refuse", "end"] = "refuse"
 
 
 USUAL: Final = Options()
@@ -192,6 +193,7 @@ _UNUSUAL: Final[dict[str, Sequence[object]]] = {
     "is_id_taken": [True],
     "max_record_size": [100],
     "version": [3],
+    "on_reuse": ["end"],
 }
 
 

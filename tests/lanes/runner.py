@@ -147,6 +147,7 @@ class _Stage:
             touch_after=given.touch_after,
             max_record_size=given.max_record_size,
             version=given.version,
+            on_reuse=given.on_reuse,
             migrate=None if given.version is None else _brought_up,
         )
 

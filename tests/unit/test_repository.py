@@ -1084,7 +1084,7 @@ async def test_the_old_id_leads_nowhere_after_the_grace_period(
     bench.clock.advance(0.1)
 
     assert isinstance(led, SessionState)
-    assert await bench.repository.load("id", COOKIE) is Leftover.REFUSED
+    assert await bench.repository.load("id", COOKIE) is Leftover.REUSED
     assert "used after it had been renewed: it is refused" in caplog.text
 
 
@@ -1095,7 +1095,7 @@ async def test_without_a_grace_period_the_old_id_is_refused_at_once(bench: Bench
 
     await repository.rotate(state, renewed(state))
 
-    assert await repository.load("id", COOKIE) is Leftover.REFUSED
+    assert await repository.load("id", COOKIE) is Leftover.REUSED
     assert isinstance(await repository.load("new", COOKIE), SessionState)
 
 
