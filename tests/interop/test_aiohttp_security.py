@@ -97,6 +97,8 @@ async def test_who_was_forgotten_is_nobody(serve: Serve) -> None:
     assert await response.json() == [None, False]
 
 
+@pytest.mark.asvs("7.2.4")
+@pytest.mark.nist("5.1-1")
 async def test_remember_renews_the_id_and_keeps_the_data(serve: Serve) -> None:
     client = await serve()
     await client.get("/put?cart=full")
@@ -109,6 +111,7 @@ async def test_remember_renews_the_id_and_keeps_the_data(serve: Serve) -> None:
     assert shown["data"] == {"cart": "full", "AIOHTTP_SECURITY": "ann"}
 
 
+@pytest.mark.asvs("7.2.4")
 async def test_the_id_from_before_the_login_ends_with_its_grace_after_the_new_one_is_used(
     serve: Serve, storage: Storage
 ) -> None:

@@ -19,6 +19,7 @@ def test_logins_on_memory() -> None:
     run_state_machine_as_test(LoginsOnMemory, settings=SETTINGS)
 
 
+@pytest.mark.asvs("7.2.4")
 def test_logins_on_redis(redis_server: RedisServer) -> None:
     class OnThisRedis(LoginsOnRedis):
         url = redis_server.url

@@ -303,6 +303,7 @@ def test_what_cannot_be_a_cookies_name_is_refused(name: object) -> None:
     )
 
 
+@pytest.mark.nist("5.1.1-5")
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import logging
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -46,12 +47,27 @@ def test_the_default_storage_is_in_memory_and_not_shared() -> None:
     assert first is not second
 
 
+@pytest.mark.asvs("7.2.2", "7.2.3")
+@pytest.mark.nist("5.1-2")
 def test_a_random_id_is_24_url_safe_bytes_and_never_the_same() -> None:
     request = make_mocked_request("GET", "/")
 
     first, second = random_id(request), random_id(request)
 
     assert len(base64.urlsafe_b64decode(first)) == 24
+    assert first != second
+
+
+@pytest.mark.asvs("7.2.3")
+@pytest.mark.nist("5.1-2")
+def test_a_random_id_owes_nothing_to_a_seed() -> None:
+    request = make_mocked_request("GET", "/")
+
+    random.seed(1)
+    first = random_id(request)
+    random.seed(1)
+    second = random_id(request)
+
     assert first != second
 
 
@@ -290,6 +306,8 @@ def test_the_keys_that_say_who_is_logged_in_are_whole() -> None:
     assert built.plan.records.whole == {"address", "user"}
 
 
+@pytest.mark.asvs("7.1.1")
+@pytest.mark.nist("5.2-d")
 @pytest.mark.parametrize(
     ("given", "idle"),
     [
@@ -334,6 +352,8 @@ def test_touch_after_is_a_duration_or_a_share_of_the_idle_timeout(
     assert built.plan.records.timeouts.touch_after == expected
 
 
+@pytest.mark.asvs("7.1.1")
+@pytest.mark.nist("5.2-d")
 def test_the_absolute_timeout_takes_a_timedelta() -> None:
     built = options(absolute_timeout=timedelta(days=2))
 

@@ -251,6 +251,8 @@ async def test_a_session_is_over_when_its_absolute_timeout_has_passed(bench: Ben
     assert await bench.memory.load("id") is None
 
 
+@pytest.mark.asvs("7.3.2")
+@pytest.mark.nist("5.2-b")
 async def test_a_busy_session_lives_no_longer_than_its_absolute_timeout(bench: Bench) -> None:
     repository = bench.another(timeouts=Timeouts(idle=40, absolute=50))
     state = repository.fresh("id", COOKIE)

@@ -53,6 +53,7 @@ def test_a_negative_duration_is_refused_where_zero_makes_sense() -> None:
         seconds(-1, name="renew_grace", zero=True)
 
 
+@pytest.mark.asvs("7.1.1")
 def test_an_absolute_timeout_shorter_than_the_idle_one_is_refused_with_the_way_out() -> None:
     with pytest.raises(OptionsError) as caught:
         Timeouts(idle=20, absolute=10)
@@ -73,6 +74,8 @@ def test_touching_only_when_the_session_is_over_is_refused(touch_after: float) -
         Timeouts(idle=20, touch_after=touch_after)
 
 
+@pytest.mark.asvs("7.3.1", "7.3.2")
+@pytest.mark.nist("5.2-b")
 @pytest.mark.parametrize(
     ("absolute", "age", "idle", "expected"),
     [

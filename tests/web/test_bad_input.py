@@ -150,6 +150,7 @@ async def test_a_well_signed_id_of_any_shape_is_never_a_500_and_never_adopted(
     assert await kept(storage, await response.text()) == {"mine": "1"}
 
 
+@pytest.mark.asvs("7.2.1")
 async def test_an_answer_of_one_browser_never_holds_the_data_of_another(
     connect: Connect, storage: Storage
 ) -> None:
@@ -167,6 +168,7 @@ async def test_an_answer_of_one_browser_never_holds_the_data_of_another(
     assert answered == asked
 
 
+@pytest.mark.asvs("7.2.1")
 @given(value=st.binary(max_size=200))
 @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_bytes_but_our_own_pass_for_a_signature(value: bytes) -> None:

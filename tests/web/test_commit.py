@@ -328,6 +328,8 @@ async def test_unset_destroy_of_a_new_session_asks_nothing_of_storage_or_browser
 # Touching.
 
 
+@pytest.mark.asvs("7.3.1")
+@pytest.mark.nist("5.2-c")
 async def test_an_unmodified_session_is_touched_so_that_it_lives_on(
     connect: Connect, storage: Storage, faulty: FaultyStorage
 ) -> None:
@@ -557,6 +559,7 @@ async def test_no_cookie_is_set_when_the_save_fails(
 # What the response says.
 
 
+@pytest.mark.nist("5.1-6")
 async def test_a_cookie_keeps_its_header_out_of_caches(connect: Connect) -> None:
     client = await connect(views)
 

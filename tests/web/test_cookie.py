@@ -35,6 +35,7 @@ def attributes(header: str) -> list[str]:
 # Which attributes there are.
 
 
+@pytest.mark.nist("5.1-c", "5.1-e", "5.1-g", "5.1.1-2", "5.1.1-3", "5.1.1-4", "5.1.1-5", "5.1.1-6")
 async def test_the_defaults_are_the_safe_ones(connect: Connect) -> None:
     client = await connect(views)
 
@@ -85,6 +86,7 @@ async def test_the_name_is_that_of_the_options(connect: Connect) -> None:
     assert [await response.json() for response in responses] == [1, 2]
 
 
+@pytest.mark.nist("5.1.1-4")
 async def test_max_age_is_sent_both_ways(connect: Connect) -> None:
     client = await connect(views, cookie=CookieOptions(max_age=90))
 
@@ -162,6 +164,7 @@ async def test_proxy_false_and_true_do_not_believe_the_frameworks_word(
     assert "Secure" not in attributes(cookies_set(response)[0])
 
 
+@pytest.mark.nist("5.1-4", "5.1.1-1")
 @pytest.mark.parametrize("proxy", [None, False, True])
 async def test_over_tls_the_cookie_is_secure_and_comes_back(
     make_app: MakeApp, *, proxy: bool | None
@@ -188,6 +191,7 @@ async def test_over_tls_the_cookie_is_secure_and_comes_back(
 # A cookie that a browser would refuse is withheld, and then nothing is kept either.
 
 
+@pytest.mark.nist("5.1-4", "5.1.1-1")
 @pytest.mark.parametrize(
     "options",
     [
@@ -240,6 +244,7 @@ async def test_behind_a_tls_proxy_that_is_believed_it_is_not_withheld(connect: C
 # Path.
 
 
+@pytest.mark.nist("5.1.1-2")
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
@@ -362,6 +367,7 @@ async def test_a_function_whose_options_do_not_fit_the_name_is_a_clear_error(
 # Signing.
 
 
+@pytest.mark.nist("5.1.1-7")
 @pytest.mark.parametrize(
     ("session_id", "expected"),
     [
@@ -427,6 +433,7 @@ async def test_a_cookie_of_an_older_secret_whose_record_is_gone_is_not_signed_ag
     assert cookies_set(response) == []
 
 
+@pytest.mark.asvs("7.4.5")
 async def test_a_secret_that_was_taken_out_is_not_accepted(
     connect: Connect, faulty: FaultyStorage
 ) -> None:

@@ -120,6 +120,7 @@ async def test_a_session_ends_though_what_follows_it_cannot_be_kept(
     assert await kept(storage, "apple") is None
 
 
+@pytest.mark.asvs("7.4.1")
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("end", [*ENDS, *ENDS_AND_MORE], ids=lambda end: end.__name__)
 async def test_nobody_is_told_of_an_end_where_even_deleting_is_refused(
@@ -177,6 +178,7 @@ async def full_redis(own_redis_server: RedisServer) -> AsyncIterator[RedisStorag
         yield storage
 
 
+@pytest.mark.asvs("7.4.1")
 @pytest.mark.parametrize(
     ("end", "status"),
     [*((end, 200) for end in ENDS), *((end, 500) for end in ENDS_AND_MORE)],

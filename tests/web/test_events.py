@@ -36,6 +36,7 @@ def reasons(heard: list[SessionEvent]) -> list[Reason]:
     return [each.reason for each in heard if each.reason is not Reason.ONE_PROCESS]
 
 
+@pytest.mark.nist("5.3")
 @pytest.mark.parametrize(("headers", "reason"), OPENED.values(), ids=OPENED)
 async def test_an_event_says_how_the_session_was_opened(
     connect: Connect,
@@ -100,6 +101,7 @@ async def look_at(request: web.Request) -> web.Response:
     return web.Response()
 
 
+@pytest.mark.nist("5.1-6")
 async def test_an_event_knows_its_request_and_its_time_and_no_id(
     connect: Connect, storage: Storage, heard: list[SessionEvent], clock: FakeClock
 ) -> None:

@@ -75,6 +75,7 @@ async def shown(client: Client, session_id: str) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.asvs("7.2.4")
 async def test_the_old_id_shows_the_session_as_it_was_just_before(client: Client) -> None:
     await client.get("/log_in", headers=OLD)
 
@@ -83,6 +84,8 @@ async def test_the_old_id_shows_the_session_as_it_was_just_before(client: Client
     assert seen["data"] == {"cart": ["tea"]}
 
 
+@pytest.mark.asvs("7.2.4")
+@pytest.mark.nist("5.3")
 async def test_what_is_changed_through_the_old_id_is_dropped_and_told(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -140,6 +143,7 @@ async def test_a_login_whose_response_was_lost_costs_nothing(
     assert (await shown(client, id_in(response)))["data"]["cart"] == ["tea"]
 
 
+@pytest.mark.asvs("7.2.4")
 async def test_the_old_id_is_of_no_use_once_the_grace_since_the_first_use_is_over(
     client: Client, clock: FakeClock
 ) -> None:
@@ -288,6 +292,8 @@ async def tell(request: web.Request) -> web.Response:
     return web.json_response(session.authenticated_at)
 
 
+@pytest.mark.asvs("7.5.1", "7.5.3")
+@pytest.mark.nist("5.2-c")
 @pytest.mark.parametrize("is_new", [True, False], ids=["new", "known"])
 async def test_a_login_is_when_somebody_was_authenticated_last(
     *, connect: Connect, storage: Storage, clock: FakeClock, is_new: bool
@@ -310,6 +316,8 @@ async def test_a_login_is_when_somebody_was_authenticated_last(
     assert (before, after_it, renewed, again, out) == (None, at, at, at + 60, None)
 
 
+@pytest.mark.asvs("7.3.2", "7.6.1")
+@pytest.mark.nist("5.2-a", "5.2-c")
 async def test_the_absolute_timeout_counts_from_the_login(
     connect: Connect, clock: FakeClock
 ) -> None:
@@ -332,6 +340,7 @@ async def test_the_absolute_timeout_counts_from_the_login(
 # Now and then.
 
 
+@pytest.mark.nist("5.1-b")
 async def test_an_id_is_rotated_as_often_as_the_options_say(
     connect: Connect, clock: FakeClock
 ) -> None:
@@ -405,6 +414,7 @@ async def test_a_rotation_that_meets_a_login_says_nothing_about_the_cookie(
 # Over TLS for the first time.
 
 
+@pytest.mark.nist("5.1-f")
 @pytest.mark.parametrize("secure", ["auto", True])
 async def test_a_session_that_began_without_tls_gets_a_new_id_and_a_secure_cookie_over_tls(
     connect: Connect, storage: Storage, caplog: pytest.LogCaptureFixture, secure: Any

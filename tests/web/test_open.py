@@ -131,6 +131,7 @@ async def test_without_a_cookie_the_storage_is_not_asked(
     assert faulty.calls == []
 
 
+@pytest.mark.asvs("7.6.2")
 async def test_a_new_session_that_stays_empty_is_not_kept_and_sets_no_cookie(
     connect: Connect, faulty: FaultyStorage
 ) -> None:
@@ -143,6 +144,8 @@ async def test_a_new_session_that_stays_empty_is_not_kept_and_sets_no_cookie(
     assert response.headers["Vary"] == "Cookie"
 
 
+@pytest.mark.asvs("7.2.1")
+@pytest.mark.nist("5.1-a")
 @pytest.mark.parametrize("value", FORGERIES.values(), ids=FORGERIES)
 async def test_where_the_signature_fails_the_storage_is_not_asked(
     connect: Connect, faulty: FaultyStorage, storage: Storage, value: str
@@ -193,6 +196,8 @@ async def test_a_quoted_cookie_is_read(connect: Connect, storage: Storage) -> No
     assert (await response.json())["id"] == "apple"
 
 
+@pytest.mark.asvs("7.2.1")
+@pytest.mark.nist("5.1-a", "5.1-d")
 async def test_an_unknown_id_is_never_adopted(connect: Connect, storage: Storage) -> None:
     client = await connect(put, forgets=True)
 
@@ -215,6 +220,7 @@ async def test_a_genid_that_chooses_the_lost_id_again_keeps_the_new_session(
     assert counts == [1, 2]
 
 
+@pytest.mark.asvs("7.2.3")
 async def test_an_id_that_is_taken_is_refused_and_not_shared(
     connect: Connect, storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -330,6 +336,8 @@ async def test_a_cookie_with_an_older_secret_behind_one_that_is_gone_is_signed_a
     assert cookies_set(response)[0].startswith(signed("apple")["Cookie"])
 
 
+@pytest.mark.asvs("7.3.1", "7.4.1")
+@pytest.mark.nist("5.1-5", "5.1.1-4", "5.2-b")
 async def test_an_expired_session_begins_anew_under_another_id(
     connect: Connect, until_expired: float
 ) -> None:
@@ -344,6 +352,8 @@ async def test_an_expired_session_begins_anew_under_another_id(
     assert found["data"] == {}
 
 
+@pytest.mark.asvs("7.3.2", "7.4.1")
+@pytest.mark.nist("5.1-5", "5.2-a", "5.2-b")
 async def test_the_absolute_timeout_ends_a_session_that_still_has_a_record(
     connect: Connect, storage: Storage
 ) -> None:

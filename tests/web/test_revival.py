@@ -189,6 +189,8 @@ async def test_a_change_under_an_id_that_was_rotated_meanwhile_sends_no_cookie_w
     assert await kept(storage, "pear") == {"n": 2}
 
 
+@pytest.mark.asvs("7.4.1")
+@pytest.mark.nist("5.1-3")
 @pytest.mark.parametrize("by", ["old", "new"])
 async def test_after_destroy_neither_the_old_nor_the_new_id_leads_anywhere(
     connect: Connect, storage: Storage, by: str

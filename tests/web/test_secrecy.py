@@ -197,6 +197,7 @@ async def client(
     return await aiohttp_client(app, cookie_jar=DummyCookieJar())
 
 
+@pytest.mark.nist("5.1-6")
 @pytest.mark.parametrize(("happen", "message"), SCENARIOS.values(), ids=SCENARIOS)
 async def test_no_id_no_secret_and_no_data_are_logged(
     log: pytest.LogCaptureFixture,

@@ -289,6 +289,8 @@ async def destroy(request: web.Request) -> web.Response:
     return web.json_response(dict(session))
 
 
+@pytest.mark.asvs("7.4.1")
+@pytest.mark.nist("5.1-3", "5.1-e")
 async def test_destroy_deletes_the_record_and_clears_the_cookie(
     connect: Connect, storage: Storage
 ) -> None:
@@ -306,6 +308,8 @@ async def test_destroy_deletes_the_record_and_clears_the_cookie(
     )
 
 
+@pytest.mark.asvs("7.4.1")
+@pytest.mark.nist("5.1-3")
 async def test_after_destroy_the_next_request_begins_anew(connect: Connect) -> None:
     client = await connect(views, destroy)
 
@@ -345,6 +349,8 @@ async def test_destroy_of_a_session_that_was_never_sent_sets_no_cookie(
     assert cookies_set(response) == []
 
 
+@pytest.mark.asvs("7.4.1")
+@pytest.mark.nist("5.1-3")
 async def test_a_session_destroyed_by_another_request_stays_destroyed(
     connect: Connect, storage: Storage
 ) -> None:
@@ -374,6 +380,7 @@ async def test_a_session_destroyed_by_another_request_stays_destroyed(
 # regenerate and renew_id
 
 
+@pytest.mark.asvs("7.2.4")
 async def test_regenerate_starts_over_under_a_new_id(connect: Connect, storage: Storage) -> None:
     async def handler(request: web.Request) -> web.Response:
         session = await session_of(request)
@@ -432,6 +439,8 @@ async def test_regenerate_ends_the_old_session_even_where_the_new_one_cannot_be_
     assert cookies_set(response) == []
 
 
+@pytest.mark.asvs("7.2.4")
+@pytest.mark.nist("5.1-b", "5.1-d", "5.1-1")
 async def test_renew_id_keeps_the_data_under_a_new_id(connect: Connect, storage: Storage) -> None:
     client = await connect(views, login)
     await client.get("/views")
@@ -452,6 +461,7 @@ async def rotate(request: web.Request) -> web.Response:
     return web.json_response({"old": old, "new": session.id})
 
 
+@pytest.mark.nist("5.1-b")
 async def test_an_id_that_was_rotated_leads_to_the_session_without_the_new_cookie(
     connect: Connect, storage: Storage
 ) -> None:
@@ -483,6 +493,7 @@ async def test_who_logs_in_with_an_id_from_before_a_login_gets_a_session_of_thei
     assert await kept(storage, renewed_id) == {"n": 1, "user": "Bob"}
 
 
+@pytest.mark.asvs("7.2.4")
 async def test_a_login_with_an_old_id_never_reaches_who_renewed_it(
     connect: Connect, storage: Storage
 ) -> None:
@@ -522,6 +533,7 @@ async def test_a_rolling_cookie_does_not_put_an_id_back_that_was_renewed_meanwhi
     assert cookies_set(await pending) == []
 
 
+@pytest.mark.asvs("7.4.1")
 async def test_a_logout_that_began_before_a_rotation_ends_the_session(
     connect: Connect, storage: Storage
 ) -> None:

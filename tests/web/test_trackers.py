@@ -154,6 +154,7 @@ def sent_of(make_options: MakeOptions, aiohttp_client: AiohttpClient, storage: S
     return sent_of
 
 
+@pytest.mark.nist("5.1-6")
 # Older trackers know no other name for it.
 @pytest.mark.filterwarnings("ignore:The send_default_pii option:DeprecationWarning")
 @pytest.mark.parametrize("is_personal", [False, True], ids=["by default", "with personal data"])
