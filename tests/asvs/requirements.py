@@ -91,8 +91,8 @@ ASVS: Final[dict[str, tuple[Requirement, ...]]] = {
             "the old one sees the session as it was just before and changes nothing; that ends "
             "`renew_grace` (10 s) after the new id was first used. `regenerate()` ends the old one "
             "at once, and begins empty.",
-            "Call `renew_id()` at each login and each repeated one, or name the key that says who "
-            "is logged in.",
+            "Call `authenticated()` at each login and each repeated one, or name the key that says "
+            "who is logged in.",
         ),
     ),
     "7.3 Timeouts": (
@@ -101,15 +101,15 @@ ASVS: Final[dict[str, tuple[Requirement, ...]]] = {
             "level 2",
             "Somebody who does nothing for a time has to log in again.",
             "`idle_timeout` ends the record on the server, whatever the cookie says.",
-            "Choose it.",
-            "Reads that are no activity: what a page polls keeps its session alive.",
+            "Choose it, and name what pages poll in `passive`: those requests keep no session "
+            "alive.",
         ),
         Requirement(
             "7.3.2",
             "level 2",
             "After a longest time everybody has to log in again.",
-            "`absolute_timeout` ends a session however busy it is. It counts from the login where "
-            "`renew_on` names who is logged in, else from when the session began.",
+            "`absolute_timeout` ends a session however busy it is. It counts from the last login "
+            "(`authenticated()`, or a key in `renew_on`), else from when the session began.",
             "Set it: there is none by default.",
         ),
     ),
@@ -161,11 +161,9 @@ ASVS: Final[dict[str, tuple[Requirement, ...]]] = {
             "7.5.1",
             "level 2",
             "Before an address, a phone number or a factor is changed, the user logs in again.",
-            "`session.authenticated_at` says when the last login was, where `renew_on` names the "
-            "key that says who is logged in.",
-            "Ask for the password again where that was too long ago.",
-            "A repeated login of the same person that counts as one, and a check that a handler "
-            "can be marked with.",
+            "`@require_fresh(within)` lets a handler run only where the last login, or the last "
+            "`authenticated()`, is recent; see [step-up](../how-to/step-up.md).",
+            "Mark such handlers with it, and ask for the password again.",
         ),
         Requirement(
             "7.5.2",
@@ -179,8 +177,7 @@ ASVS: Final[dict[str, tuple[Requirement, ...]]] = {
             "level 3",
             "Before something very sensitive, the user proves once more who they are.",
             "As for 7.5.1.",
-            "As for 7.5.1.",
-            "As for 7.5.1.",
+            "As for 7.5.1, with the factor that it takes.",
         ),
     ),
     "7.6 Federation": (
@@ -371,15 +368,15 @@ NIST: Final[dict[str, tuple[Requirement, ...]]] = {
             "shall",
             "There are an overall timeout and one for inactivity, and the session ends by either.",
             "`absolute_timeout` and `idle_timeout`.",
-            "Warn before the end, if you like.",
-            "When a session ends if nothing happens.",
+            "Warn before the end, if you like: `session.expires_at` says when it is.",
         ),
         Requirement(
             "5.2-c",
             "shall",
             "Activity begins the inactivity timeout anew, a repeated login both.",
-            "Reading a session touches its record, and a login by `renew_on` begins both anew.",
-            missing="A repeated login of the same person: the same value is no new login.",
+            "Reading a session touches its record; `authenticated()`, and a login by `renew_on`, "
+            "begin both anew.",
+            "Call `authenticated()` after a correct password.",
         ),
         Requirement(
             "5.2-d",

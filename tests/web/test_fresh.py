@@ -86,6 +86,7 @@ async def test_without_a_login_nothing_is_fresh(connect: Connect, clock: FakeClo
     assert await looked(client) | {"ends": None} == {"fresh": False, "at": None, "ends": None}
 
 
+@pytest.mark.asvs("7.2.4")
 async def test_a_proof_of_somebody_who_is_logged_in_renews_the_id_and_keeps_the_data(
     connect: Connect, clock: FakeClock
 ) -> None:
@@ -111,6 +112,8 @@ async def test_the_old_id_is_not_fresh(connect: Connect, clock: FakeClock) -> No
     assert told == [False, True]
 
 
+@pytest.mark.asvs("7.3.2")
+@pytest.mark.nist("5.2-c")
 async def test_a_proof_begins_both_timeouts_again(
     connect: Connect, storage: Storage, clock: FakeClock
 ) -> None:
@@ -193,6 +196,8 @@ async def test_a_proof_after_the_headers_have_left_says_what_to_do(connect: Conn
 # Handlers that want it
 
 
+@pytest.mark.asvs("7.5.1")
+@pytest.mark.asvs("7.5.3")
 async def test_a_handler_that_wants_a_fresh_login_runs_with_one(connect: Connect) -> None:
     client = await connect(prove, pay)
 
@@ -202,6 +207,8 @@ async def test_a_handler_that_wants_a_fresh_login_runs_with_one(connect: Connect
 
 
 @pytest.mark.parametrize("waits", [None, 601], ids=["nobody", "long ago"])
+@pytest.mark.asvs("7.5.1")
+@pytest.mark.asvs("7.5.3")
 async def test_without_a_fresh_login_the_handler_does_not_run(
     connect: Connect, clock: FakeClock, waits: float | None
 ) -> None:
@@ -349,6 +356,7 @@ async def test_a_session_that_is_not_touched_again_may_end_as_much_earlier(
     assert await ends_of(client, clock) == HOUR - 100
 
 
+@pytest.mark.nist("5.2-b")
 async def test_a_session_ends_at_its_absolute_timeout(connect: Connect, clock: FakeClock) -> None:
     client = await connect(
         prove, look, clock=clock, idle_timeout=HOUR, absolute_timeout=1.5 * HOUR, touch_after=0

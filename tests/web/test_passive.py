@@ -183,6 +183,7 @@ async def test_a_passive_question_where_there_is_no_session_is_none(connect: Con
 
 
 @pytest.mark.one_lane("MemoryStorage alone goes by a clock that is moved")
+@pytest.mark.asvs("7.3.1")
 async def test_polling_keeps_no_session_alive(connect: Connect, clock: FakeClock) -> None:
     storage = MemoryStorage(clock=clock)
     client = await connect(
