@@ -48,10 +48,11 @@ async def opened(request: web.Request) -> Session:
 async def put(request: web.Request) -> web.Response:
     """Set a key; with ``ms``, after a pause, as slow requests do."""
     session = await either(request)
-    was_known = "base" in session
+    opened_at, was_known = time.monotonic(), "base" in session
     await asyncio.sleep(float(request.query.get("ms", 0)) / 1000)
     session[request.query["key"]] = 1
-    return web.json_response({"known": was_known, "at": time.monotonic()})
+    told = {"known": was_known, "opened": opened_at, "at": time.monotonic()}
+    return web.json_response(told)
 
 
 async def add(request: web.Request) -> web.Response:
