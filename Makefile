@@ -10,7 +10,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check format lint types architecture spelling coverage proof faults lanes fuzz bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-redis-bytes bench-overload bench-import instructions wrk valgrind cc matrix matrix-redis servers \
-	constraints build clean
+	constraints docs docs-serve build clean
 
 help: ## List these targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -147,8 +147,14 @@ servers: ## Install redis-server, memcached, Node and Chromium where they are mi
 
 constraints: $(VENV)/.uv ## Pin the newest versions of all that is used here, in constraints.txt
 	.ci/uv $(VENV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
-		--group test --group check --group build --group bench --group peers --group redis --custom-compile-command "make constraints" \
+		--group test --group check --group build --group bench --group peers --group redis --group docs --custom-compile-command "make constraints" \
 		--output-file constraints.txt pyproject.toml
+
+docs: $(VENV)/.docs ## Build the documentation into site/; a link that leads nowhere is a failure
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+
+docs-serve: $(VENV)/.docs ## Serve the documentation on http://127.0.0.1:8001/, anew with each change (PORT=...)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:$${PORT:-8001}
 
 build: $(VENV)/.test ## Build the wheel and the sdist into dist/
 	rm -rf dist
@@ -156,7 +162,7 @@ build: $(VENV)/.test ## Build the wheel and the sdist into dist/
 	$(BIN)/python -m zipfile --list dist/*.whl | grep aiosess/py.typed
 
 clean: ## Remove all that was made here, the environments included
-	rm -rf .venv .venv-* dist htmlcov .coverage .coverage.* .hypothesis \
+	rm -rf .venv .venv-* dist site htmlcov .coverage .coverage.* .hypothesis \
 		.mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -188,6 +194,10 @@ $(VENV)/.peers: $(VENV)/.bench
 
 $(VENV)/.redis: $(VENV)/.test
 	$(UV_INSTALL) --target $(VENV)/redis-servers --group redis
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.run
+	$(UV_INSTALL) --group docs
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.test
