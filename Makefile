@@ -150,8 +150,9 @@ constraints: $(VENV)/.uv ## Pin the newest versions of all that is used here, in
 		--group test --group check --group build --group bench --group peers --group redis --group docs --custom-compile-command "make constraints" \
 		--output-file constraints.txt pyproject.toml
 
+# Not --quiet, which would keep warnings from --strict.
 docs: $(VENV)/.docs ## Build the documentation into site/; a link that leads nowhere is a failure
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 docs-serve: $(VENV)/.docs ## Serve the documentation on http://127.0.0.1:8001/, anew with each change (PORT=...)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:$${PORT:-8001}

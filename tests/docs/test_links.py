@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-ROOT: Final = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).parents[2]
 # So that they also work on the package index, which shows the README without the files beside it.
 REPOSITORY: Final = "https://github.com/aiosess/aiosess/"
 IN_REPOSITORY: Final = re.compile(

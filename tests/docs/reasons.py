@@ -1,0 +1,50 @@
+"""Makes the tables of docs/reference/events.md: ``python -m tests.docs.reasons``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from aiosess import Reason
+
+__all__ = ["PAGE", "page"]
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "events.md"
+
+_BEGIN: Final = "<!-- reasons: made by `python -m tests.docs.reasons` -->\n"
+_END: Final = "<!-- end of reasons -->\n"
+_HEAD: Final = "| reason | level | words |\n| --- | --- | --- |\n"
+
+
+def page() -> str:
+    """Return the page as the enum would have it."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    decisions = [each for each in Reason if each.level == logging.DEBUG]
+    parts = [before, _BEGIN]
+    for kind, title in (
+        ("session", "Reasons that concern the session"),
+        ("cookie", "Reasons that concern the cookie"),
+        ("storage", "Reasons that concern the storage"),
+    ):
+        told = (each for each in Reason if each.kind == kind and each not in decisions)
+        parts.append(f"\n## {title}\n\n{_table(told)}")
+    parts.append(f"\n## What was decided in a single request\n\n{_table(decisions)}")
+    return "".join([*parts, "\n", _END, after])
+
+
+def _table(reasons: Iterable[Reason]) -> str:
+    return _HEAD + "".join(
+        f"| `{each.name}` | {logging.getLevelName(each.level)} | {_escaped(each.words)} |\n"
+        for each in reasons
+    )
+
+
+def _escaped(words: str) -> str:
+    return words.replace("|", r"\|").replace("{words}", "{what is away}")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
