@@ -9,7 +9,7 @@ UV_INSTALL = .ci/uv $(VENV) pip install --quiet --python $(BIN)/python \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types architecture spelling coverage proof faults lanes fuzz bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-redis-bytes bench-overload bench-import instructions wrk valgrind cc matrix matrix-redis servers \
+.PHONY: help run test check format lint types architecture spelling coverage proof faults lanes fuzz bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-redis-bytes bench-redis-node bench-overload bench-import instructions wrk valgrind cc matrix matrix-redis servers \
 	constraints docs docs-serve build clean
 
 help: ## List these targets
@@ -80,6 +80,9 @@ bench-memory: $(VENV)/.bench ## MemoryStorage with a million sessions: memory, c
 bench-redis-bytes: $(VENV)/.peers servers ## What a session takes in Redis, beside Express, aiohttp-session and starsessions
 	npm install --prefix benchmarks/peers --no-fund --no-audit --no-package-lock --silent
 	$(BIN)/python benchmarks/studies/redis_bytes.py $(ARGS)
+
+bench-redis-node: $(VENV)/.bench servers ## What one Redis carries: bytes a session by size, its processor time a request
+	$(BIN)/python benchmarks/studies/redis_node.py $(ARGS)
 
 bench-overload: $(VENV)/.test servers ## Thousands of requests at once on Redis: answers, and sessions lost
 	$(BIN)/python benchmarks/studies/overload.py $(ARGS)
