@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -43,7 +44,9 @@ def _table(reasons: Iterable[Reason]) -> str:
 
 
 def _escaped(words: str) -> str:
-    return words.replace("|", r"\|").replace("{words}", "{what is away}")
+    # What is filled in, such as {key!r}, is shown by its name.
+    named = words.replace("|", r"\|").replace("{words}", "{what is away}")
+    return re.sub(r"\{([\w ]+)[^}]*\}", r"*\1*", named)
 
 
 if __name__ == "__main__":
