@@ -98,19 +98,6 @@ async def test_a_logout_ends_the_session_for_all_who_have_the_cookie(
     assert answer.status == 303
 
 
-async def test_the_password_is_asked_for_again_after_a_while(visitor: Client) -> None:
-    await log_in(visitor)
-    at_once = await (await visitor.get("/address")).text()
-    async with session_for(visitor) as session:
-        session["password_at"] -= 601
-
-    later = await (await visitor.get("/address")).text()
-    confirmed = await visitor.post("/confirm", data={"password": "wonderland"})
-
-    assert (at_once, later) == ("Where to?", "Your password, please.")
-    assert await confirmed.text() == "Where to?"
-
-
 # WebSockets and server-sent events.
 
 
