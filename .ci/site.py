@@ -5,10 +5,10 @@ from typing import Any, Final
 
 from mkdocs.exceptions import PluginError
 
-# What a browser fetches by itself; a link is followed by a person.
+# What a browser fetches by itself. A link is followed by a person, and the own address by nobody.
 FETCHED: Final = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*\bsrc="?(?:https?:)?//[^>]*>"""
-    r"""|<link\b[^>]*\bhref="?(?:https?:)?//[^>]*>"""
+    r"""|<link\b(?![^>]*\brel="?canonical)[^>]*\bhref="?(?:https?:)?//[^>]*>"""
 )
 
 
