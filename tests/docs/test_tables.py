@@ -43,6 +43,7 @@ def test_the_table_names_every_option(options: type[Any]) -> None:
     assert list(OPTIONS[options]) == fields
 
 
+@pytest.mark.asvs("7.1.1")
 @pytest.mark.parametrize(
     ("options", "name", "default"),
     [
