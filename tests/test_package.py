@@ -160,7 +160,7 @@ def test_the_wheel_says_that_it_is_typed(wheel: list[str]) -> None:
 def test_the_wheel_holds_the_package_and_what_describes_it(wheel: list[str]) -> None:
     folders = {name.split("/")[0] for name in wheel}
 
-    assert folders == {"aiosess", f"aiosess-{version()}.dist-info"}
+    assert folders == {"aiosess", "_aiosess_pytest.py", f"aiosess-{version()}.dist-info"}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""For tests: the storage contract, sessions in the test client, a clock, a storage that fails."""
+"""For tests: sessions in a test client or request, a clock, a storage that fails, the contract."""
 
-from aiosess.testing.client import session_for
+from aiosess.testing.client import LogIn, SessionOf, logged_in, session_for
 from aiosess.testing.clock import FakeClock
 from aiosess.testing.contract import (
     CASES,
@@ -12,6 +12,7 @@ from aiosess.testing.contract import (
     run_contract,
 )
 from aiosess.testing.faults import FaultyStorage
+from aiosess.testing.requests import put_session
 
 __all__ = [
     "CASES",
@@ -19,8 +20,12 @@ __all__ = [
     "FakeClock",
     "FaultyStorage",
     "Harness",
+    "LogIn",
     "Misbehaviour",
     "Result",
+    "SessionOf",
+    "logged_in",
+    "put_session",
     "report",
     "run_contract",
     "session_for",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http.cookies import SimpleCookie
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 from aiohttp import web
 from aiohttp.test_utils import TestClient, make_mocked_request
@@ -23,9 +23,29 @@ from aiosess.transports.base import Lines, SignedId
 from aiosess.transports.cookie import CookieTransport
 from aiosess.transports.signing import Signer
 
-__all__ = ["session_for"]
+__all__ = ["LogIn", "SessionOf", "logged_in", "session_for"]
 
 _NOTHING_TOLD: Final[Lines] = ()
+
+
+class SessionOf(Protocol):
+    """What the fixture ``session_of`` is: ``session_for``."""
+
+    def __call__(
+        self, client: TestClient[Any, Any], options: SessionOptions | None = None
+    ) -> AbstractAsyncContextManager[Session]:
+        """Give the session of *client*'s browser."""
+        ...
+
+
+class LogIn(Protocol):
+    """What the fixture ``logged_in`` is: the function of that name."""
+
+    async def __call__(
+        self, client: TestClient[Any, Any], options: SessionOptions | None = None, /, **data: Any
+    ) -> Session:
+        """Log the browser of *client* in."""
+        ...
 
 
 @asynccontextmanager
@@ -68,6 +88,31 @@ async def session_for(
     await exchange.commit(web.Response())
     if exchange.state is not None and exchange.state.is_gone:
         raise SessionGone("the session was destroyed, or has expired, before the block ended")
+
+
+async def logged_in(
+    client: TestClient[Any, Any], options: SessionOptions | None = None, /, **data: Any
+) -> Session:
+    """Log *client*'s browser in: put *data* into its session, and return that.
+
+    ::
+
+        session = await logged_in(client, user="ann")
+
+    A session that the browser has already gets a new id and keeps what is in it, as at a login.
+    Its ``id``, ``authenticated_at`` and data can be looked at; to change it, use ``session_for``.
+    *options* are those of the application, and found there. Raise TypeError without *data*, and
+    what ``session_for`` raises.
+    """
+    if not data:
+        raise TypeError(
+            'logged_in(client) says nobody who is logged in: logged_in(client, user="ann")'
+        )
+    async with session_for(client, options) as session:
+        session.update(data)
+        # By hand where the options do not say that this is a login; nothing where it is done.
+        await session.renew_id()
+    return session
 
 
 def _options_of(client: TestClient[Any, Any]) -> SessionOptions:

@@ -687,4 +687,4 @@ def test_the_tests_in_the_guide_pass_as_they_stand_there(tmp_path: Path) -> None
         cwd=tmp_path,
     )
 
-    assert "4 passed" in finished.stdout, finished.stdout
+    assert "8 passed" in finished.stdout, finished.stdout
