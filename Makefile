@@ -7,9 +7,11 @@ BIN := $(VENV)/bin
 UV_INSTALL = .ci/uv $(VENV) pip install --quiet --python $(BIN)/python \
 	--constraint constraints.txt --build-constraint constraints.txt
 ARGS ?=
+# Those of the classifiers in pyproject.toml.
+PYTHONS ?= 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types architecture spelling coverage proof faults lanes fuzz bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-redis-bytes bench-redis-node bench-overload bench-import instructions wrk valgrind cc matrix matrix-redis servers \
+.PHONY: help run test check format lint types architecture spelling coverage proof faults lanes fuzz bench bench-peers bench-micro bench-instructions bench-steps bench-memory bench-redis-bytes bench-redis-node bench-overload bench-import instructions wrk valgrind cc matrix matrix-lowest matrix-redis servers \
 	constraints docs docs-serve build clean
 
 help: ## List these targets
@@ -105,23 +107,21 @@ wrk valgrind:
 cc:
 	@command -v cc > /dev/null || .ci/apt-install gcc libc6-dev
 
-matrix: ## Run all tests on Python 3.11, 3.12 and 3.13, where they are found, and matrix-redis
+matrix: ## Run all tests on each Python that is found, with the lowest versions, and matrix-redis
 	@failed=; \
-	for version in 3.11 3.12 3.13; do \
-		python=; \
-		for each in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python; do \
-			if "$$each" -c "" 2> /dev/null; then python=$$each; break; fi; \
-		done; \
-		if [ -z "$$python" ]; then \
-			echo "Python $$version: not found, left out (pyenv: PYENV_VERSION=3.11.7:3.12.1:3.13.0)"; \
-			continue; \
-		fi; \
+	for python in $$(.ci/pythons $(PYTHONS)); do \
+		version=$$("$$python" -c "import sys; print('%d.%d' % sys.version_info[:2])"); \
 		echo "Python $$version: $$python"; \
 		$(MAKE) --no-print-directory VENV=.venv-$$version PYTHON="$$python" test \
 			|| failed="$$failed Python-$$version"; \
 	done; \
+	$(MAKE) --no-print-directory matrix-lowest || failed="$$failed lowest-versions"; \
 	$(MAKE) --no-print-directory matrix-redis || failed="$$failed Redis"; \
 	if [ -n "$$failed" ]; then echo "Failed on$$failed"; exit 1; fi
+
+matrix-lowest: servers ## Run all tests with the lowest versions that pyproject.toml names
+	@$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/.lowest
+	.venv-lowest/bin/python -m pytest $(ARGS)
 
 # Each is called redis-server in a folder of its own, which stands first on the PATH.
 matrix-redis: $(VENV)/.redis servers ## Run the Redis tests on Redis 6.2, on the installed one, and on Valkey 9.1
@@ -150,7 +150,7 @@ servers: ## Install redis-server, memcached, Node and Chromium where they are mi
 
 constraints: $(VENV)/.uv ## Pin the newest versions of all that is used here, in constraints.txt
 	.ci/uv $(VENV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
-		--group test --group check --group build --group bench --group peers --group redis --group docs --custom-compile-command "make constraints" \
+		--group test --group check --group build --group release --group bench --group peers --group redis --group docs --custom-compile-command "make constraints" \
 		--output-file constraints.txt pyproject.toml
 
 # Not --quiet, which would keep warnings from --strict.
@@ -160,10 +160,16 @@ docs: $(VENV)/.docs ## Build the documentation into site/; a link that leads now
 docs-serve: $(VENV)/.docs ## Serve the documentation on http://127.0.0.1:8001/, anew with each change (PORT=...)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:$${PORT:-8001}
 
-build: $(VENV)/.test ## Build the wheel and the sdist into dist/
+build: $(VENV)/.release ## Build the wheel and the sdist into dist/, and try them on each Python that is found
 	rm -rf dist
 	$(BIN)/python -m hatchling build
+	$(BIN)/python -m twine check --strict dist/*
 	$(BIN)/python -m zipfile --list dist/*.whl | grep aiosess/py.typed
+	@for python in $$(.ci/pythons $(PYTHONS)); do \
+		for each in dist/*.whl dist/*.tar.gz; do \
+			.ci/try-dist $(VENV) "$$python" "$$each" || exit 1; \
+		done; \
+	done
 
 clean: ## Remove all that was made here, the environments included
 	rm -rf .venv .venv-* dist site htmlcov .coverage .coverage.* .hypothesis \
@@ -188,6 +194,12 @@ $(VENV)/.test: $(VENV)/.uv pyproject.toml
 	$(UV_INSTALL) --editable ".[all]" --group test
 	@touch $@
 
+# No pins: of what pyproject.toml names the lowest versions, of what those need the newest.
+$(VENV)/.lowest: $(VENV)/.uv pyproject.toml
+	.ci/uv $(VENV) pip install --quiet --python $(BIN)/python --resolution lowest-direct \
+		--editable ".[all]" --group test
+	@touch $@
+
 $(VENV)/.bench: $(VENV)/.test
 	$(UV_INSTALL) --group bench
 	@touch $@
@@ -202,6 +214,10 @@ $(VENV)/.redis: $(VENV)/.test
 
 $(VENV)/.docs: $(VENV)/.run
 	$(UV_INSTALL) --group docs
+	@touch $@
+
+$(VENV)/.release: $(VENV)/.test
+	$(UV_INSTALL) --group release
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.test

@@ -12,6 +12,8 @@ Reading order:
 - ``storages``: what keeps bytes under an id; ``storages.base`` is the contract
 """
 
+from typing import TYPE_CHECKING
+
 from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.errors import (
     AiosessError,
@@ -94,3 +96,15 @@ __all__ = [
     "setup",
     "setup_async",
 ]
+
+if TYPE_CHECKING:
+    __version__: str
+else:  # hidden from checkers, to which each name would exist
+
+    def __getattr__(name: str) -> str:
+        """Return the version, read from what is installed when somebody asks for it."""
+        if name == "__version__":
+            from importlib.metadata import version  # noqa: PLC0415 - it costs more than most imports
+
+            return version("aiosess")
+        raise AttributeError(f"module 'aiosess' has no attribute {name!r}")

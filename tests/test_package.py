@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -64,6 +66,13 @@ FRONT_DOOR = [
     "constraints.txt",
     "pyproject.toml",
 ]
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MAKEFILE = (ROOT / "Makefile").read_text()
+PYTHON = re.compile(r"^Programming Language :: Python :: 3\.\d+$")
+# Where the project is at home: the only addresses that may stand there.
+HOME = re.compile(r"https://(github\.com/aiosess/aiosess(/.+)?|aiosess\.readthedocs\.io)")
+ADDRESSES = {each for each in PROJECT["urls"].values() if HOME.fullmatch(each)}
 
 
 def printed_by(code: str) -> set[str]:
@@ -192,9 +201,11 @@ def test_the_change_log_knows_the_version() -> None:
 
 @pytest.mark.parametrize("name", FRONT_DOOR)
 def test_no_address_of_a_package_index_is_written_down(name: str) -> None:
-    addresses = re.findall(r"(?:https?|file)://(?!127\.0\.0\.1)\S+", (ROOT / name).read_text())
+    text = (ROOT / name).read_text()
 
-    assert addresses == []
+    addresses = set(re.findall(r"(?:https?|file)://(?!127\.0\.0\.1)[^\s\"]+", text))
+
+    assert addresses - ADDRESSES == set()
 
 
 @pytest.mark.parametrize("name", ["uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock"])
@@ -203,6 +214,59 @@ def test_there_is_no_lock_file_that_would_write_addresses(name: str) -> None:
 
 
 def version() -> str:
-    found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert found is not None
-    return found[1]
+    number: str = PROJECT["version"]
+    return number
+
+
+# How the package describes itself.
+
+
+def test_the_version_is_that_of_what_is_installed() -> None:
+    assert aiosess.__version__ == importlib.metadata.version("aiosess") == version()
+
+
+def test_the_version_is_looked_up_only_where_somebody_asks(imported_at_once: set[str]) -> None:
+    assert "importlib.metadata" not in imported_at_once
+
+
+def test_another_name_is_an_attribute_error_as_in_any_module() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'aiosess' has no attribute 'nothing'$"):
+        aiosess.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize("label", ["Documentation", "Source", "Issues", "Changelog"])
+def test_the_package_index_links_to_each_place_where_the_project_is_at_home(label: str) -> None:
+    assert HOME.fullmatch(PROJECT["urls"][label])
+
+
+def test_a_python_is_named_where_it_is_tried() -> None:
+    told = [each.rpartition(" ")[2] for each in PROJECT["classifiers"] if PYTHON.search(each)]
+
+    assert re.findall(r"^PYTHONS \?= (.+)$", MAKEFILE, re.MULTILINE) == [" ".join(told)]
+
+
+# What GitHub does for the project.
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+each_workflow = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+
+
+@each_workflow
+def test_an_action_is_pinned_by_its_commit_and_says_its_version(workflow: Path) -> None:
+    uses = re.findall(r"uses: (.+)", workflow.read_text())
+
+    assert uses
+    assert [each for each in uses if not re.fullmatch(r"\S+@[0-9a-f]{40} # v[\d.]+", each)] == []
+
+
+@each_workflow
+def test_a_workflow_may_do_nothing_but_what_a_job_says(workflow: Path) -> None:
+    assert re.search(r"^permissions: \{\}$", workflow.read_text(), re.MULTILINE)
+
+
+@each_workflow
+def test_a_workflow_runs_what_anybody_can_run(workflow: Path) -> None:
+    targets = set(re.findall(r"run: make (\S+)", workflow.read_text()))
+
+    assert targets
+    assert targets <= set(re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE))

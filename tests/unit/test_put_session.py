@@ -36,6 +36,15 @@ async def test_a_handler_finds_it(request_: web.Request) -> None:
     assert dict(session) == {"user": "ann"}
 
 
+async def test_a_library_for_aiohttp_session_can_begin_another(request_: web.Request) -> None:
+    put_session(request_, {"user": "ann"})
+
+    session = await aiohttp_session.new_session(request_)
+
+    assert await get_session(request_) is session
+    assert dict(session) == {}
+
+
 def test_there_need_be_no_event_loop_to_put_it(request_: web.Request) -> None:
     session = put_session(request_, {"user": "ann"})
 
