@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol, TypeVar, overload
 
 import aiohttp_session
-from aiohttp import web
 
 from aiosess.attributes import SessionCookie
 from aiosess.errors import InvalidValue, SessionGone
@@ -17,6 +16,7 @@ from aiosess.records.merge import MISSING, SCALARS, freeze, is_container
 from aiosess.records.state import Intent, Past, SessionState, Standing
 from aiosess.records.typed import Reads, SessionKey
 from aiosess.records.views import Views
+from aiosess.request_key import RequestKey
 from aiosess.timeouts import Duration, seconds
 
 __all__ = ["SESSION", "Session", "SessionIO", "is_of"]
@@ -549,7 +549,7 @@ class Session(aiohttp_session.Session):
             )
 
 
-class _SessionKey(web.RequestKey[Session]):
+class _SessionKey(RequestKey[Session]):
     """Says what to do in the KeyError of a request that holds no session."""
 
     __slots__ = ()
@@ -561,7 +561,7 @@ class _SessionKey(web.RequestKey[Session]):
         )
 
 
-SESSION: Final[web.RequestKey[Session]] = _SessionKey("aiosess.session", Session)
+SESSION: Final[RequestKey[Session]] = _SessionKey("aiosess.session", Session)
 """Where the request keeps its session once it is loaded; ``del request[SESSION]`` unsets it."""
 
 

@@ -33,6 +33,7 @@ from aiosess.records.identity import complaint_of
 from aiosess.records.repository import Repository, SessionRepository
 from aiosess.records.state import SessionState
 from aiosess.records.typed import SessionKey
+from aiosess.request_key import RequestKey
 from aiosess.session import Session
 from aiosess.storages import Closeable, Storage
 from aiosess.timeouts import steady_of
@@ -42,7 +43,7 @@ from aiosess.transports.signing import Signer
 
 __all__ = ["EXCHANGE", "OURS", "SessionManager", "lane_of", "managers_in"]
 
-EXCHANGE: Final = web.RequestKey[Exchange | NoSession]("aiosess.exchange")
+EXCHANGE: Final = RequestKey[Exchange | NoSession]("aiosess.exchange")
 """Where a request keeps its exchange, which stands under aiohttp_session's key as well."""
 
 
