@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -138,7 +139,11 @@ def pytest_in(folder: Path, *arguments: str, code: str) -> subprocess.CompletedP
     """Run pytest over *code* in a process of its own."""
     (folder / "test_theirs.py").write_text(code)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    # What it counts is not to be mixed with what is counted here.
+    environment = {**os.environ, "COVERAGE_FILE": str(folder / ".coverage")}
+    return subprocess.run(
+        command, cwd=folder, env=environment, check=False, capture_output=True, text=True
+    )
 
 
 def test_a_suite_without_sessions_loads_nothing_for_them(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from aiosess import MemoryStorage, SessionNotSent, SessionOptions
@@ -12,6 +13,7 @@ from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.keys import NO_SESSION
 from aiosess.exchange.manager import SessionManager
 from aiosess.exchange.stages import Commit, Opening, moved
+from aiosess.middleware import _rewind
 
 
 @pytest.fixture
@@ -42,6 +44,17 @@ async def test_nothing_is_done_to_a_session_that_was_not_opened(manager: Session
         await exchange.save()
 
 
+async def test_a_response_leaves_though_nobody_asked_for_the_session(
+    manager: SessionManager,
+) -> None:
+    request = make_mocked_request("GET", "/")
+    exchange = Exchange(manager, request)
+
+    await exchange.prepare(web.Response())
+
+    assert exchange.has_left
+
+
 def test_in_a_request_that_is_over_no_session_can_begin(manager: SessionManager) -> None:
     exchange = Exchange(manager, make_mocked_request("GET", "/"))
     gc.collect()
@@ -55,3 +68,12 @@ async def test_a_route_without_a_session_keeps_nothing_and_loses_nothing() -> No
 
     with pytest.raises(RuntimeError, match="this route gets no session"):
         await NO_SESSION.new_session()
+
+
+def test_a_connection_that_aiohttp_does_not_write_to_is_left_as_it_is() -> None:
+    request = make_mocked_request("GET", "/")
+    request.writer.length = 5  # type: ignore[union-attr]
+
+    _rewind(request, web.Response())
+
+    assert request.writer.length == 5  # type: ignore[union-attr]

@@ -45,6 +45,15 @@ async def test_a_library_for_aiohttp_session_can_begin_another(request_: web.Req
     assert dict(session) == {}
 
 
+async def test_a_clone_of_the_request_that_is_gone_hinders_nobody(request_: web.Request) -> None:
+    put_session(request_, {"user": "ann"})
+    await get_session(request_.clone())
+
+    session = await aiohttp_session.new_session(request_)
+
+    assert request_[SESSION] is session
+
+
 def test_there_need_be_no_event_loop_to_put_it(request_: web.Request) -> None:
     session = put_session(request_, {"user": "ann"})
 

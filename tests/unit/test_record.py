@@ -756,6 +756,12 @@ def test_a_record_that_is_nested_deeper_counts_as_none() -> None:
         decode(encode_value({"cookie": {}, "deep": nested(250)}))
 
 
+def test_a_record_with_many_lists_beside_each_other_is_not_nested() -> None:
+    data = {"cart": [["pear", 1] for _ in range(250)]}
+
+    assert decoded(encoded(data)).data == data
+
+
 # What begins as most records do
 
 
@@ -821,6 +827,17 @@ def test_a_record_from_the_future_is_read_as_a_whole() -> None:
     payload = encoded({"n": 1})
 
     assert read(payload, NOW - 61) is None
+
+
+def test_a_login_from_the_future_is_read_as_a_whole() -> None:
+    payload = encode(
+        *(ID, {"n": 1}, SessionCookie(options())),
+        created_at=NOW - 60,
+        now=NOW,
+        authenticated_at=NOW - 30,
+    )
+
+    assert read(payload, NOW - 31) is None
 
 
 def test_a_record_with_attributes_of_its_own_is_read_as_a_whole() -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
+from aiohttp.web_urldispatcher import SystemRoute
 
 from aiosess import OptionsError, Route
-from aiosess.routes import RouteSelector
+from aiosess.routes import RouteSelector, _names_and_paths
 
 
 async def views(request: web.Request) -> web.Response:
@@ -411,6 +412,10 @@ def test_a_route_that_makes_no_sense_is_refused(arguments: Any, message: str) ->
         Route(*arguments)
 
     assert str(caught.value) == message
+
+
+def test_what_is_of_no_resource_is_called_nothing() -> None:
+    assert list(_names_and_paths([SystemRoute(web.HTTPNotFound())])) == []
 
 
 @pytest.mark.parametrize("method", ["post", "POST", "Post"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiohttp import hdrs, web
+from aiohttp.test_utils import make_mocked_request
 from aiohttp.typedefs import Handler
 from pytest_aiohttp import AiohttpClient
 
@@ -195,6 +196,21 @@ async def test_explain_says_of_a_request_what_was_decided(
 
     what = "saved" if path == "/changed" else "not saved, because nothing was changed"
     assert said[-1] == f"the session was opened; {what}"
+
+
+async def test_explain_says_that_a_route_gets_no_session(connect: Connect) -> None:
+    async def left_out(request: web.Request) -> web.Response:
+        return web.Response(text=explain(request))
+
+    client = await connect(left_out, exclude=["left_out"])
+
+    assert await (await client.get("/left_out")).text() == "the route gets no session"
+
+
+def test_explain_says_that_nothing_of_ours_was_at_a_request() -> None:
+    request = make_mocked_request("GET", "/")
+
+    assert explain(request) == "no session middleware was at this request"
 
 
 async def test_a_logout_through_the_id_before_is_told_as_one(

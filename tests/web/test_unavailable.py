@@ -63,6 +63,17 @@ async def test_503_says_when_to_come_again_and_that_nobody_is_to_keep_it(
         assert response.headers[hdrs.CACHE_CONTROL] == "no-store"
 
 
+async def test_an_answer_that_has_no_body_is_given_without_one(
+    connect: Connect, faulty: FaultyStorage
+) -> None:
+    client = await connect(show, storage=faulty, on_unavailable=web.HTTPNoContent(), forgets=True)
+    faulty.fail()
+
+    response = await client.get("/show", headers=APPLE)
+
+    assert (response.status, await response.read()) == (204, b"")
+
+
 async def test_retry_after_is_what_is_left_of_the_breakers_pause(
     connect: Connect, faulty: FaultyStorage
 ) -> None:
