@@ -140,6 +140,31 @@ async def test_what_a_task_changes_after_its_handler_has_failed_is_kept(
     assert await kept(storage, "apple") == {"n": 1, "late": True}
 
 
+async def test_what_a_task_adds_to_a_list_after_the_response_is_kept(
+    connect: Connect, storage: Storage
+) -> None:
+    may_go_on = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def later(session: Session, _request: web.Request) -> None:
+        await may_go_on.wait()
+        session["cart"].append("apple")
+
+    async def answer(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        tasks.append(asyncio.create_task(later(session, request)))
+        return web.Response()
+
+    await keep(storage, "apple", cart=["pear"])
+    client = await connect(answer, forgets=True)
+    await client.get("/answer", headers=APPLE)
+    may_go_on.set()
+    await tasks[0]
+    await client.server.close()
+
+    assert await kept(storage, "apple") == {"cart": ["pear", "apple"]}
+
+
 # Two tasks of one request.
 
 
