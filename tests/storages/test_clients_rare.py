@@ -1,0 +1,280 @@
+"""What is rare between a storage and its back-end, with stand-ins for what a server seldom does."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from redis import exceptions
+
+from aiosess import MemoryStorage, StorageError, StorageUnavailable
+from aiosess.clients import memcached, pipeline, redis, redis_clients
+from aiosess.storages import memcached as storage
+from aiosess.testing import FakeClock
+
+
+class Connection:
+    """A connection of redis-py before 8, of a server that sent something unasked or not."""
+
+    def __init__(self, *, is_readable: bool = False, error: Exception | None = None) -> None:
+        self.done: list[str] = []
+        self._is_readable = is_readable
+        self._error = error
+
+    async def connect(self) -> None:
+        self.done.append("connect")
+
+    async def disconnect(self, *, nowait: bool) -> None:
+        assert nowait
+        self.done.append("disconnect")
+
+    async def can_read_destructive(self) -> bool:
+        if self._error is not None:
+            raise self._error
+        return self._is_readable
+
+
+class Node:
+    """A node of a cluster, with one connection."""
+
+    connection_class = Connection
+    connection_kwargs: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def acquire_connection(self) -> Connection:
+        return self._connection
+
+    def release(self, connection: Connection) -> None:
+        connection.done.append("release")
+
+
+class Broken(Connection):
+    async def connect(self) -> None:
+        raise ConnectionRefusedError
+
+
+# Redis.
+
+
+@pytest.mark.parametrize(
+    ("connection", "is_cut"),
+    [
+        (Connection(), False),
+        (Connection(is_readable=True), True),
+        (Connection(error=exceptions.ConnectionError("gone")), True),
+        (Connection(error=OSError("gone")), True),
+    ],
+)
+async def test_an_older_redis_py_says_whether_a_connection_is_cut(
+    connection: Connection, *, is_cut: bool
+) -> None:
+    assert await redis._is_cut(connection) is is_cut
+
+
+async def test_a_connection_to_a_node_that_was_cut_is_made_anew() -> None:
+    connection = Connection(is_readable=True)
+
+    await redis._NodePool(Node(connection)).get_connection()
+
+    assert connection.done == ["connect", "disconnect", "connect"]
+
+
+async def test_a_connection_to_a_node_that_cannot_be_made_is_given_back() -> None:
+    connection = Broken()
+
+    with pytest.raises(ConnectionRefusedError):
+        await redis._NodePool(Node(connection)).get_connection()
+
+    assert connection.done == ["release"]
+
+
+def test_a_key_of_which_the_cluster_knows_no_node_has_none() -> None:
+    class Client:
+        def get_node_from_key(self, _key: str) -> None:
+            raise exceptions.RedisClusterException
+
+    assert redis._node_of(Client(), ("GET", "id")) is None
+
+
+def test_what_ends_a_task_is_a_lost_connection_to_those_who_wait() -> None:
+    ended = asyncio.CancelledError()
+
+    failure = redis._as_failure(ended)
+
+    assert isinstance(failure, exceptions.ConnectionError)
+    assert failure.__cause__ is ended
+
+
+async def test_the_error_of_a_task_for_which_nobody_waits_any_more_is_looked_at() -> None:
+    async def fail() -> None:
+        raise LookupError
+
+    task = asyncio.create_task(fail())
+    await asyncio.wait([task])
+
+    redis._look_at(task)
+
+    # asyncio logs at the end what nobody looked at.
+    assert not task._log_traceback  # type: ignore[attr-defined]
+
+
+def test_without_hiredis_there_is_no_connection_to_share() -> None:
+    program = (
+        "import sys; sys.modules['hiredis'] = None; "
+        "from aiosess.clients import redis; print(redis._pack, redis._Reader, redis._Push)"
+    )
+
+    printed = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+
+    assert printed.stdout == "None None ()\n"
+
+
+class Knows:
+    """The client of a cluster that knows the node of each key."""
+
+    class Found:
+        name = "127.0.0.1:7000"
+
+    def get_node_from_key(self, _key: str) -> Knows.Found:
+        return self.Found()
+
+
+class KnowsNothing:
+    def get_node_from_key(self, _key: str) -> None:
+        raise exceptions.RedisClusterException
+
+
+class WithoutPool:
+    """A client that is not known here."""
+
+
+@pytest.mark.parametrize(
+    ("client", "name"),
+    [(Knows(), "127.0.0.1:7000"), (KnowsNothing(), "cluster"), (WithoutPool(), "WithoutPool")],
+)
+def test_a_node_is_called_as_far_as_the_client_knows_it(client: Any, name: str) -> None:
+    assert redis_clients.Clients(client).node_of("id") == name
+
+
+def test_a_client_is_forgotten_with_its_event_loop() -> None:
+    made: list[object] = []
+
+    def make() -> Any:
+        made.append(object())
+        return made[-1]
+
+    async def here() -> object:
+        return clients.here()
+
+    clients = redis_clients.Clients(make())
+    clients.own(make)
+
+    asyncio.run(here())
+    asyncio.run(here())
+    asyncio.run(here())
+
+    assert len(made) == 3
+    assert len(clients._by_loop) == 1
+
+
+# Any connection.
+
+
+def test_a_system_without_a_name_for_an_option_does_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(pipeline._KEEP_ALIVE, "TCP_NO_SUCH_OPTION", 1)
+    with socket.create_server(("127.0.0.1", 0)) as end:
+
+        class Transport:
+            def get_extra_info(self, _name: str) -> socket.socket:
+                return end
+
+        pipeline.keep_alive(Transport())  # type: ignore[arg-type]
+
+        assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_a_connection_that_never_stood_is_not_hung_up() -> None:
+    pipeline.hang_up(None)
+
+
+# memcached.
+
+
+async def test_a_call_that_was_given_up_is_not_failed_as_well() -> None:
+    given_up, waiting = (asyncio.get_running_loop().create_future() for _ in range(2))
+    given_up.cancel()
+
+    memcached._refuse(
+        [(answer, b"", 0.0, 1.0, b"") for answer in (given_up, waiting)],
+        StorageUnavailable("away"),
+    )
+
+    assert given_up.cancelled()
+    assert isinstance(waiting.exception(), StorageUnavailable)
+
+
+def test_a_value_of_a_size_that_there_is_not_is_refused_before_it_is_waited_for() -> None:
+    with pytest.raises(ValueError, match="no size that there is"):
+        memcached._value_at(b"", 0, b"id", b"99999999999", b"1")
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "words"),
+    [
+        (b"ERROR Too many open connections", StorageUnavailable, "is not ready"),
+        (b"SERVER_ERROR out of memory storing object", StorageUnavailable, "refuses for now"),
+        (b"CLIENT_ERROR unauthenticated", StorageUnavailable, "refuses this user"),
+        (b"CLIENT_ERROR bad data chunk", StorageError, "answered with an error"),
+        (b"STORED", StorageUnavailable, "answers another command"),
+    ],
+)
+def test_a_reply_that_is_not_the_one_says_what_it_means(
+    reply: bytes, kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        storage._is_done(reply, b"TOUCHED")
+
+
+# Memory.
+
+
+async def test_the_id_of_a_record_that_ended_unseen_is_free() -> None:
+    clock = FakeClock()
+    memory = MemoryStorage(clock=clock)
+    for number in range(100):
+        await memory.create(f"id{number}", b"first", 60)
+    clock.advance(61)
+
+    for number in reversed(range(100)):
+        await memory.create(f"id{number}", b"second", 60)
+
+    stored = await memory.load("id99")
+    assert stored is not None
+    assert stored.payload == b"second"
+
+
+async def test_a_record_that_has_ended_makes_room_without_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    memory = MemoryStorage(clock=clock, max_records=100)
+    for number in range(100):
+        await memory.create(f"id{number}", b"", 60)
+    clock.advance(61)
+    memory._sweep_at = clock() + 1
+    caplog.clear()
+
+    await memory.create("new", b"", 60)
+
+    assert caplog.records == []
+    assert await memory.load("new") is not None
