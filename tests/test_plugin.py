@@ -13,8 +13,15 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from pytest_aiohttp import AiohttpClient
 
-from aiosess import MemoryStorage, OptionsError, SessionOptions, get_session, setup
-from aiosess.testing import FakeClock, LogIn, SessionOf, logged_in, session_for
+from aiosess import (
+    MemoryStorage,
+    OptionsError,
+    SessionOptions,
+    StorageUnavailable,
+    get_session,
+    setup,
+)
+from aiosess.testing import FakeClock, FaultyStorage, LogIn, SessionOf, logged_in, session_for
 
 SECRET = "a secret of the tests that is long enough to be quiet"
 
@@ -60,6 +67,20 @@ async def test_the_session_of_a_client_is_set_and_read(
         session["views"] = 1
 
     assert (await seen_by_the_application(client))["data"] == {"views": 1}
+
+
+@pytest.mark.parametrize("verb", ["load", "replace"])
+async def test_a_storage_that_does_not_answer_is_an_error_of_the_block(
+    verb: str, aiohttp_client: AiohttpClient, session_of: SessionOf
+) -> None:
+    storage = FaultyStorage()
+    client = await aiohttp_client(application(storage=storage))
+    await logged_in(client, user="ann")
+    storage.fail(verbs=(verb,))
+
+    with pytest.raises(StorageUnavailable):
+        async with session_of(client) as session:
+            session["user"] = "bob"
 
 
 # Logging in.

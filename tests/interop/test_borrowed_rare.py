@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 import aiohttp_session
@@ -11,7 +12,7 @@ from aiohttp.test_utils import make_mocked_request
 from pytest_aiohttp import AiohttpClient
 from redis.asyncio import Redis
 
-from aiosess import SessionOptions, StorageUnavailable, health, setup
+from aiosess import Session, SessionOptions, StorageUnavailable, health, setup
 from aiosess.compat.redis_storage import RedisStorage
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.manager import SessionManager
@@ -121,6 +122,32 @@ async def test_its_session_takes_a_new_id_now_and_then_as_well(
     new_id = response.cookies[KEY].value
     assert new_id != "apple"
     assert database.rows[f"{KEY}_{new_id}"]["data"]["session"] == {"n": 1}
+
+
+async def test_what_a_task_adds_to_a_list_after_the_response_is_kept(
+    aiohttp_client: AiohttpClient, database: Database, options: SessionOptions
+) -> None:
+    may_go_on = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def later(session: Session, _request: web.Request) -> None:
+        await may_go_on.wait()
+        session["cart"].append("apple")
+
+    async def answer(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        tasks.append(asyncio.create_task(later(session, request)))
+        return web.Response()
+
+    row = {"data": {"session": {"cart": ["pear"]}, "created": 0}, "expire": None}
+    await database.write(f"{KEY}_apple", row)
+    client = await connected(aiohttp_client, options, answer)
+    await client.get("/answer")
+    may_go_on.set()
+    await tasks[0]
+    await client.server.close()
+
+    assert database.rows[f"{KEY}_apple"]["data"]["session"] == {"cart": ["pear", "apple"]}
 
 
 def test_an_outage_that_it_has_told_already_is_one() -> None:

@@ -185,6 +185,201 @@ def test_a_client_is_forgotten_with_its_event_loop() -> None:
     assert len(clients._by_loop) == 1
 
 
+def test_a_client_that_was_handed_in_goes_along_to_the_next_event_loop() -> None:
+    handed_in: Any = WithoutPool()
+    clients = redis_clients.Clients(handed_in)
+
+    async def here() -> object:
+        return clients.here()
+
+    assert [asyncio.run(here()) for _ in range(2)] == [handed_in, handed_in]
+
+
+class Line:
+    """The line of a wire, which notes what the wire leaves to another."""
+
+    def __init__(self) -> None:
+        self.wires: set[Any] = set()
+        self.asked_again: list[Any] = []
+
+    @staticmethod
+    def meaning(error: Exception) -> Exception:
+        return error
+
+    def ask_again(self, calls: Any) -> None:
+        self.asked_again.append(calls)
+
+
+class Transport:
+    """The transport of a connection, which may be about to close."""
+
+    def __init__(self, *, is_closing: bool = False) -> None:
+        self._is_closing = is_closing
+        self.protocol: object = None
+
+    def get_protocol(self) -> None:
+        return None
+
+    def set_protocol(self, protocol: object) -> None:
+        self.protocol = protocol
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    def get_extra_info(self, _name: str) -> None:
+        return None
+
+    def abort(self) -> None:
+        self._is_closing = True
+
+    def write(self, _data: bytes) -> None:
+        raise AssertionError
+
+
+class Pool:
+    """A pool of redis-py with one connection, whose parser hears nothing that comes unasked."""
+
+    class Parser:
+        @staticmethod
+        def parse_error(said: str) -> Exception:
+            return exceptions.ResponseError(said)
+
+    class Writer:
+        def __init__(self, transport: Transport) -> None:
+            self.transport = transport
+
+    def __init__(self, transport: Transport) -> None:
+        self._parser = self.Parser()
+        self._writer = self.Writer(transport)
+
+    async def get_connection(self) -> Pool:
+        return self
+
+    async def disconnect(self, *, nowait: bool) -> None:
+        assert nowait
+
+    async def release(self, _connection: object) -> None:
+        pass
+
+
+def wire_over(transport: Transport, line: Line | None = None) -> Any:
+    """Return a wire that is not connected yet."""
+    given: Any = line or Line(), Pool(transport)
+    return redis._Wire(*given, abandoned=())
+
+
+async def test_a_wire_that_never_connected_has_nothing_to_wait_for_when_it_is_closed() -> None:
+    wire = wire_over(Transport())
+
+    await wire.close()
+
+    assert wire.is_closed
+
+
+def test_a_wire_of_another_event_loop_that_still_runs_is_not_ours_to_close() -> None:
+    async def made() -> Any:
+        return wire_over(Transport())
+
+    with asyncio.Runner() as runner:
+        wire = runner.run(made())
+        asyncio.run(wire.close())
+
+        assert not wire.is_closed
+
+
+async def test_a_connection_that_was_cut_while_idle_leaves_nothing_to_ask_again() -> None:
+    line = Line()
+    wire = wire_over(Transport(), line)
+    wire._may_be_cut = True
+
+    wire.end(exceptions.ConnectionError("cut"))
+
+    assert line.asked_again == []
+
+
+async def test_what_arrives_after_the_end_is_not_looked_at() -> None:
+    wire = wire_over(Transport())
+    wire.end(exceptions.ConnectionError("over"))
+
+    wire.data_received(b"$4\r\ncart\r\n")
+
+    assert wire.moved_at == 0.0
+
+
+async def test_a_connection_that_redis_py_did_not_lend_can_be_lost() -> None:
+    wire = wire_over(Transport())
+
+    wire.connection_lost(None)
+
+    assert wire.is_closed
+
+
+async def test_a_wire_stands_though_nobody_limits_how_long_that_takes() -> None:
+    transport = Transport()
+    wire = wire_over(transport)
+
+    await wire._connect()
+
+    assert transport.protocol is wire
+    assert wire.transport is transport
+
+
+async def test_a_connection_that_closes_while_it_is_lent_is_lost() -> None:
+    wire = wire_over(Transport(is_closing=True))
+
+    await wire._connect()
+
+    assert wire.is_closed
+    assert wire.transport is None
+
+
+async def test_what_comes_unasked_is_for_a_redis_py_that_hears_it() -> None:
+    wire = wire_over(Transport())
+    await wire._connect()
+
+    await wire._hear([b"moving"])
+
+    assert not wire.is_closed
+
+
+async def test_what_was_given_back_is_not_given_back_again() -> None:
+    wire = wire_over(Transport())
+
+    await wire._give_back()
+
+    assert wire._connection is None
+
+
+class Own:
+    """What asks by the cluster's client itself."""
+
+    async def ask(self, command: Any, _limit: float) -> Any:
+        return "asked", command
+
+    async def ask_afresh(self, command: Any, _limit: float, _agrees: Any) -> Any:
+        return "asked afresh", command
+
+
+async def test_where_the_cluster_knows_no_node_its_client_is_asked() -> None:
+    class Handed:
+        def here(self) -> KnowsNothing:
+            return KnowsNothing()
+
+    line: Any = object.__new__(redis.ClusterLine)
+    line._clients, line._own, line._doubted = Handed(), Own(), set()
+    command = ("GET", "id")
+
+    assert await line.ask(command, 1.0, frozenset()) == ("asked", command)
+    assert await line.ask_afresh(command, 1.0, bool) == ("asked afresh", command)
+
+
+async def test_a_node_that_lends_no_connection_has_none_to_be_closed() -> None:
+    line: Any = object.__new__(redis.ClusterLine)
+    line._lines = {"client": {"node": (object(), None)}}
+
+    await line.close()
+
+
 # Any connection.
 
 
@@ -223,6 +418,48 @@ async def test_a_call_that_was_given_up_is_not_failed_as_well() -> None:
     assert isinstance(waiting.exception(), StorageUnavailable)
 
 
+class Standing:
+    """A connection to memcached that stands, or is over already."""
+
+    def __init__(self, *, is_over: bool = False) -> None:
+        self.is_over = is_over
+        self.taken: list[Any] = []
+
+    def take(self, calls: Any) -> None:
+        self.taken.extend(calls)
+
+
+@pytest.fixture
+def node() -> Any:
+    return memcached._Node("127.0.0.1:1", memcached._Dial(1.0, None, None))
+
+
+async def test_what_one_connection_did_not_send_is_taken_by_the_next(node: Any) -> None:
+    connection = Standing()
+
+    async def connect(_limit: float) -> Standing:
+        return connection
+
+    node.connect = connect
+    call = (asyncio.get_running_loop().create_future(), b"mg id", memcached.clock(), 1.0, b"id")
+
+    await node._connect_and_take([call])
+
+    assert connection.taken == [call]
+
+
+async def test_a_connection_that_was_closed_at_once_is_not_kept(node: Any) -> None:
+    connection = Standing(is_over=True)
+
+    async def dialled(_loop: object) -> Standing:
+        return connection
+
+    node._dialled = dialled
+
+    assert await node._connect(asyncio.get_running_loop()) is connection
+    assert node.wires.here() is None
+
+
 def test_a_value_of_a_size_that_there_is_not_is_refused_before_it_is_waited_for() -> None:
     with pytest.raises(ValueError, match="no size that there is"):
         memcached._value_at(b"", 0, b"id", b"99999999999", b"1")
@@ -255,10 +492,10 @@ async def test_the_id_of_a_record_that_ended_unseen_is_free() -> None:
         await memory.create(f"id{number}", b"first", 60)
     clock.advance(61)
 
-    for number in reversed(range(100)):
+    for number in range(100):
         await memory.create(f"id{number}", b"second", 60)
 
-    stored = await memory.load("id99")
+    stored = await memory.load("id0")
     assert stored is not None
     assert stored.payload == b"second"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from datetime import UTC, datetime
 
@@ -19,6 +20,7 @@ from aiosess import (
     find_session,
     get_session,
 )
+from aiosess.exchange.manager import EXCHANGE
 from aiosess.testing import put_session
 
 
@@ -48,6 +50,10 @@ async def test_a_library_for_aiohttp_session_can_begin_another(request_: web.Req
 async def test_a_clone_of_the_request_that_is_gone_hinders_nobody(request_: web.Request) -> None:
     put_session(request_, {"user": "ann"})
     await get_session(request_.clone())
+    # As after the response: the exchange keeps no clone alive any more.
+    request_[EXCHANGE].kept_alive = ()
+    gc.collect()
+    await get_session(request_)
 
     session = await aiohttp_session.new_session(request_)
 

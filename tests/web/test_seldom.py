@@ -42,13 +42,13 @@ async def stream_then_empty(request: web.Request) -> web.StreamResponse:
 
 
 class Meeting(FaultyStorage):
-    """A storage that takes its time, and says when it is asked for a verb."""
+    """A storage that takes its time, and says when it is asked to write."""
 
     def __init__(self, storage: Storage) -> None:
         super().__init__(storage)
-        self.is_replacing = asyncio.Event()
-        self.may_replace = asyncio.Event()
-        self.may_replace.set()
+        self.is_writing = asyncio.Event()
+        self.may_write = asyncio.Event()
+        self.may_write.set()
 
     async def load(self, session_id: str) -> Any:
         await asyncio.sleep(0)
@@ -57,11 +57,18 @@ class Meeting(FaultyStorage):
     async def replace(
         self, session_id: str, payload: bytes, ttl: float, *, expected: Version
     ) -> Version:
-        self.is_replacing.set()
+        await self._meet()
+        return await super().replace(session_id, payload, ttl, expected=expected)
+
+    async def touch(self, session_id: str, ttl: float) -> bool:
+        await self._meet()
+        return await super().touch(session_id, ttl)
+
+    async def _meet(self) -> None:
+        self.is_writing.set()
         for _ in range(5):
             await asyncio.sleep(0)
-        await self.may_replace.wait()
-        return await super().replace(session_id, payload, ttl, expected=expected)
+        await self.may_write.wait()
 
 
 class Punctual(FaultyStorage):
@@ -194,7 +201,7 @@ async def test_a_task_that_acts_while_the_session_is_kept_has_its_turn_afterward
     tasks: list[asyncio.Task[bool]] = []
 
     async def touch(session: Session, _request: web.Request) -> bool:
-        await meeting.is_replacing.wait()
+        await meeting.is_writing.wait()
         return await session.touch()
 
     async def change(request: web.Request) -> web.Response:
@@ -208,6 +215,7 @@ async def test_a_task_that_acts_while_the_session_is_kept_has_its_turn_afterward
     client = await connect(show, change, storage=meeting, forgets=True)
     await client.get("/show", headers=APPLE)
     meeting.calls.clear()
+    meeting.is_writing.clear()
 
     await client.get("/change", headers=APPLE)
 
@@ -291,8 +299,16 @@ async def test_a_page_that_may_do_without_is_answered_though_its_change_is_lost(
     assert await kept(storage, "apple") == {"n": 1, "views": 1}
 
 
-async def test_a_change_whose_client_has_gone_is_finished_by_itself(
-    make_options: MakeOptions, storage: Storage
+async def look(request: web.Request) -> web.Response:
+    session = await session_of(request)
+    return web.json_response(len(session["cart"]))
+
+
+@pytest.mark.parametrize(
+    ("path", "views_kept"), [("/views", {"views": 2}), ("/look", {})], ids=["write", "touch"]
+)
+async def test_what_is_under_way_when_the_client_goes_is_finished_by_itself(
+    path: str, views_kept: dict[str, int], make_options: MakeOptions, storage: Storage
 ) -> None:
     is_cancelled = asyncio.Event()
 
@@ -304,27 +320,28 @@ async def test_a_change_whose_client_has_gone_is_finished_by_itself(
             is_cancelled.set()
             raise
 
-    await keep(storage, "apple", n=1)
+    await keep(storage, "apple", cart=["pear"])
     meeting = Meeting(storage)
     app = web.Application(middlewares=[note])
-    setup(app, make_options(storage=meeting, timeout=30))
+    setup(app, make_options(storage=meeting, timeout=30, touch_after=0))
     app.router.add_get("/views", views)
+    app.router.add_get("/look", look)
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    lines = ["GET /views HTTP/1.1", "Host: localhost", f"Cookie: {APPLE['Cookie']}", "", ""]
+    lines = [f"GET {path} HTTP/1.1", "Host: localhost", f"Cookie: {APPLE['Cookie']}", "", ""]
     request = "\r\n".join(lines).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
     writer.write(request)
     await reader.readuntil(b"\r\n\r\n1")
-    meeting.is_replacing.clear()
-    meeting.may_replace.clear()
+    meeting.is_writing.clear()
+    meeting.may_write.clear()
 
     writer.write(request)
-    await meeting.is_replacing.wait()
+    await meeting.is_writing.wait()
     writer.close()
     await is_cancelled.wait()
-    meeting.may_replace.set()
+    meeting.may_write.set()
     await runner.cleanup()
 
-    assert await kept(storage, "apple") == {"n": 1, "views": 2}
+    assert await kept(storage, "apple") == {"cart": ["pear"], **views_kept}
