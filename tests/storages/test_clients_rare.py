@@ -121,7 +121,7 @@ async def test_the_error_of_a_task_for_which_nobody_waits_any_more_is_looked_at(
     redis._look_at(task)
 
     # asyncio logs at the end what nobody looked at.
-    assert not task._log_traceback  # type: ignore[attr-defined]
+    assert not task._log_traceback
 
 
 def test_without_hiredis_there_is_no_connection_to_share() -> None:
@@ -320,8 +320,8 @@ async def test_a_wire_stands_though_nobody_limits_how_long_that_takes() -> None:
 
     await wire._connect()
 
-    assert transport.protocol is wire
     assert wire.transport is transport
+    assert transport.protocol is wire
 
 
 async def test_a_connection_that_closes_while_it_is_lent_is_lost() -> None:
@@ -441,7 +441,7 @@ async def test_what_one_connection_did_not_send_is_taken_by_the_next(node: Any) 
         return connection
 
     node.connect = connect
-    call = (asyncio.get_running_loop().create_future(), b"mg id", memcached.clock(), 1.0, b"id")
+    call = (asyncio.get_running_loop().create_future(), b"mg id", 0.0, 1.0, b"id")
 
     await node._connect_and_take([call])
 

@@ -20,6 +20,7 @@ from aiosess import (
     find_session,
     get_session,
 )
+from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.manager import EXCHANGE
 from aiosess.testing import put_session
 
@@ -51,7 +52,9 @@ async def test_a_clone_of_the_request_that_is_gone_hinders_nobody(request_: web.
     put_session(request_, {"user": "ann"})
     await get_session(request_.clone())
     # As after the response: the exchange keeps no clone alive any more.
-    request_[EXCHANGE].kept_alive = ()
+    exchange = request_[EXCHANGE]
+    assert isinstance(exchange, Exchange)
+    exchange.kept_alive = ()
     gc.collect()
     await get_session(request_)
 

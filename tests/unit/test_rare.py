@@ -127,7 +127,7 @@ async def test_a_write_over_one_of_ours_that_gets_no_answer_may_have_been_done(
     state, payload, snapshot = await changed(bench)
     stored = await bench.memory.load("id")
     assert stored is not None
-    state.unconfirmed = (stored.payload,)
+    bench.repository.writing.doubt(state, stored.payload)
     bench.faulty.fail(verbs=("replace",))
 
     with pytest.raises(StorageUnavailable):
