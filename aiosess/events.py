@@ -85,6 +85,29 @@ class Reason(enum.Enum):
         logging.INFO,
         "a record was copied from another session id, as Node code does at a login: it is taken",
     )
+    # What is open beside a request: a WebSocket, a stream, a long handler.
+    ENDED = ("session", logging.DEBUG, "the session ended")
+    EXPIRED = ("session", logging.DEBUG, "the session expired")
+    TAKEN_OVER = ("session", logging.DEBUG, "the session has another principal now, or none")
+    OUT_OF_SIGHT = (
+        "storage",
+        logging.INFO,
+        "the storage did not answer until the session must have expired",
+    )
+    STOPPED = ("session", logging.DEBUG, "the application stops")
+    LOOK_FAILED = (
+        "storage",
+        logging.ERROR,
+        "sessions that are watched could not be looked at, {count} times so far: {error!r}",
+    )
+    NOT_NOTIFIED = (
+        "storage",
+        logging.WARNING,
+        (
+            "nobody tells of sessions that end on other processes ({error}): what is open closes "
+            "within {every:g} s, {count} times so far"
+        ),
+    )
     CHANGE_LOST = (
         "session",
         logging.INFO,

@@ -201,6 +201,10 @@ class _Slot:
         self.middleware = _middleware(self)
         OURS[self.middleware] = ref(self)
 
+    async def stop_watching(self, _app: web.Application) -> None:
+        """Close the sockets whose sessions are watched, before anybody waits for their handlers."""
+        await self.manager.stop_watching()
+
 
 # So many keys every request has from us: to ask for one that it has not takes an exception.
 _OUR_KEYS: Final = 2
@@ -294,6 +298,7 @@ def _install(app: web.Application, slot: _Slot, run: CleanupProvider) -> None:
         raise RuntimeError("the application has started: call setup() before it is run")
     app.middlewares.append(slot.middleware)
     app.on_response_prepare.append(_on_response_prepare)
+    app.on_shutdown.append(slot.stop_watching)
     app.setdefault(_SLOTS, []).append(slot)
     app.cleanup_ctx.append(run)
 

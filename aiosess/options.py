@@ -45,7 +45,7 @@ _NOT_BORROWED: Final = frozenset(
     {
         *("name", "cookie", "genid", "idle_timeout", "absolute_timeout"),
         *("touch_after", "merge", "whole", "max_record_size", "version", "migrate"),
-        *("renew_grace", "renew_every", "on_reuse"),
+        *("renew_grace", "renew_every", "on_reuse", "watch_every"),
     }
 )
 
@@ -85,6 +85,7 @@ class Plan:
     passive: RouteSelector | None
     renew_on: frozenset[str]
     renew_every: float | None
+    watch_every: float
     is_eager: bool
 
 
@@ -154,6 +155,8 @@ class SessionOptions:
       the session to which it led ends as well. A browser restored from a backup does that, too.
     - ``renew_on``: the keys that say who is logged in; the id is renewed when one of them is
       given another value. By default the key of aiohttp-security.
+    - ``watch_every``: how often a session is looked at while anything watches it by
+      ``session.watch(ws)`` or ``session.ended()``.
     - ``on_event``: a function that is told what happened and why, as a SessionEvent. The requests
       of an application that has one do without the fast lane.
     - ``on_storage_call``: a function that is told how each call of the storage ended, as a
@@ -195,6 +198,7 @@ class SessionOptions:
     renew_every: Duration | None = None
     on_reuse: Literal["refuse", "end"] = "refuse"
     renew_on: Collection[str | SessionKey[Any]] = ("AIOHTTP_SECURITY",)
+    watch_every: Duration = 15.0
     load: Literal["lazy", "eager"] | None = None
     on_event: Listener | None = None
     on_storage_call: Watch | None = None
@@ -247,6 +251,7 @@ class SessionOptions:
             passive=self._built_passive(),
             renew_on=renew_on,
             renew_every=renew_every,
+            watch_every=seconds(self.watch_every, name="watch_every"),
             is_eager=self.retries is not None if self.load is None else self.load == "eager",
         )
         object.__setattr__(self, "plan", plan)

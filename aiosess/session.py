@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from collections.abc import Callable, Iterator
-from typing import Any, Final, Protocol, TypeVar, overload
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, overload
 
 import aiohttp_session
+from aiohttp import WSCloseCode, web
 
 from aiosess.attributes import SessionCookie
 from aiosess.errors import InvalidValue, SessionGone
+from aiosess.events import Reason
 from aiosess.records.format import RESERVED_KEYS
 from aiosess.records.identity import complaint_of
 from aiosess.records.merge import MISSING, SCALARS, freeze, is_container
@@ -19,10 +23,27 @@ from aiosess.records.views import Views
 from aiosess.request_key import RequestKey
 from aiosess.timeouts import Duration, seconds
 
-__all__ = ["SESSION", "Session", "SessionIO", "is_of"]
+__all__ = ["SESSION", "End", "Session", "SessionIO", "Watch", "is_of"]
 
 T = TypeVar("T")
 D = TypeVar("D")
+
+
+End: TypeAlias = Callable[[Reason], object]
+"""What is called, with the reason, when a session has ended."""
+
+# What a WebSocket says at its end; all else is that the session is over.
+_CODES: Final = {
+    Reason.OUT_OF_SIGHT: WSCloseCode.TRY_AGAIN_LATER,
+    Reason.STOPPED: WSCloseCode.GOING_AWAY,
+}
+
+
+class Watch:
+    """Says of a session that is watched why it ended: ``reason`` is ``None`` while it lives."""
+
+    def __init__(self) -> None:
+        self.reason: Reason | None = None
 
 
 class SessionIO(Protocol):
@@ -62,6 +83,14 @@ class SessionIO(Protocol):
 
     def expires_at(self) -> float | None:
         """Return when the session ends if nothing happens any more."""
+        ...
+
+    def watched(self, end: End) -> AbstractContextManager[None]:
+        """Return what, while entered, calls *end* once the session has ended."""
+        ...
+
+    def finish(self, act: Coroutine[Any, Any, None]) -> None:
+        """Have *act* done in a task of its own."""
         ...
 
     def note_late(self) -> None:
@@ -320,6 +349,51 @@ class Session(aiohttp_session.Session):
         self._check_alive()
         return await self._io.atomic(change)
 
+    @asynccontextmanager
+    async def watch(self, ws: web.WebSocketResponse) -> AsyncGenerator[Watch]:
+        """Close *ws* when the session ends: destroyed, revoked, expired, or somebody else's.
+
+        Its code is 1008, and its message the words of the reason; 1013 where the storage was away
+        until the session must have expired, 1001 where the application stops. Looking is no touch:
+        an open socket keeps no session alive. A new id now and then closes nothing. Raise
+        SessionError for a session that has no record yet, RuntimeError where *ws* is not prepared.
+        """
+        if not isinstance(ws, web.WebSocketResponse):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"watch({type(ws).__name__}): it closes a WebSocketResponse; for what else is "
+                "open, reason = await session.ended()"
+            )
+        if not ws.prepared:
+            raise RuntimeError("the socket is not open yet: await ws.prepare(request) first")
+        self._check_alive()
+        watch = Watch()
+
+        def end(reason: Reason) -> None:
+            watch.reason = reason
+            code = _CODES.get(reason, WSCloseCode.POLICY_VIOLATION)
+            self._io.finish(_close(ws, code, reason.words.encode()))
+
+        with self._io.watched(end):
+            yield watch
+
+    async def ended(self) -> Reason:
+        """Return why the session ended, once it has; for streams and long handlers.
+
+        It ends as it does for ``watch()``, may be awaited by many at once, and be cancelled. Raise
+        SessionError for a session that has no record yet.
+        """
+        if self._state.past is Past.DESTROYED:
+            return Reason.ENDED
+        reason: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
+
+        def end(why: Reason) -> None:
+            # A task that waits may have been cancelled in the same moment.
+            if not reason.done():
+                reason.set_result(why)
+
+        with self._io.watched(end):
+            return await reason
+
     @overload
     def __getitem__(self, key: Reads[T]) -> T: ...
 
@@ -547,6 +621,10 @@ class Session(aiohttp_session.Session):
                 "the session was destroyed: to go on with an empty one, call regenerate() "
                 "in the place of destroy()"
             )
+
+
+async def _close(ws: web.WebSocketResponse, code: WSCloseCode, message: bytes) -> None:
+    await ws.close(code=code, message=message)
 
 
 class _SessionKey(RequestKey[Session]):

@@ -40,8 +40,10 @@ __all__ = [
     "ClusterLine",
     "RedisLine",
     "ScriptUnknown",
+    "connected",
     "in_words_of_a_storage",
     "line_of",
+    "saying",
 ]
 
 # redis-py leaves much of its connections untyped.
@@ -187,7 +189,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _saying(
+def saying(
     meaning: Callable[[Exception], Exception], *, but: tuple[type[Exception], ...] = ()
 ) -> Generator[None]:
     """Raise what *meaning* makes of an error, whatever it is; those in *but* stay."""
@@ -276,7 +278,7 @@ class RedisLine:
         Where *agrees* says that the shared connection answered something else, that one ends.
         """
         suspect = self.wires.here()
-        with _saying(self.meaning):
+        with saying(self.meaning):
             answer = await _asked_alone(self._pool_here(), command, limit)
         if suspect is not None and not agrees(answer):
             suspect.end(_out_of_step())
@@ -340,7 +342,7 @@ class ClientLine:
         return answer
 
     async def _in_time(self, call: Coroutine[Any, Any, Any], limit: float) -> Any:
-        with _saying(in_words_of_a_storage):
+        with saying(in_words_of_a_storage):
             return await (within(limit, call) if limit < math.inf else call)
 
     async def close(self) -> None:
@@ -430,7 +432,7 @@ class ClusterLine:
         if line is None:
             return await self._own.ask_afresh(command, limit, agrees)
         try:
-            with _saying(in_words_of_a_storage, but=_NOT_DONE):
+            with saying(in_words_of_a_storage, but=_NOT_DONE):
                 return await line.ask_afresh(command, limit, agrees)
         except _NOT_DONE:
             return await self._own.ask_afresh(command, limit, agrees)
@@ -683,16 +685,26 @@ async def _asked_alone(pool: _Pool, command: _Command, limit: float) -> Any:
     """
 
     async def asked() -> Any:
-        await _prepare(pool)
-        connection = pool.connection_class(**pool.connection_kwargs)
+        connection = await connected(pool)
         try:
-            await connection.connect()
             await connection.send_command(*command)
             return await connection.read_response(disable_decoding=True)
         finally:
             await connection.disconnect(nowait=True)
 
     return await (within(limit, asked()) if limit < math.inf else asked())
+
+
+async def connected(pool: _Pool, **other: Any) -> _Connection:
+    """Return a new connection, as those of *pool* are made but for what is *other*; it is none."""
+    await _prepare(pool)
+    connection = pool.connection_class(**{**pool.connection_kwargs, **other})
+    try:
+        await connection.connect()
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    return connection
 
 
 def _out_of_step() -> Exception:

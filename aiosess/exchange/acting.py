@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from aiosess.errors import SessionGone, SessionNotSent, StorageError, StorageUnavailable
+from aiosess.errors import (
+    SessionError,
+    SessionGone,
+    SessionNotSent,
+    StorageError,
+    StorageUnavailable,
+)
 from aiosess.events import Reason
 from aiosess.exchange.holding import Holding
 from aiosess.records.decide import (
@@ -19,7 +26,7 @@ from aiosess.records.decide import (
     is_login,
 )
 from aiosess.records.state import Intent, SessionState, Standing
-from aiosess.session import Session
+from aiosess.session import End, Session
 
 __all__ = ["USE_SETUP", "Acting"]
 
@@ -197,6 +204,28 @@ class Acting(Holding):
             raise TypeError(f"atomic({change!r}) returned a coroutine: give a plain function")
         return result
 
+    @contextmanager
+    def watched(self, end: End) -> Generator[None]:
+        """While entered, call *end* once the session has ended; SessionError without a record."""
+        state, watcher = self._opened(), self.manager.watcher
+        self._check_not_anonymous(state)
+        if watcher is None:
+            raise SessionError(
+                "a storage of aiohttp-session cannot be asked for a session by itself, so that its "
+                "end is not noticed: use a storage of aiosess"
+            )
+        if state.is_new:
+            raise SessionError(
+                "a session that is watched needs a record, and this one has none yet under its id: "
+                f"await session.save() first{self._or_setup(', and ')}"
+            )
+        with watcher.watched(state, end, self._request):
+            yield
+
+    def finish(self, act: Coroutine[Any, Any, None]) -> None:
+        """Have *act* done in a task of its own, which nobody cancels with the request."""
+        self.manager.finish(act)
+
     # The end: decide, and act.
 
     async def _act(self, state: SessionState, rules: Rules, *, has_left: bool) -> None:
@@ -204,10 +233,17 @@ class Acting(Holding):
         if state.standing is Standing.ANONYMOUS:
             self._drop_anonymous(state)
             return
-        await self._note_authentication(state, has_left=has_left)
+        is_authentication = await self._note_authentication(state, has_left=has_left)
         if state.standing is Standing.FORMER:
             self._drop_former(state)
             return
+        await self._decide_and_do(state, rules, has_left=has_left)
+        if is_authentication:
+            # A logout may leave the id, and what is open belongs to those who were there before.
+            self.repository.tell(state.session_id)
+
+    async def _decide_and_do(self, state: SessionState, rules: Rules, *, has_left: bool) -> None:
+        """Do to the record what the end of the session means; a new id may be due."""
         await self._rotate_if_due(state, has_left=has_left)
         is_resigned = self.came is not None and not self.came.is_current
         end = self.repository.ending(state, is_resigned=is_resigned, is_saved=self.is_saved)
@@ -303,19 +339,23 @@ class Acting(Holding):
             state.session_id = await self._new_id()
             state.intent = Intent.KEEP
 
-    async def _note_authentication(self, state: SessionState, *, has_left: bool) -> None:
-        """Take note of a login or a logout; a login gets a new id while the client can be told."""
+    async def _note_authentication(self, state: SessionState, *, has_left: bool) -> bool:
+        """Return whether there is a login or a logout to take note of.
+
+        A login gets a new id while the client can be told.
+        """
         keys = self.manager.plan.renew_on
         is_new_id_due = is_login(state, keys)
         is_login_now = authentication(state, keys)
         if is_login_now is None:
-            return
+            return False
         if is_new_id_due and has_left:
             self._say(Reason.LOGIN_IN_STREAM)
         elif is_new_id_due:
             await self._change_id(state, Intent.RENEW)
         state.authenticated_at = self.repository.now() if is_login_now else None
         state.is_renewal_due = False
+        return True
 
     def _drop_former(self, state: SessionState) -> None:
         """Drop what was done through the id from before a change of rights."""

@@ -19,6 +19,7 @@ from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.fast import FastExchange, Shortcuts, UntoldFastExchange
 from aiosess.exchange.keys import NoSession, silence
 from aiosess.exchange.outage import AsOptionsSay, OutagePolicy
+from aiosess.exchange.watching import Watcher
 from aiosess.guard.breaker import Breaker, NodeHealth
 from aiosess.guard.budget import Budget
 from aiosess.guard.observed import ObservedStorage
@@ -36,6 +37,7 @@ from aiosess.records.typed import SessionKey
 from aiosess.request_key import RequestKey
 from aiosess.session import Session
 from aiosess.storages import Closeable, Storage
+from aiosess.storages.base import as_notifying
 from aiosess.timeouts import steady_of
 from aiosess.transports.base import Transport
 from aiosess.transports.cookie import CookieTransport
@@ -91,6 +93,9 @@ class SessionManager:
 
     transport: Transport
     """Carries their ids; of a storage of aiohttp-session there is one for each request."""
+
+    watcher: Watcher | None = None
+    """Tells what is open when its session ends; none does for a storage of aiohttp-session."""
 
     shortcuts: Shortcuts
     """For the fast lane, where that was chosen."""
@@ -154,6 +159,13 @@ class SessionManager:
             events=self.events,
         )
         self.repository = repository
+        self.watcher = watcher = Watcher(
+            repository.looking,
+            self.events,
+            every=options.plan.watch_every,
+            storage=as_notifying(repository.storage),
+        )
+        repository.on_end = watcher.tell
         if transport is not None:
             self.transport = transport
             self.exchange = Exchange
@@ -297,8 +309,14 @@ class SessionManager:
             await self._guard.probe()
         return self.breaker.health()
 
+    async def stop_watching(self) -> None:
+        """Close what is open beside a request, and watch no session any more."""
+        if self.watcher is not None:
+            await self.watcher.close()
+
     async def close(self) -> None:
         """Wait for what is under way, then close the storage's own connections."""
+        await self.stop_watching()
         while self._tasks:
             await asyncio.wait(self._tasks)
         for claims in _CLAIMS.values():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -14,7 +15,7 @@ from aiosess.errors import Conflict, IdTaken, StorageUnavailable
 from aiosess.events import tell_safely
 from aiosess.guard.retries import always_answers, limited_to
 from aiosess.storages import FreshStorage, Storage, Stored, Version
-from aiosess.storages.base import as_touching, namer_of_nodes
+from aiosess.storages.base import as_notifying, as_touching, namer_of_nodes
 
 __all__ = ["ObservedStorage", "Outcome", "StorageCall", "Watch", "observed"]
 
@@ -98,6 +99,8 @@ class ObservedStorage:
 
     load_and_touch: Callable[[str, float], Coroutine[Any, Any, tuple[Stored, bool] | None]]
     load_afresh: Callable[..., Coroutine[Any, Any, Stored | None]]
+    publish: Callable[[bytes], Coroutine[Any, Any, None]]
+    subscribe: Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 
     def __init__(self, storage: Storage, watch: Watch) -> None:
         self._storage = storage
@@ -112,6 +115,10 @@ class ObservedStorage:
             self.load_and_touch = lambda session_id, ttl: self._observed(
                 "load", session_id, load_and_touch(session_id, ttl)
             )
+        notifying = as_notifying(storage)
+        if notifying is not None:
+            # No verbs: they ask for no record.
+            self.publish, self.subscribe = notifying.publish, notifying.subscribe
 
     def within(self, timeout: float) -> ObservedStorage | None:
         """Return the same storage, limited to *timeout* seconds; ``None`` where it cannot be."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
@@ -22,7 +23,7 @@ from aiosess.guard.budget import (
     seconds_left,
 )
 from aiosess.storages import FreshStorage, Storage, Stored, Version
-from aiosess.storages.base import as_punctual, as_touching, namer_of_nodes
+from aiosess.storages.base import as_notifying, as_punctual, as_touching, namer_of_nodes
 from aiosess.timeouts import Duration, seconds
 
 __all__ = [
@@ -234,8 +235,8 @@ class RetryingStorage:
     """Asks *storage* again, as *policy* says, when it does not answer; see Retries.
 
     A retried ``create`` or ``replace`` may find its own earlier try: it then raises IdTaken or
-    Conflict, and the payload that is kept tells. It can ``load_and_touch`` and ``load_afresh``
-    where *storage* can.
+    Conflict, and the payload that is kept tells. It can ``load_and_touch``, ``load_afresh``,
+    ``publish`` and ``subscribe`` where *storage* can.
 
     ``straight`` is *storage* where it needs neither a time limit nor retries, so that it can be
     asked past this guard while all its nodes are well; else ``None``. Whoever does so tells
@@ -244,6 +245,8 @@ class RetryingStorage:
 
     load_and_touch: Callable[[str, float], Coroutine[Any, Any, tuple[Stored, bool] | None]]
     load_afresh: Callable[..., Coroutine[Any, Any, Stored | None]]
+    publish: Callable[[bytes], Coroutine[Any, Any, None]]
+    subscribe: Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 
     def __init__(
         self,
@@ -268,6 +271,10 @@ class RetryingStorage:
             )
         if isinstance(storage, FreshStorage):
             self.load_afresh = partial(self._load_afresh, storage.load_afresh)
+        notifying = as_notifying(storage)
+        if notifying is not None:
+            # A notice is not worth a retry, and says nothing of how the records do.
+            self.publish, self.subscribe = notifying.publish, notifying.subscribe
 
     def _load_afresh(
         self,

@@ -103,6 +103,9 @@ class BorrowedRepository:
         if before is not None:
             await self._emptied(self.loaded(before))
 
+    def tell(self, _session_id: str) -> None:
+        """Do nothing: nobody watches a session of such a storage."""
+
     async def replace(self, state: SessionState) -> bool:
         """Write *state*; of two requests that write at once, the later one wins."""
         await self._save(state)

@@ -14,10 +14,11 @@ from aiosess.records.migration import Migration
 from aiosess.records.state import Standing
 from aiosess.storages import Storage, Stored, Version
 
-__all__ = ["ENDED", "Aliases", "Found", "Leftover"]
+__all__ = ["ENDED", "MOST_ALIASES", "Aliases", "Found", "Leftover"]
 
 # An id that was rotated time and again while one request was under way.
-_MOST_ALIASES: Final = 10
+MOST_ALIASES: Final = 10
+"""So many ids lead on one after the other."""
 
 ENDED: Final = Alias("", 0.0)
 """What stands under an id while its session is being destroyed: it leads nowhere."""
@@ -69,17 +70,17 @@ class Aliases:
         one of which the application's ``migrate`` makes nothing.
         """
         standing = Standing.LIVE
-        for _ in range(_MOST_ALIASES):
+        for _ in range(MOST_ALIASES):
             found = self.read(stored)
             if is_by_client and self._is_over(found):
                 self._events.tell(Reason.OLD_ID_USED)
                 return Leftover.REUSED if isinstance(found, Alias) else Leftover.REFUSED
             match found:
                 case Record() if stored is not None:
-                    return self._found(session_id, found, stored.version, standing)
+                    return self.found(session_id, found, stored.version, standing)
                 case Former() if stored is not None:
                     former = Standing.FORMER
-                    return self._found(session_id, found.record, stored.version, former)
+                    return self.found(session_id, found.record, stored.version, former)
                 case Alias() if found.renewed_to:
                     session_id, standing = found.renewed_to, Standing.ALIAS
                     stored = await self._storage.load(session_id)
@@ -87,9 +88,14 @@ class Aliases:
                     return None
         return None
 
-    def _found(
-        self, session_id: str, record: Record, version: Version, standing: Standing
+    def found(
+        self,
+        session_id: str,
+        record: Record,
+        version: Version,
+        standing: Standing = Standing.LIVE,
     ) -> Found | None:
+        """Return *record* as the application has it now; ``None`` where it makes nothing of it."""
         migrated = self._migration(record)
         if migrated is None:
             self._events.tell(Reason.NOT_MIGRATED)

@@ -36,6 +36,7 @@ class Lifetime:
         self.steady: Callable[[], float] = steady_of(clock)
         self.idle: float = timeouts.idle
         self.touched: Touched = Touched(timeouts.touch_after, self.steady)
+        self.touch_after: float = timeouts.touch_after
         self.now = clock
         self.is_idle_by_cookie = is_idle_by_cookie
         self._timeouts = timeouts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -23,7 +24,10 @@ _ENDED_MORE: Final = 1.0
 
 
 class Renewal:
-    """Moves sessions to other ids, and ends them under all of theirs; *grace* is in seconds."""
+    """Moves sessions to other ids, and ends them under all of theirs; *grace* is in seconds.
+
+    *tell* hears of each id under which a session lives no more.
+    """
 
     def __init__(
         self,
@@ -32,6 +36,7 @@ class Renewal:
         *,
         grace: float,
         principal_keys: frozenset[str],
+        tell: Callable[[str], None],
     ) -> None:
         self._storage = conflicts.storage
         self._aliases = conflicts.aliases
@@ -41,6 +46,7 @@ class Renewal:
         self._lifetime = lifetime
         self._principal_keys = principal_keys
         self._grace = grace
+        self._tell = tell
 
     async def renew(self, state: SessionState, previous: SessionState) -> bool:
         """Keep *state* under its new id, because rights change; False when it is gone.
@@ -112,6 +118,7 @@ class Renewal:
         if isinstance(outcome, Written):
             self._writing.saved(state, outcome)
             state.previous = None
+            self._tell(previous.session_id)
             return True
         await self._storage.delete(state.session_id)
         if outcome is None:
@@ -144,6 +151,7 @@ class Renewal:
                 current = await self._storage.load(session_id)
                 session_id, _ = await self._where_it_lives(session_id, current)
                 await self._storage.delete(session_id)
+                self._tell(session_id)
                 return
             session_id, current = await self._where_it_lives(session_id, current)
             if current is None:
@@ -151,6 +159,7 @@ class Renewal:
             version = current.version
         else:
             raise too_often()
+        self._tell(session_id)
         # The session is over; if this fails, what is left goes when nobody asks for it any more.
         with contextlib.suppress(StorageError):
             await self._storage.delete(session_id)

@@ -16,6 +16,7 @@ from aiosess.records.changes import Snapshot
 from aiosess.records.conflicts import Conflicts, Rebase, go_on_under, gone
 from aiosess.records.decide import Ending, ending
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
+from aiosess.records.looking import Looking
 from aiosess.records.marks import MarkedStorage
 from aiosess.records.merge import Merge, merged
 from aiosess.records.migration import Migration
@@ -98,6 +99,10 @@ class Repository(Protocol):
         """Remove the record, and the one under the id before; neither need be there."""
         ...
 
+    def tell(self, session_id: str, /) -> object:
+        """Have who watches *session_id* look at it: it may have ended, or be somebody else's."""
+        ...
+
     async def reload(self, state: SessionState, seen: Seen) -> None:
         """Read the record again into *state*; SessionGone when there is none.
 
@@ -165,7 +170,17 @@ class SessionRepository:
             self.lifetime,
             grace=options.renew_grace,
             principal_keys=options.principal_keys,
+            tell=self.tell,
         )
+        self.looking: Looking = Looking(
+            self._kept,
+            self._aliases,
+            self.lifetime,
+            state_of=self._state,
+            principal_keys=options.principal_keys,
+        )
+        self.on_end: Callable[[str], object] | None = None
+        """Hears of each id under which a session lives no more, or not for the same principal."""
 
     def fresh(self, session_id: str, cookie: CookieOptions) -> SessionState:
         """Return a session that is not kept yet."""
@@ -346,6 +361,11 @@ class SessionRepository:
                 if each is not None:
                     await self._delete_kept(each)
         state.deleted()
+
+    def tell(self, session_id: str) -> None:
+        """Have who watches *session_id* look at it: it may have ended, or be somebody else's."""
+        if self.on_end is not None:
+            self.on_end(session_id)
 
     async def _delete_previous(self, state: SessionState) -> None:
         if state.previous is not None:

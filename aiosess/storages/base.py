@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from aiosess.privacy import private
@@ -11,11 +12,13 @@ __all__ = [
     "Closeable",
     "FreshStorage",
     "NodeStorage",
+    "NotifyingStorage",
     "PunctualStorage",
     "Storage",
     "Stored",
     "TouchingStorage",
     "Version",
+    "as_notifying",
     "as_punctual",
     "as_touching",
     "namer_of_nodes",
@@ -134,6 +137,30 @@ class FreshStorage(Protocol):
 
 
 @runtime_checkable
+class NotifyingStorage(Protocol):
+    """A storage by which the processes of an application can tell each other something at once.
+
+    What they tell is that something happened to a session. A notice may get lost, and proves
+    nothing: whoever hears one looks at the record.
+    """
+
+    async def publish(self, notice: bytes) -> None:
+        """Tell *notice* to all who are subscribed now, here and in other processes.
+
+        StorageUnavailable when the back-end does not answer.
+        """
+        ...
+
+    def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Return what, once entered, hears each notice that is published from then on.
+
+        Those of this process are among them. Entering, and going on to the next notice, raise
+        StorageUnavailable where the back-end cannot be heard. Leaving ends it.
+        """
+        ...
+
+
+@runtime_checkable
 class Closeable(Protocol):
     """A storage that holds connections of its own."""
 
@@ -152,6 +179,13 @@ def as_touching(storage: object) -> TouchingStorage | None:
 def as_punctual(storage: object) -> PunctualStorage | None:
     """Return *storage* as one that can keep to a time limit; ``None`` where it cannot."""
     if isinstance(storage, PunctualStorage) and _has_itself(storage, "within"):
+        return storage
+    return None
+
+
+def as_notifying(storage: object) -> NotifyingStorage | None:
+    """Return *storage* as one that can tell other processes; ``None`` where it cannot."""
+    if isinstance(storage, NotifyingStorage) and _has_itself(storage, "publish"):
         return storage
     return None
 

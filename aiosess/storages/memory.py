@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Final, Self, TypeAlias
 
 import msgspec
@@ -90,6 +92,7 @@ class MemoryStorage:
         self._sweep_at = math.inf
         self._versions = itertools.count(1)
         self._events = Events(clock=clock)
+        self._subscribers: set[asyncio.Queue[bytes]] = set()
 
     def within(self, timeout: float) -> Self | None:  # noqa: ARG002 - it needs no time
         """Return the storage itself, which waits for nothing, whatever the *timeout* in seconds.
@@ -173,6 +176,21 @@ class MemoryStorage:
         """Remove the record; False when there was none."""
         entry = self._remove(session_id)
         return entry is not None and entry.expires_at > self._clock()
+
+    async def publish(self, notice: bytes) -> None:
+        """Tell *notice* to all in this process who are subscribed now."""
+        for notices in self._subscribers:
+            notices.put_nowait(notice)
+
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncGenerator[AsyncIterator[bytes]]:
+        """Give what hears each notice that is published from now on; leaving ends it."""
+        notices: asyncio.Queue[bytes] = asyncio.Queue()
+        self._subscribers.add(notices)
+        try:
+            yield _each_of(notices)
+        finally:
+            self._subscribers.discard(notices)
 
     def _shard(self, session_id: str) -> dict[str, _Entry]:
         return self._shards[hash(session_id) % _SHARDS]
@@ -391,3 +409,8 @@ def _take_out(session_id: str, bucket: _Bucket) -> None:
     bucket.pop(session_id, None)
     if not bucket:
         bucket.clear()
+
+
+async def _each_of(notices: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:
+    while True:
+        yield await notices.get()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, Self
 
@@ -19,6 +20,7 @@ except ModuleNotFoundError as _error:
 
 from aiosess.clients.redis import ClientLine, ScriptUnknown, line_of
 from aiosess.clients.redis_clients import Clients
+from aiosess.clients.redis_notices import heard
 from aiosess.clients.redis_urls import maker
 from aiosess.errors import Conflict, IdTaken, OptionsError, StorageUnavailable
 from aiosess.storages._shared import Closing, copied, new_stored
@@ -71,6 +73,9 @@ _PAYLOAD_AND_TOUCH: Final = frozenset[type]((list, type(None)))
 _REPLACED: Final = frozenset[type]((int, bytes, type(None)))
 _NUMBER: Final = frozenset[type]((int,))
 
+# Seconds within which a connection that listens is made; without a time limit of the calls.
+_CONNECT: Final = 5.0
+
 # Bytes: below, a payload is sent in fewer steps than its digest is made.
 _SHORT: Final = 4096
 _sha1: Final = partial(hashlib.sha1, usedforsecurity=False)
@@ -113,6 +118,7 @@ class RedisStorage(Closing):
         if not is_text(prefix):
             raise OptionsError(f"prefix={prefix!r} must be a str, such as 'sess:'")
         self._prefix = prefix
+        self._channel = f"{prefix}ended"
         self._clients = clients = Clients(client)
         self._line = line_of(clients) if multiplex else ClientLine(clients)
         self._timeout = self._line.patience
@@ -235,6 +241,18 @@ class RedisStorage(Closing):
         """Remove the record (``DEL``); False when there was none."""
         command = ("DEL", self._prefix + session_id)
         return _is_done(await self._line.ask(command, self._timeout, _NUMBER))
+
+    async def publish(self, notice: bytes) -> None:
+        """Tell *notice* to all who are subscribed (``PUBLISH``), on each node of a cluster."""
+        command = ("PUBLISH", self._channel, notice)
+        await self._line.ask(command, self._timeout, _NUMBER)
+
+    def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Return what, once entered, hears each notice (``SUBSCRIBE``).
+
+        It has a connection of its own, and none of the client's pool.
+        """
+        return heard(self._clients, self._channel, min(self._timeout, _CONNECT))
 
     async def _run(
         self,

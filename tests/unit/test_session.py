@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pytest
@@ -16,6 +17,7 @@ from aiosess import (
     CookieOptions,
     InvalidValue,
     MergeConflict,
+    Reason,
     Session,
     SessionCookie,
     SessionGone,
@@ -26,6 +28,7 @@ from aiosess.records.changes import JSON
 from aiosess.records.format import Record
 from aiosess.records.merge import Lost, freeze
 from aiosess.records.state import Intent, SessionState
+from aiosess.session import End
 
 T = TypeVar("T")
 
@@ -54,6 +57,16 @@ class Requests:
 
     async def change_id(self, intent: Intent) -> None:
         self.made.append(intent.name)
+
+    @contextmanager
+    def watched(self, end: End) -> Generator[None]:
+        self.made.append("watched")
+        end(Reason.ENDED)
+        yield
+
+    def finish(self, act: Coroutine[Any, Any, None]) -> None:
+        self.made.append("finish")
+        act.close()
 
     async def atomic(self, change: Callable[[Session], T]) -> T:
         self.made.append("atomic")
