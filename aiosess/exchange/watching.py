@@ -29,8 +29,8 @@ from aiosess.storages import NotifyingStorage
 
 __all__ = ["Watcher"]
 
-# So many looks leave in one write; between two writes, requests have their turn.
-_AT_ONCE: Final = 1000
+# So many looks leave in one write. More would pause the event loop for longer than a request takes.
+_AT_ONCE: Final = 250
 # The share of a pause by which it is longer at the most, so that processes do not look in step.
 _JITTER: Final = 0.1
 # Seconds before a subscription is tried again: the first pause; each of the next is twice as long.
@@ -75,8 +75,8 @@ class _Watched:
 class Watcher:
     """Watches the sessions of one application, while anybody asks for that.
 
-    Each session is looked at every *every* seconds, and a little later now and then, all in one
-    tick. *storage* tells what happens in other processes; ``None``: none tells. *sleep* is for
+    Each session is looked at every *every* seconds, or a little later, hundreds of them in one
+    write. *storage* tells what happens in other processes; ``None``: none tells. *sleep* is for
     tests.
     """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import unicodedata
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 from aiosess.errors import Conflict, IdTaken
@@ -536,3 +537,49 @@ class WritesInTwoHalves(Mutant):
         version = await super().replace(session_id, half, ttl, expected=expected)
         await asyncio.sleep(0)
         return await super().replace(session_id, payload, ttl, expected=version)
+
+
+# Publish and subscribe.
+
+
+@breaks("a_notice_reaches_all_who_are_subscribed")
+class TellsOneOnly(Mutant):
+    async def publish(self, notice: bytes) -> None:
+        for notices in list(self._subscribers)[:1]:
+            notices.put_nowait(notice)
+
+
+@breaks("notices_arrive_as_they_were_published")
+class StripsNotices(Mutant):
+    async def publish(self, notice: bytes) -> None:
+        await super().publish(notice.strip())
+
+
+@breaks("a_subscription_hears_from_its_beginning_on")
+class TellsAgain(Mutant):
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncGenerator[AsyncIterator[bytes]]:
+        async with super().subscribe() as notices:
+            await self.publish(self.__dict__.get("_last", b""))
+            yield notices
+
+    async def publish(self, notice: bytes) -> None:
+        self.__dict__["_last"] = notice
+        await super().publish(notice)
+
+
+@breaks("a_subscription_that_ends_disturbs_nobody")
+class LeavesForAll(Mutant):
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncGenerator[AsyncIterator[bytes]]:
+        try:
+            async with super().subscribe() as notices:
+                yield notices
+        finally:
+            self._subscribers.clear()
+
+
+@breaks("records_are_read_while_anybody_is_subscribed")
+class ReadsNothingMeanwhile(Mutant):
+    async def load(self, session_id: str) -> Stored | None:
+        return None if self._subscribers else await super().load(session_id)

@@ -3,7 +3,7 @@
 ``await run_contract(Harness(MyStorage))`` says what MyStorage does wrong, all of it at once;
 ``storage_contract`` in ``aiosess.testing.pytest`` makes one test of each case. Reading order:
 ``harness``, ``case``, then the chapters of the contract: ``creating``, ``loading``,
-``replacing``, ``touching``, ``ending``, ``parting``.
+``replacing``, ``touching``, ``ending``, ``parting``, ``telling``.
 """
 
 from aiosess.testing.contract.case import Case, Misbehaviour

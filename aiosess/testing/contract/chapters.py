@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Final
 
-from aiosess.testing.contract import creating, ending, loading, parting, replacing, touching
+from aiosess.testing.contract import (
+    creating,
+    ending,
+    loading,
+    parting,
+    replacing,
+    telling,
+    touching,
+)
 from aiosess.testing.contract.case import Case
 
 __all__ = ["CASES", "CHAPTERS", "Chapter"]
@@ -31,6 +39,7 @@ CHAPTERS: Final = (
     _chapter(touching, touching.TOUCHING),
     _chapter(ending, ending.ENDING),
     _chapter(parting, parting.PARTING),
+    _chapter(telling, telling.TELLING),
 )
 
 CASES: Final[tuple[Case, ...]] = tuple(case for chapter in CHAPTERS for case in chapter.cases)

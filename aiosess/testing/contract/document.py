@@ -25,9 +25,12 @@ record and extends its life in one call; the sentences about it count only where
 may have `within(timeout)` (`aiosess.storages.PunctualStorage`), which returns the same storage with
 a time limit of its own; aiosess watches the time of one that has not. It may have `load_afresh`
 (`aiosess.storages.FreshStorage`), which reads a record on a connection that nobody else uses, where
-the answer to a `load` was another session's record; one that has not is asked by `load` again. And
-it may have `node_of(session_id)` (`aiosess.storages.NodeStorage`), which says on which server a
-record is, so that an outage is one of that server. A `StorageUnavailable` that the back-end said
+the answer to a `load` was another session's record; one that has not is asked by `load` again. It
+may have `node_of(session_id)` (`aiosess.storages.NodeStorage`), which says on which server a
+record is, so that an outage is one of that server. And it may have `publish(notice)` and
+`subscribe()` (`aiosess.storages.NotifyingStorage`), by which the processes of an application tell
+each other at once that something happened to a session; without it, they look at each session
+that is watched now and then, as they do anyway. A `StorageUnavailable` that the back-end said
 itself, such as that it is full, is raised with `is_answer=True`: it may still do something else.
 
 Each sentence below is a case in `aiosess.testing`, to be run against any storage. aiosess writes a
