@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, overload
 
 import aiohttp_session
-from aiohttp import WSCloseCode, web
+from aiohttp import web
 
 from aiosess.attributes import SessionCookie
 from aiosess.errors import InvalidValue, SessionGone
@@ -31,12 +31,6 @@ D = TypeVar("D")
 
 End: TypeAlias = Callable[[Reason], object]
 """What is called, with the reason, when a session has ended."""
-
-# What a WebSocket says at its end; all else is that the session is over.
-_CODES: Final = {
-    Reason.OUT_OF_SIGHT: WSCloseCode.TRY_AGAIN_LATER,
-    Reason.STOPPED: WSCloseCode.GOING_AWAY,
-}
 
 
 class Watch:
@@ -89,8 +83,8 @@ class SessionIO(Protocol):
         """Return what, while entered, calls *end* once the session has ended."""
         ...
 
-    def finish(self, act: Coroutine[Any, Any, None]) -> None:
-        """Have *act* done in a task of its own."""
+    def close_socket(self, ws: web.WebSocketResponse, reason: Reason) -> None:
+        """Close *ws* for *reason*, in a task of its own."""
         ...
 
     def note_late(self) -> None:
@@ -370,8 +364,7 @@ class Session(aiohttp_session.Session):
 
         def end(reason: Reason) -> None:
             watch.reason = reason
-            code = _CODES.get(reason, WSCloseCode.POLICY_VIOLATION)
-            self._io.finish(_close(ws, code, reason.words.encode()))
+            self._io.close_socket(ws, reason)
 
         with self._io.watched(end):
             yield watch
@@ -621,10 +614,6 @@ class Session(aiohttp_session.Session):
                 "the session was destroyed: to go on with an empty one, call regenerate() "
                 "in the place of destroy()"
             )
-
-
-async def _close(ws: web.WebSocketResponse, code: WSCloseCode, message: bytes) -> None:
-    await ws.close(code=code, message=message)
 
 
 class _SessionKey(RequestKey[Session]):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+from aiohttp import web
+
 from aiosess.errors import (
     SessionError,
     SessionGone,
@@ -16,6 +18,7 @@ from aiosess.errors import (
 )
 from aiosess.events import Reason
 from aiosess.exchange.holding import Holding
+from aiosess.exchange.watching import close_socket
 from aiosess.records.decide import (
     Action,
     Reply,
@@ -222,9 +225,11 @@ class Acting(Holding):
         with watcher.watched(state, end, self._request):
             yield
 
-    def finish(self, act: Coroutine[Any, Any, None]) -> None:
-        """Have *act* done in a task of its own, which nobody cancels with the request."""
-        self.manager.finish(act)
+    def close_socket(self, ws: web.WebSocketResponse, reason: Reason) -> None:
+        """Close *ws* for *reason*, in a task of its own, which nobody cancels with the request."""
+        request = self._request()
+        transport = None if request is None else request.transport
+        self.manager.finish(close_socket(ws, reason, transport))
 
     # The end: decide, and act.
 

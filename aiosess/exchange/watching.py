@@ -17,7 +17,7 @@ from contextvars import Context
 from typing import Any, Final
 from weakref import ref
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
 from aiosess.errors import StorageError
 from aiosess.events import Events, Reason
@@ -27,12 +27,19 @@ from aiosess.records.state import SessionState
 from aiosess.session import End
 from aiosess.storages import NotifyingStorage
 
-__all__ = ["Watcher"]
+__all__ = ["Watcher", "close_socket"]
 
 # So many looks leave in one write. More would pause the event loop for longer than a request takes.
 _AT_ONCE: Final = 250
 # The share of a pause by which it is longer at the most, so that processes do not look in step.
 _JITTER: Final = 0.1
+# What a WebSocket says at its end; all else is that the session is over.
+_CODES: Final = {
+    Reason.OUT_OF_SIGHT: WSCloseCode.TRY_AGAIN_LATER,
+    Reason.STOPPED: WSCloseCode.GOING_AWAY,
+}
+# Seconds that a client has to take the end of its socket and to answer.
+_TO_CLOSE: Final = 10.0
 # Seconds before a subscription is tried again: the first pause; each of the next is twice as long.
 _FIRST_PAUSE: Final = 0.1
 
@@ -283,3 +290,19 @@ class Watcher:
 
     def _longer(self, pause: float) -> float:
         return pause * (1 + _JITTER * random.random())  # noqa: S311 - no secret
+
+
+async def close_socket(
+    ws: web.WebSocketResponse, reason: Reason, transport: asyncio.Transport | None
+) -> None:
+    """Close *ws* with the code and the words of *reason*.
+
+    Of a client that reads nothing any more, *transport*, which carries the socket, is cut.
+    """
+    code = _CODES.get(reason, WSCloseCode.POLICY_VIOLATION)
+    try:
+        async with asyncio.timeout(_TO_CLOSE):
+            await ws.close(code=code, message=reason.words.encode(), drain=False)
+    except TimeoutError:
+        if transport is not None:
+            transport.abort()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -64,9 +65,8 @@ class Requests:
         end(Reason.ENDED)
         yield
 
-    def finish(self, act: Coroutine[Any, Any, None]) -> None:
-        self.made.append("finish")
-        act.close()
+    def close_socket(self, _ws: web.WebSocketResponse, reason: Reason) -> None:
+        self.made.append(f"close_socket {reason.name}")
 
     async def atomic(self, change: Callable[[Session], T]) -> T:
         self.made.append("atomic")

@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from pytest_aiohttp import AiohttpServer
 
 from aiosess import MemoryStorage, Reason, SessionError, SessionEvent, Storage, get_session
+from aiosess.exchange import watching
 from aiosess.exchange.manager import managers_in
 from aiosess.exchange.watching import Watcher
 from aiosess.storages import NotifyingStorage
@@ -273,6 +274,36 @@ async def test_who_waits_for_the_end_can_be_cancelled(connect: Connect) -> None:
 
     assert await told.text() == "ENDED"
     assert len(watcher_of(browser)) == 0
+
+
+async def test_a_client_that_reads_nothing_any_more_is_cut(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_TO_CLOSE", 0.1)
+    is_over = asyncio.Event()
+
+    async def flood(request: web.Request) -> web.StreamResponse:
+        session = await get_session(request)
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        try:
+            async with session.watch(ws):
+                while True:
+                    await ws.send_bytes(bytes(100_000))
+        finally:
+            is_over.set()
+
+    browser = await connect(*HANDLERS, flood, watch_every=NEVER)
+    await browser.get("/login")
+    ws = await browser.ws_connect("/flood")
+    assert ws._response.connection is not None
+    transport: Any = ws._response.connection.transport
+    transport.pause_reading()
+
+    await browser.get("/change", params={"do": "destroy"})
+
+    await asyncio.wait_for(is_over.wait(), 5)
+    transport.abort()
 
 
 # What cannot be watched.
