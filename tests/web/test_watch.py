@@ -12,9 +12,20 @@ from urllib.parse import unquote
 import pytest
 from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMsgType, web
 from aiohttp.test_utils import TestClient, TestServer
-from pytest_aiohttp import AiohttpServer
+from aiohttp_session import SimpleCookieStorage
+from pytest_aiohttp import AiohttpClient
 
-from aiosess import MemoryStorage, Reason, SessionError, SessionEvent, Storage, get_session
+from aiosess import (
+    MemoryStorage,
+    Reason,
+    SessionError,
+    SessionEvent,
+    SessionOptions,
+    Storage,
+    StorageUnavailable,
+    get_session,
+    setup,
+)
 from aiosess.exchange import watching
 from aiosess.exchange.manager import managers_in
 from aiosess.exchange.watching import Watcher
@@ -345,6 +356,47 @@ async def test_a_socket_must_be_open_and_a_socket(connect: Connect) -> None:
     assert told.status == 200
 
 
+async def test_a_storage_of_aiohttp_session_says_that_it_cannot(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    async def watch_borrowed(request: web.Request) -> web.Response:
+        session = await get_session(request)
+        with pytest.raises(SessionError, match="use a storage of aiosess"):
+            await session.ended()
+        return web.Response()
+
+    app = web.Application()
+    setup(app, SessionOptions(storage=SimpleCookieStorage()))
+    app.router.add_get("/watch_borrowed", watch_borrowed)
+    browser = await aiohttp_client(app)
+
+    told = await browser.get("/watch_borrowed")
+
+    assert told.status == 200
+
+
+@pytest.mark.parametrize("storage", [None])
+async def test_an_empty_session_that_stands_in_for_one_cannot_be_watched(
+    connect: Connect,
+) -> None:
+    async def watch_anonymous(request: web.Request) -> web.Response:
+        session = await get_session(request)
+        with pytest.raises(StorageUnavailable):
+            await session.ended()
+        return web.Response()
+
+    faulty = FaultyStorage()
+    browser = await connect(
+        login, watch_anonymous, storage=faulty, on_unavailable="anonymous", breaker=None
+    )
+    await browser.get("/login")
+    faulty.fail()
+
+    told = await browser.get("/watch_anonymous")
+
+    assert told.status == 200
+
+
 # Time.
 
 
@@ -436,7 +488,7 @@ async def test_a_session_is_looked_at_now_and_then(connect: Connect, storage: St
 
 
 async def test_what_another_process_ends_is_noticed_at_once_where_the_storage_can_tell(
-    connect: Connect, storage: Storage, aiohttp_server: AiohttpServer, make_app: MakeApp
+    connect: Connect, storage: Storage, make_app: MakeApp
 ) -> None:
     here = await connect(*HANDLERS, watch_every=NEVER)
     await here.get("/login")
@@ -481,6 +533,26 @@ async def subscribers(storage: RedisStorage, number: int) -> None:
         for _ in itertools.count():
             if await number_of_subscribers(storage) == number:
                 return
+
+
+@pytest.mark.parametrize("storage", [None])
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_two_applications_on_one_redis_tell_each_other(
+    protocol: int, url: str, make_app: MakeApp, connect: Connect
+) -> None:
+    prefix, url = f"{uuid.uuid4()}:", f"{url}?protocol={protocol}"
+    one = RedisStorage.from_url(url, prefix=prefix)
+    other = RedisStorage.from_url(url, prefix=prefix)
+    here = await connect(*HANDLERS, storage=one, watch_every=NEVER)
+    await here.get("/login")
+    sockets = await opened(here, 3)
+    app = make_app(*HANDLERS, storage=other, watch_every=NEVER)
+    async with TestClient(TestServer(app)) as elsewhere:
+        await as_same_browser(here, elsewhere)
+
+        await elsewhere.get("/change", params={"do": "destroy"})
+
+        assert {await closed(ws) for ws in sockets} == {(1008, "the session ended")}
 
 
 @pytest.mark.parametrize("storage", [None])
