@@ -823,6 +823,72 @@ async def test_the_rights_that_the_guide_names_are_enough(
     assert answer not in {None, False}
 
 
+async def test_the_rights_that_the_guide_names_are_enough_to_be_told(
+    own_redis_server: RedisServer,
+) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "how-to" / "redis.md"
+    [command] = re.findall(r"^ACL SETUSER .*$", guide.read_text(), re.MULTILINE)
+    async with Redis.from_url(own_redis_server.url) as client:
+        await client.execute_command(*command.split())  # type: ignore[no-untyped-call] # redis-py has no types
+    url = own_redis_server.url.replace("redis://", "redis://sessions:password@")
+
+    async with RedisStorage.from_url(url) as storage, storage.subscribe() as notices:
+        await storage.publish(b"notice")
+
+        assert await anext(notices) == b"notice"
+
+
+@pytest.mark.parametrize("right", ["+publish", "+subscribe", "&sess:ended"])
+async def test_without_the_right_to_be_told_it_is_an_outage(
+    own_redis_server: RedisServer, right: str
+) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "how-to" / "redis.md"
+    [command] = re.findall(r"^ACL SETUSER .*$", guide.read_text(), re.MULTILINE)
+    words = [each for each in command.split() if each != right]
+    async with Redis.from_url(own_redis_server.url) as client:
+        await client.execute_command(*words)  # type: ignore[no-untyped-call] # redis-py has no types
+    url = own_redis_server.url.replace("redis://", "redis://sessions:password@")
+
+    async with RedisStorage.from_url(url) as storage:
+        with pytest.raises(StorageUnavailable, match="refuses this user"):
+            async with storage.subscribe():
+                await storage.publish(b"notice")
+
+
+async def test_what_listens_is_told_that_the_connection_is_lost(
+    own_redis_server: RedisServer,
+) -> None:
+    async with RedisStorage.from_url(own_redis_server.url) as storage, storage.subscribe() as heard:
+        own_redis_server.stop()
+
+        with pytest.raises(StorageUnavailable):
+            await anext(heard)
+
+
+async def test_nobody_listens_where_nothing_answers() -> None:
+    async with RedisStorage.from_url(f"redis://127.0.0.1:{free_port()}") as storage:
+        with pytest.raises(StorageUnavailable):
+            await storage.subscribe().__aenter__()
+
+
+async def test_nobody_listens_by_a_client_that_shows_no_connections() -> None:
+    class Own:
+        async def execute_command(self, *_command: object, **_options: object) -> None: ...
+
+    storage = RedisStorage(cast("Any", Own()))
+
+    with pytest.raises(StorageUnavailable, match="Own has no connections to listen on"):
+        await storage.subscribe().__aenter__()
+
+
+async def test_who_does_not_get_to_listen_in_time_is_told(own_redis_server: RedisServer) -> None:
+    async with RedisStorage.from_url(own_redis_server.url) as storage:
+        own_redis_server.pause()
+
+        with pytest.raises(StorageUnavailable, match="TimeoutError"):
+            await storage.within(0.1).subscribe().__aenter__()
+
+
 # Clients of valkey-py, which was redis-py once.
 
 
