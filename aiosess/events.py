@@ -86,15 +86,15 @@ class Reason(enum.Enum):
         "a record was copied from another session id, as Node code does at a login: it is taken",
     )
     # What is open beside a request: a WebSocket, a stream, a long handler.
-    ENDED = ("session", logging.DEBUG, "the session ended")
-    EXPIRED = ("session", logging.DEBUG, "the session expired")
-    TAKEN_OVER = ("session", logging.DEBUG, "the session has another principal now, or none")
+    ENDED = ("watch", logging.DEBUG, "the session ended")
+    EXPIRED = ("watch", logging.DEBUG, "the session expired")
+    TAKEN_OVER = ("watch", logging.DEBUG, "the session has another principal now, or none")
     OUT_OF_SIGHT = (
-        "storage",
+        "watch",
         logging.INFO,
         "the storage did not answer until the session must have expired",
     )
-    STOPPED = ("session", logging.DEBUG, "the application stops")
+    STOPPED = ("watch", logging.DEBUG, "the application stops")
     LOOK_FAILED = (
         "storage",
         logging.ERROR,
@@ -319,7 +319,8 @@ class Reason(enum.Enum):
 class SessionEvent(Struct, frozen=True):
     """Something that happened to a session.
 
-    - ``kind``: what it concerns: ``"session"``, ``"cookie"`` or ``"storage"``.
+    - ``kind``: what it concerns: ``"session"``, ``"cookie"``, ``"storage"``, or ``"watch"`` for
+      what is open beside a request.
     - ``reason``: why.
     - ``handle``: names the session to people without being its id; ``None``, as long as sessions
       have none.

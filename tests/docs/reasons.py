@@ -23,12 +23,13 @@ def page() -> str:
     """Return the page as the enum would have it."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(_BEGIN)
     _, _, after = rest.partition(_END)
-    decisions = [each for each in Reason if each.level == logging.DEBUG]
+    decisions = [each for each in Reason if each.level == logging.DEBUG and each.kind != "watch"]
     parts = [before, _BEGIN]
     for kind, title in (
         ("session", "Reasons that concern the session"),
         ("cookie", "Reasons that concern the cookie"),
         ("storage", "Reasons that concern the storage"),
+        ("watch", "Reasons that end what is open"),
     ):
         told = (each for each in Reason if each.kind == kind and each not in decisions)
         parts.append(f"\n## {title}\n\n{_table(told)}")
