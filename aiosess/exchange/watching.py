@@ -83,8 +83,8 @@ class Watcher:
     """Watches the sessions of one application, while anybody asks for that.
 
     Each session is looked at every *every* seconds, or a little later, hundreds of them in one
-    write. *storage* tells what happens in other processes; ``None``: none tells. *sleep* is for
-    tests.
+    write. *storage* tells what happens in other processes; ``None``: none tells. *sleep* and
+    *steady*, a clock, are for tests.
     """
 
     def __init__(
@@ -95,12 +95,14 @@ class Watcher:
         every: float,
         storage: NotifyingStorage | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._looking = looking
         self._events = events
         self._every = every
         self._storage = storage
         self._sleep = sleep
+        self._steady = steady
         # By what is told of them.
         self._sessions: dict[bytes, _Watched] = {}
         self._due: set[_Watched] = set()
@@ -267,7 +269,7 @@ class Watcher:
     async def _listen(self, storage: NotifyingStorage) -> None:
         pause = _FIRST_PAUSE
         while True:
-            began_at = time.monotonic()
+            began_at = self._steady()
             try:
                 async with storage.subscribe() as notices:
                     # What was told before, nobody here heard.
@@ -278,7 +280,7 @@ class Watcher:
                 self._events.tell_now_and_then(
                     Reason.NOT_NOTIFIED, error=error, every=self._every * (1 + _JITTER)
                 )
-            if time.monotonic() - began_at > self._every:
+            if self._steady() - began_at > self._every:
                 pause = _FIRST_PAUSE
             await self._sleep(self._longer(pause))
             pause = min(2 * pause, self._every)

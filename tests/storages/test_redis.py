@@ -865,6 +865,18 @@ async def test_what_listens_is_told_that_the_connection_is_lost(
             await anext(heard)
 
 
+async def test_silence_is_no_fault_of_what_listens(redis_server: RedisServer) -> None:
+    url = f"{redis_server.url}?socket_timeout=0.05"
+    async with RedisStorage.from_url(url) as storage, storage.subscribe() as notices:
+        waiting = asyncio.create_task(anext(aiter(notices)))
+        done, _ = await asyncio.wait([waiting], timeout=0.2)
+        assert not done
+
+        await storage.publish(b"notice")
+
+        assert await waiting == b"notice"
+
+
 async def test_nobody_listens_where_nothing_answers() -> None:
     async with RedisStorage.from_url(f"redis://127.0.0.1:{free_port()}") as storage:
         with pytest.raises(StorageUnavailable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -1010,3 +1011,21 @@ def test_a_plain_session_whose_data_changed_says_so_in_its_originals() -> None:
         act(session_of(state))
 
     assert [list(state.originals) for state in states] == [["count"], ["cart"], ["count"]]
+
+
+async def test_a_task_that_waits_for_the_end_may_be_cancelled_as_it_comes() -> None:
+    class Ending(Requests):
+        @contextmanager
+        def watched(self, end: End) -> Generator[None]:
+            self.end = end
+            yield
+
+    requests = Ending()
+    waiting = asyncio.create_task(Session(stored(), requests).ended())
+    await asyncio.sleep(0)
+
+    waiting.cancel()
+    requests.end(Reason.ENDED)
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

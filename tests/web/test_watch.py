@@ -22,6 +22,8 @@ from aiosess import (
     SessionEvent,
     SessionOptions,
     Storage,
+    StorageCall,
+    StorageError,
     StorageUnavailable,
     get_session,
     setup,
@@ -395,6 +397,36 @@ async def test_an_empty_session_that_stands_in_for_one_cannot_be_watched(
     told = await browser.get("/watch_anonymous")
 
     assert told.status == 200
+
+
+async def test_a_logout_from_a_full_back_end_closes_the_socket_too(
+    connect: Connect, faulty: FaultyStorage
+) -> None:
+    browser = await connect(*HANDLERS, storage=faulty, watch_every=NEVER)
+    await browser.get("/login")
+    [ws] = await opened(browser)
+    faulty.fail(StorageError("full"), verbs=("create", "replace"))
+
+    await browser.get("/change", params={"do": "destroy"})
+
+    assert await closed(ws) == (1008, "the session ended")
+
+
+@pytest.mark.parametrize("storage", ["memory"], indirect=True)
+async def test_a_storage_whose_calls_are_told_tells_other_applications(
+    connect: Connect, make_app: MakeApp
+) -> None:
+    calls: list[StorageCall] = []
+    options: dict[str, Any] = {"watch_every": NEVER, "on_storage_call": calls.append}
+    here = await connect(*HANDLERS, **options)
+    await here.get("/login")
+    [ws] = await opened(here)
+    async with TestClient(TestServer(make_app(*HANDLERS, **options))) as elsewhere:
+        await as_same_browser(here, elsewhere)
+
+        await elsewhere.get("/change", params={"do": "destroy"})
+
+        assert await closed(ws) == (1008, "the session ended")
 
 
 # Time.
