@@ -868,7 +868,7 @@ async def test_what_listens_is_told_that_the_connection_is_lost(
 async def test_silence_is_no_fault_of_what_listens(redis_server: RedisServer) -> None:
     url = f"{redis_server.url}?socket_timeout=0.05"
     async with RedisStorage.from_url(url) as storage, storage.subscribe() as notices:
-        waiting = asyncio.create_task(anext(aiter(notices)))
+        waiting = asyncio.ensure_future(anext(notices))
         done, _ = await asyncio.wait([waiting], timeout=0.2)
         assert not done
 
