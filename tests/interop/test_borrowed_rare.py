@@ -12,7 +12,15 @@ from aiohttp.test_utils import make_mocked_request
 from pytest_aiohttp import AiohttpClient
 from redis.asyncio import Redis
 
-from aiosess import Session, SessionOptions, StorageUnavailable, health, setup
+from aiosess import (
+    Session,
+    SessionError,
+    SessionKey,
+    SessionOptions,
+    StorageUnavailable,
+    health,
+    setup,
+)
 from aiosess.compat.redis_storage import RedisStorage
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.manager import SessionManager
@@ -24,6 +32,7 @@ from tests.web.handlers import session_of
 
 pytestmark = pytest.mark.one_lane("such a storage has no fast lane")
 
+USER: Final = SessionKey("user", str)
 KEY: Final = "AIOHTTP_SESSION"
 
 
@@ -76,6 +85,23 @@ async def test_what_is_private_to_its_session_is_not_found_in_ours(
     session = await exchange.load_session(request_)
 
     assert not hasattr(session, "_identity")
+
+
+async def test_its_session_takes_values_with_a_type(
+    exchange: Exchange, request_: web.Request
+) -> None:
+    session = await exchange.load_session(request_)
+
+    session[USER] = "ann"
+
+    assert session[USER] == "ann"
+
+
+async def test_nobody_is_known_to_have_logged_in(exchange: Exchange, request_: web.Request) -> None:
+    session = await exchange.load_session(request_)
+
+    with pytest.raises(SessionError, match="does not keep when somebody logged in"):
+        await session.authenticated()
 
 
 async def test_it_alone_knows_whether_an_id_came(exchange: Exchange, request_: web.Request) -> None:

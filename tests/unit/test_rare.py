@@ -18,6 +18,7 @@ from aiosess import (
     SessionCookie,
     StorageUnavailable,
 )
+from aiosess.records.aliases import Leftover
 from aiosess.records.conflicts import MOST_MERGES
 from aiosess.records.format import Alias, encode_alias
 from aiosess.records.repository import RecordOptions, SessionRepository
@@ -198,3 +199,16 @@ async def test_a_session_that_others_rotate_without_end_is_given_up(bench: Bench
 
     with pytest.raises(MergeConflict):
         await bench.repository._renewal._where_it_lives("id0", first)
+
+
+async def test_an_id_that_was_rotated_away_leads_to_nothing_where_the_session_has_gone(
+    bench: Bench,
+) -> None:
+    payload = encode_alias("apple", Alias("pear", bench.clock() + 60))
+    await bench.memory.create("apple", payload, 60)
+    stored = await bench.memory.load("apple")
+    assert stored is not None
+
+    left = await bench.repository._renewal.end_reused("apple", stored)
+
+    assert left is Leftover.REUSED

@@ -120,6 +120,10 @@ def test_a_record_with_a_version_takes_more_than_the_fast_way_where_there_is_non
     assert usual_of(Migration())(ID, Stored(stamped(3), 1), options(), NOW) is None
 
 
+def test_a_record_of_a_version_from_the_future_is_read_as_a_whole() -> None:
+    assert usual_of(Migration(3))(ID, Stored(stamped(3), 1), options(), NOW - 1000) is None
+
+
 # The format
 
 
