@@ -358,14 +358,19 @@ class Events:
     def __init__(
         self, listener: Listener | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        self.is_heard: bool = listener is not None or _log.isEnabledFor(logging.DEBUG)
-        """Whether anybody hears the decisions of each request, as it was when this was made."""
         self._listener = listener
+        self.is_heard: bool = False
+        """Whether anybody hears the decisions of each request, as it was when that was asked."""
+        self.ask_who_hears()
         self._clock = clock
         self._steady = steady_of(clock)
         self._told_once: set[str] = set()
         # By reason: how often it happened, and when that was told last.
         self._counted: dict[str, tuple[int, float]] = {}
+
+    def ask_who_hears(self) -> None:
+        """Find out once more whether anybody hears the decisions of each request."""
+        self.is_heard = self._listener is not None or _log.isEnabledFor(logging.DEBUG)
 
     def tell(self, reason: Reason, *, request: Any = None, **details: Any) -> None:
         """Tell that something happened for *reason*; its words name the *details*."""

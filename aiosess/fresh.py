@@ -45,14 +45,18 @@ def require_fresh(
     Raise OptionsError for what makes no sense, and what ``find_session`` raises.
     """
     age = seconds(within, name="within")
-    if not (on_stale is None or isinstance(on_stale, str) or callable(on_stale)):
+    is_page = isinstance(on_stale, str) and on_stale.startswith(("/", "http://", "https://"))
+    if not (on_stale is None or is_page or callable(on_stale)):
         raise OptionsError(
-            f"on_stale={on_stale!r} must be a path to go to, or a function of the request"
+            f"on_stale={on_stale!r} must be a path to go to, which begins with '/', a whole URL, "
+            "or a function of the request"
         )
 
     def decorate(
         handler: Callable[P, Awaitable[web.StreamResponse]],
     ) -> Callable[P, Awaitable[web.StreamResponse]]:
+        _check_handler(handler)
+
         @functools.wraps(handler)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> web.StreamResponse:
             request = _request_of(args)
@@ -69,6 +73,17 @@ def require_fresh(
         return guarded
 
     return decorate
+
+
+def _check_handler(handler: object) -> None:
+    """Raise OptionsError for what cannot be called with a request, or cannot be awaited."""
+    if not callable(handler) or isinstance(handler, type):
+        raise OptionsError(f"require_fresh() is for handlers, and {handler!r} is none")
+    if inspect.isfunction(handler) and not inspect.signature(handler).parameters:
+        raise OptionsError(
+            f"require_fresh() asks for the request's session, and {handler.__qualname__}() takes "
+            "no request: give it one"
+        )
 
 
 def _request_of(args: tuple[object, ...]) -> web.Request:

@@ -154,7 +154,8 @@ class SessionOptions:
     - ``on_reuse``: an id that was rotated away, and is past its grace, is refused; with ``"end"``
       the session to which it led ends as well. A browser restored from a backup does that, too.
     - ``renew_on``: the keys that say who is logged in; the id is renewed when one of them is
-      given another value. By default the key of aiohttp-security.
+      given another value, which is a login. A change from one dict or list to another renews the
+      id alone. By default the key of aiohttp-security.
     - ``watch_every``: how often a session is looked at while anything watches it by
       ``session.watch(ws)`` or ``session.ended()``.
     - ``on_event``: a function that is told what happened and why, as a SessionEvent. The requests

@@ -401,7 +401,9 @@ class Session(aiohttp_session.Session):
                 return self._watched(key, value)
             return value
         except KeyError:
-            return self._beyond_mapping(key)
+            # An error about the value itself is raised outside of this one.
+            pass
+        return self._beyond_mapping(key)
 
     @overload
     def get(self, key: Reads[T], /) -> T | None: ...

@@ -137,6 +137,16 @@ async def test_the_options_can_be_said(aiohttp_client: AiohttpClient) -> None:
         assert (await response.json())["data"] == {"user": "ann"}
 
 
+async def test_a_login_is_fresh_whatever_the_options_call_one(
+    aiohttp_client: AiohttpClient, logged_in: LogIn
+) -> None:
+    client = await aiohttp_client(application(renew_on=["another"]))
+
+    session = await logged_in(client, user="ann")
+
+    assert session.is_fresh(60)
+
+
 async def test_without_options_that_are_clear_nobody_is_logged_in(
     aiohttp_client: AiohttpClient,
 ) -> None:

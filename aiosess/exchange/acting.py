@@ -27,6 +27,7 @@ from aiosess.records.decide import (
     decide,
     decide_reply,
     is_login,
+    is_proof,
 )
 from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.session import End, Session
@@ -358,7 +359,10 @@ class Acting(Holding):
             self._say(Reason.LOGIN_IN_STREAM)
         elif is_new_id_due:
             await self._change_id(state, Intent.RENEW)
-        state.authenticated_at = self.repository.now() if is_login_now else None
+        if not is_login_now:
+            state.authenticated_at = None
+        elif state.authenticated_at is None or is_proof(state, keys):
+            state.authenticated_at = self.repository.now()
         state.is_renewal_due = False
         return True
 

@@ -136,7 +136,8 @@ class SessionManager:
         self._routes_checked = self._warnings_silenced = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._guard: RetryingStorage | None = None
-        self._exchange_when_told: _Make | None = None
+        # Of those who are not told before headers leave, and of those who are; None: no choice.
+        self._lanes: tuple[type[Exchange], type[Exchange]] | None = None
         if isinstance(options.storage, AbstractStorage):
             self._borrow(options.storage)
         elif options.plan.signer is not None:
@@ -177,12 +178,8 @@ class SessionManager:
             self.shortcuts = Shortcuts(
                 options, repository, self._guard, cookie, cookies=cookie.resolved
             )
-        if self.events.is_heard:
-            self.exchange = self._or_passive(Exchange, Exchange)
-        else:
-            self.exchange = self._or_passive(lane_of(options, is_told=False), Exchange)
-            told = self._or_passive(lane_of(options, is_told=True), Exchange)
-            self._exchange_when_told = told
+        self._lanes = lane_of(options, is_told=False), lane_of(options, is_told=True)
+        self.exchange = self._chosen(is_told=False)
 
     def _borrow(self, storage: AbstractStorage) -> None:
         policy = self.options.plan.retry_policy
@@ -191,6 +188,11 @@ class SessionManager:
         )
         make = partial(BorrowedExchange, borrowed=borrowed)
         self.exchange = self._or_passive(make, make)
+
+    def _chosen(self, *, is_told: bool) -> _Make:
+        """Return what makes the exchanges of requests from here on."""
+        lane = Exchange if self.events.is_heard or self._lanes is None else self._lanes[is_told]
+        return self._or_passive(lane, Exchange)
 
     def _or_passive(self, usual: _Make, passive: _Make) -> _Make:
         """Return what makes a *usual* exchange, or a *passive* one where the options say so."""
@@ -214,7 +216,10 @@ class SessionManager:
     def be_told_of_headers(self) -> None:
         """From here on, the signal ``on_response_prepare`` tells us before headers leave."""
         self.is_told_of_headers = True
-        self.exchange = self._exchange_when_told or self.exchange
+        # The level of the log may have been set since.
+        self.events.ask_who_hears()
+        if self._lanes is not None:
+            self.exchange = self._chosen(is_told=True)
 
     def check_routes(self, app: web.Application) -> None:
         """Raise OptionsError for a route in the options that *app* does not have."""

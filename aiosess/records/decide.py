@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
-from aiosess.records.merge import MISSING
+from aiosess.records.merge import MISSING, is_container
 from aiosess.records.state import Intent, SessionState
 
 __all__ = [
@@ -20,7 +20,12 @@ __all__ = [
     "decide_reply",
     "ending",
     "is_login",
+    "is_proof",
 ]
+
+
+# What stands under a key that says who is logged in, where nobody is.
+_NOBODY: Final = (MISSING, None, b"{}", b"[]")
 
 
 class Action(enum.Enum):
@@ -133,6 +138,22 @@ def authentication(state: SessionState, keys: Collection[str]) -> bool | None:
     if not values:
         return None
     return any(value is not MISSING and value is not None for value in values)
+
+
+def is_proof(state: SessionState, keys: Collection[str]) -> bool:
+    """Ask whether one of *keys* was given a value that says that somebody has just logged in.
+
+    Where a dict or list was there before and another is there now, it may be a change inside, such
+    as a new role of the same person. Raise UnserializableValue for what cannot be written.
+    """
+    changes = state.changes().items()
+    return any(
+        value is not MISSING
+        and value is not None
+        and not (is_container(value) and original not in _NOBODY)
+        for key, (original, value) in changes
+        if key in keys
+    )
 
 
 def is_login(state: SessionState, keys: Collection[str]) -> bool:

@@ -99,10 +99,10 @@ async def logged_in(
 
         session = await logged_in(client, user="ann")
 
-    A session that the browser has already gets a new id and keeps what is in it, as at a login.
-    Its ``id``, ``authenticated_at`` and data can be looked at; to change it, use ``session_for``.
-    *options* are those of the application, and found there. Raise TypeError without *data*, and
-    what ``session_for`` raises.
+    A session that the browser has already gets a new id and keeps what is in it, and the login is
+    fresh, as after ``authenticated()``. Its ``id``, ``authenticated_at`` and data can be looked at;
+    to change it, use ``session_for``. *options* are those of the application, and found there.
+    Raise TypeError without *data*, and what ``session_for`` raises.
     """
     if not data:
         raise TypeError(
@@ -110,8 +110,7 @@ async def logged_in(
         )
     async with session_for(client, options) as session:
         session.update(data)
-        # By hand where the options do not say that this is a login; nothing where it is done.
-        await session.renew_id()
+        await session.authenticated()
     return session
 
 

@@ -120,10 +120,11 @@ ASVS: Final[dict[str, tuple[Requirement, ...]]] = {
             "What was logged out or has expired is of no use any more, on the server.",
             "`destroy()` deletes the record under each of its ids, also where the back-end takes "
             "no more writes, and raises where it could not. No request that was under way brings "
-            "it back.",
+            "it back. `session.watch(ws)` closes a WebSocket with it, and `session.ended()` tells "
+            "a stream.",
             "Call `destroy()` at logout. Let pages of somebody logged in be `no-store`, so that "
-            "the back button shows none.",
-            "Open WebSockets and streams of an ended session are not closed.",
+            "the back button shows none. Let what stays open be told: "
+            "[open sockets](../how-to/open-sockets.md).",
         ),
         Requirement(
             "7.4.2",

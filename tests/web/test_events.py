@@ -348,3 +348,16 @@ async def test_a_touch_is_told_where_a_container_was_looked_at(
 async def put_cart(request: web.Request) -> web.Response:
     (await session_of(request))["cart"] = ["tea"]
     return web.Response()
+
+
+@pytest.mark.one_lane("who wants the log takes the whole way")
+async def test_whoever_wants_the_log_may_say_so_after_setup(
+    make_app: MakeApp, aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(put)
+    caplog.set_level(logging.DEBUG, logger="aiosess")
+    client = await aiohttp_client(app)
+
+    await client.get("/put?n=1")
+
+    assert "a new session: no cookie came; kept for the first time" in caplog.text

@@ -22,7 +22,7 @@ from aiosess import (
 from aiosess.testing import FakeClock
 from tests.conftest import MakeOptions
 from tests.web.conftest import Connect
-from tests.web.handlers import put, session_of, show, signed
+from tests.web.handlers import keep, put, session_of, show, signed
 
 HOUR = 3600
 
@@ -193,6 +193,58 @@ async def test_a_proof_after_the_headers_have_left_says_what_to_do(connect: Conn
     assert "the headers have left" in caught[0]
 
 
+# Values that say who is logged in
+
+
+async def put_user(request: web.Request) -> web.Response:
+    session = await session_of(request)
+    session["user"] = {"name": request.query["name"], "roles": []}
+    return web.Response(text=session.id)
+
+
+async def add_role(request: web.Request) -> web.Response:
+    session = await session_of(request)
+    session["user"]["roles"].append("editor")
+    return web.Response()
+
+
+async def test_a_first_dict_that_says_who_is_logged_in_is_a_login(
+    connect: Connect, clock: FakeClock
+) -> None:
+    client = await connect(put_user, look, clock=clock, renew_on=["user"])
+
+    await client.get("/put_user?name=ann")
+
+    assert (await looked(client))["at"] == clock()
+
+
+async def test_a_change_inside_it_renews_the_id_and_makes_no_login_fresh(
+    connect: Connect, clock: FakeClock
+) -> None:
+    client = await connect(put_user, add_role, look, show, clock=clock, renew_on=["user"])
+    await client.get("/put_user?name=ann")
+    logged_in_at, before = clock(), (await (await client.get("/show")).json())["id"]
+    clock.advance(HOUR)
+
+    await client.get("/add_role")
+
+    assert (await looked(client))["at"] == logged_in_at
+    assert (await (await client.get("/show")).json())["id"] != before
+
+
+async def test_a_change_inside_it_where_no_login_is_known_is_one(
+    connect: Connect, storage: Storage, clock: FakeClock
+) -> None:
+    await keep(storage, "apple", user={"name": "ann", "roles": []})
+    client = await connect(add_role, look, clock=clock, renew_on=["user"])
+
+    jar = client.session.cookie_jar
+    response = await client.get("/add_role", headers=signed("apple"))
+    jar.update_cookies(response.cookies, response.url)
+
+    assert (await looked(client))["at"] == clock()
+
+
 # Handlers that want it
 
 
@@ -307,12 +359,19 @@ async def test_what_is_no_handler_is_refused() -> None:
         await other("ann")
 
 
+async def without() -> web.Response:
+    return web.Response()
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: require_fresh(0), "within=0 must be more than zero"),
         (lambda: require_fresh("10m"), "within='10m' is not a duration"),  # type: ignore[arg-type]
         (lambda: require_fresh(9, on_stale=3), "on_stale=3 must be a path"),  # type: ignore[arg-type]
+        (lambda: require_fresh(9, on_stale="login"), "on_stale='login' must be .* begins with '/'"),
+        (lambda: require_fresh(9)(3), "3 is none"),  # type: ignore[arg-type]
+        (lambda: require_fresh(9)(without), r"without\(\) takes no request: give it one"),
     ],
 )
 def test_a_guard_that_makes_no_sense_says_what_to_do(

@@ -153,6 +153,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("do", ENDS)
+@pytest.mark.asvs("7.4.1")
 async def test_a_socket_is_closed_at_once_when_another_request_ends_its_session(
     do: str, connect: Connect
 ) -> None:
@@ -251,6 +252,7 @@ async def test_a_session_that_has_ended_by_then_is_told_at_once(connect: Connect
     assert await told.text() == "ENDED"
 
 
+@pytest.mark.asvs("7.4.1")
 async def test_a_stream_ends_when_its_session_does(connect: Connect) -> None:
     async def stream(request: web.Request) -> web.StreamResponse:
         session = await get_session(request)
@@ -432,6 +434,7 @@ async def test_a_storage_whose_calls_are_told_tells_other_applications(
 # Time.
 
 
+@pytest.mark.asvs("7.3.2")
 async def test_an_absolute_timeout_closes_a_socket(connect: Connect, clock: FakeClock) -> None:
     browser = await connect(
         *HANDLERS, watch_every=NEVER, clock=clock, idle_timeout=60, absolute_timeout=3600
@@ -458,6 +461,7 @@ async def timed(make_app: MakeApp, clock: FakeClock) -> AsyncIterator[Client]:
 
 
 @pytest.mark.parametrize("storage", [None])
+@pytest.mark.asvs("7.3.1")
 async def test_an_open_socket_does_not_keep_a_session_alive(
     timed: Client, clock: FakeClock
 ) -> None:
@@ -569,6 +573,7 @@ async def subscribers(storage: RedisStorage, number: int) -> None:
 
 @pytest.mark.parametrize("storage", [None])
 @pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.asvs("7.4.1")
 async def test_two_applications_on_one_redis_tell_each_other(
     protocol: int, url: str, make_app: MakeApp, connect: Connect
 ) -> None:
