@@ -81,6 +81,13 @@ async def logins(browser: lines.Browser, rounds: int, backend: str, what: str) -
     ]
 
 
+async def sockets(browser: lines.Browser, rounds: int, backend: str, how: str) -> list[Line]:
+    """Run the line on sockets, which are to be closed within a second."""
+    left, opened = await lines.sockets_left(browser, rounds, 1.0)
+    what = f"sockets open 1 s after {rounds} log-outs elsewhere, of {opened}{how}"
+    return [Line(what, backend, left)]
+
+
 async def on_backend(backend: str, url: str, processes: int, size: Size) -> list[Line]:
     """Run the lines on one back-end."""
     found: list[Line] = []
@@ -105,6 +112,14 @@ async def on_backend(backend: str, url: str, processes: int, size: Size) -> list
             found.append(Line(f"requests logged out in {size.rounds} rotations", backend, out))
             found.append(Line(f"changes lost in {size.rounds} rotations", backend, lost))
             found += await logins(browser, size.rounds, backend, "a grace of 10 s")
+            if backend != "memcached":
+                found += await sockets(browser, size.rounds, backend, "")
+    if backend == "memcached":
+        # Nobody tells there, so that it takes a look of each process.
+        with servers(url, processes, "--watch-every", "0.5") as ports:
+            async with client() as http:
+                browser = lines.Browser(http, ports)
+                found += await sockets(browser, size.rounds, backend, ", looked at each 0.5 s")
     with servers(url, processes, "--brief") as ports:
         async with client() as http:
             browser = lines.Browser(http, ports)

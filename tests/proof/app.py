@@ -121,12 +121,25 @@ async def logout(request: web.Request) -> web.Response:
     return web.json_response({"at": time.monotonic()})
 
 
+async def socket(request: web.Request) -> web.StreamResponse:
+    """Stay open as long as the session lives."""
+    session = await opened(request)
+    if session.new:
+        raise web.HTTPForbidden
+    ws = web.WebSocketResponse()
+    await ws.prepare(request)
+    async with session.watch(ws):
+        async for _ in ws:
+            pass
+    return ws
+
+
 def application(
-    backend: str, *, is_theirs: bool, is_repeating: bool, is_brief: bool
+    backend: str, *, is_theirs: bool, is_repeating: bool, is_brief: bool, watch_every: float
 ) -> web.Application:
     """Return the application on *backend*, which is ``memory`` or a URL."""
     app = web.Application()
-    for handler in (put, add, buy, say, tell, show, login, rotate, logout):
+    for handler in (put, add, buy, say, tell, show, login, rotate, logout, socket):
         app.router.add_get(f"/{handler.__name__}", handler)
     if is_theirs:
         app[THEIRS] = True
@@ -146,6 +159,7 @@ def application(
         genid=repeating if is_repeating else random_id,
         timeout=30,
         renew_grace=BRIEF if is_brief else 10.0,
+        watch_every=watch_every,
     )
     setup(app, options)
     return app
@@ -168,6 +182,7 @@ def main() -> None:
     parser.add_argument("--theirs", action="store_true")
     parser.add_argument("--repeating", action="store_true")
     parser.add_argument("--brief", action="store_true")
+    parser.add_argument("--watch-every", type=float, default=15.0)
     given = parser.parse_args()
     # A refused id is a 500 with a traceback, and that is wanted a hundred thousand times here.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
@@ -176,6 +191,7 @@ def main() -> None:
         is_theirs=given.theirs,
         is_repeating=given.repeating,
         is_brief=given.brief,
+        watch_every=given.watch_every,
     )
     web.run_app(app, host="127.0.0.1", port=given.port, print=None, access_log=None, backlog=4096)
 

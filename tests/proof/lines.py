@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
+from aiohttp import WSCloseCode
 
 
 class Browser:
@@ -25,6 +26,14 @@ class Browser:
             is_json = response.content_type == "application/json"
             answer = await response.json() if is_json else await response.read()
             return response.status, answer, _set_cookie(response)
+
+    async def socket(self, cookie: str) -> aiohttp.ClientWebSocketResponse | None:
+        """Return a socket, ``None`` where there is no session for it any more."""
+        url = f"http://127.0.0.1:{random.choice(self._ports)}/socket"
+        try:
+            return await self._http.ws_connect(url, headers={"Cookie": cookie})
+        except aiohttp.WSServerHandshakeError:
+            return None
 
     async def start(self, path: str = "/put?key=base") -> str:
         """Return the cookie of a new session."""
@@ -159,6 +168,40 @@ async def _login(browser: Browser) -> tuple[bool, bool, int]:
         if answer["at"] > login["at"] and (answer["known"] or answer["opened"] <= login["at"])
     ]
     return "user" in view, is_changed, sum(each is not None for each in under_way)
+
+
+async def sockets_left(browser: Browser, rounds: int, patience: float) -> tuple[int, int]:
+    """Sockets of one session on several processes, and a log-out on one of them.
+
+    Some are opened while the log-out is under way, and sometimes the id was rotated before. Return
+    how many were open so many seconds after it, and how many there were.
+    """
+    outcomes = await _rounds(rounds, lambda: _sockets(browser, patience))
+    return sum(left for left, _ in outcomes), sum(opened for _, opened in outcomes)
+
+
+async def _sockets(browser: Browser, patience: float) -> tuple[int, int]:
+    cookie = await browser.start()
+    before = [await browser.socket(cookie) for _ in range(4)]
+    rotated = None
+    if random.random() < 0.5:
+        _, _, rotated = await browser.get("/rotate", cookie)
+    logout = asyncio.ensure_future(browser.get("/logout", rotated or cookie))
+    meanwhile = await asyncio.gather(*(browser.socket(rotated or cookie) for _ in range(4)))
+    await logout
+    sockets = [each for each in (*before, *meanwhile) if each is not None]
+    closed = await asyncio.gather(*(_is_closed(each, patience) for each in sockets))
+    return closed.count(False), len(sockets)
+
+
+async def _is_closed(ws: aiohttp.ClientWebSocketResponse, patience: float) -> bool:
+    try:
+        message = await ws.receive(timeout=patience)
+    except TimeoutError:
+        return False
+    finally:
+        await ws.close()
+    return message.type is aiohttp.WSMsgType.CLOSE and message.data == WSCloseCode.POLICY_VIOLATION
 
 
 async def ids_shared(browser: Browser, requests: int) -> tuple[int, int]:
