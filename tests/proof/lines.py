@@ -186,9 +186,10 @@ async def _sockets(browser: Browser, patience: float) -> tuple[int, int]:
     rotated = None
     if random.random() < 0.5:
         _, _, rotated = await browser.get("/rotate", cookie)
-    logout = asyncio.ensure_future(browser.get("/logout", rotated or cookie))
-    meanwhile = await asyncio.gather(*(browser.socket(rotated or cookie) for _ in range(4)))
-    await logout
+    opening = asyncio.gather(*(browser.socket(rotated or cookie) for _ in range(4)))
+    await asyncio.sleep(random.uniform(0, 0.01))
+    await browser.get("/logout", rotated or cookie)
+    meanwhile = await opening
     sockets = [each for each in (*before, *meanwhile) if each is not None]
     closed = await asyncio.gather(*(_is_closed(each, patience) for each in sockets))
     return closed.count(False), len(sockets)
