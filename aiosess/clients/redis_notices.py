@@ -43,14 +43,13 @@ async def _subscribed(client: Any, channel: str) -> Any:
     # Silence is no fault of who listens.
     connection = await connected(await _connections_of(client), socket_timeout=None)
     try:
+        # Nobody else would notice that the other side has gone.
+        keep_alive(connection._writer.transport)  # noqa: SLF001 - redis-py shows no other way
         await connection.send_command("SUBSCRIBE", channel)
         await _read(connection)
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
-    writer = getattr(connection, "_writer", None)
-    if writer is not None:
-        keep_alive(writer.transport)
     return connection
 
 
@@ -73,9 +72,6 @@ async def _messages(connection: Any) -> AsyncGenerator[bytes]:
         match said:
             case [kind, _, bytes(message)] if kind == _MESSAGE:
                 yield message
-            case _:
-                # Of other things that a server says unasked, as before it is taken down.
-                continue
 
 
 async def _read(connection: Any) -> Any:

@@ -202,8 +202,7 @@ class Watcher:
 
     def _look_soon(self, sessions: Iterable[_Watched]) -> None:
         self._due.update(sessions)
-        if self._due:
-            self._is_any_due.set()
+        self._is_any_due.set()
 
     async def _look_at(self, sessions: Iterable[_Watched]) -> None:
         rest = iter(list(sessions))

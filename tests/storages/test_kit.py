@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -218,3 +218,19 @@ def test_the_page_is_printed_by_the_module() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.stdout == as_markdown(), done.stderr
+
+
+async def test_a_subscription_that_ends_by_itself_is_reported() -> None:
+    class EndsAtOnce(MemoryStorage):
+        @asynccontextmanager
+        async def subscribe(self) -> AsyncGenerator[AsyncIterator[bytes]]:
+            async def nothing() -> AsyncIterator[bytes]:
+                for each in list[bytes]():
+                    yield each
+
+            yield nothing()
+
+    [case] = [each for each in CASES if each.name == "a_notice_reaches_all_who_are_subscribed"]
+
+    with pytest.raises(Misbehaviour, match="ended by itself"):
+        await case.run(Harness(EndsAtOnce))

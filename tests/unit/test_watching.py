@@ -15,7 +15,9 @@ from aiohttp.test_utils import make_mocked_request
 
 from aiosess import CookieOptions, MemoryStorage, Reason, StorageUnavailable, Stored
 from aiosess.events import Events
-from aiosess.exchange.watching import Watcher
+from aiosess.exchange import watching as watching_module
+from aiosess.exchange.watching import Watcher, close_socket
+from aiosess.records.format import Alias, encode_alias
 from aiosess.records.repository import RecordOptions, SessionRepository
 from aiosess.records.state import Intent, SessionState
 from aiosess.testing import FakeClock
@@ -186,6 +188,18 @@ async def test_what_looks_knows_nothing_of_the_request_that_came_first(
         await settle()
 
     assert seen == ["nobody"]
+
+
+async def test_ids_that_lead_in_a_circle_lead_nowhere(
+    watching: Watching, storage: Troubled, clock: FakeClock
+) -> None:
+    with watching.watched(await watching.kept("ann")):
+        await settle()
+        await storage.delete("ann")
+        for here, there in (("ann", "bob"), ("bob", "ann")):
+            await storage.create(here, encode_alias(here, Alias(there, clock() + 60)), 60)
+
+        assert await watching.look() == [Reason.ENDED]
 
 
 # Reasons.
@@ -393,3 +407,24 @@ async def test_pauses_begin_anew_once_it_was_heard_for_long(
     pauses = await pauses_between(16, watching, repository, clock)
 
     assert max(pauses) < 0.2
+
+
+# Sockets.
+
+
+class Stuck(web.WebSocketResponse):
+    """A socket whose client reads nothing any more."""
+
+    async def close(self, **_how: object) -> bool:
+        await asyncio.Event().wait()
+        return True
+
+
+async def test_a_stuck_socket_whose_connection_went_meanwhile_is_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watching_module, "_TO_CLOSE", 0.01)
+
+    closed = close_socket(Stuck(), Reason.ENDED, None)
+
+    await asyncio.wait_for(closed, 5)
