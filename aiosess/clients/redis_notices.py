@@ -72,6 +72,9 @@ async def _messages(connection: Any) -> AsyncGenerator[bytes]:
         match said:
             case [kind, _, bytes(message)] if kind == _MESSAGE:
                 yield message
+            case _:
+                # A server may say other things unasked, as before it is taken down.
+                pass
 
 
 async def _read(connection: Any) -> Any:

@@ -21,6 +21,7 @@ from redis.exceptions import ResponseError
 from valkey.asyncio import Valkey
 
 from aiosess import Conflict, OptionsError, StorageError, StorageUnavailable
+from aiosess.clients import redis_notices
 from aiosess.clients.redis import in_words_of_a_storage
 from aiosess.storages import Stored
 from aiosess.storages.redis import RedisStorage
@@ -875,6 +876,20 @@ async def test_silence_is_no_fault_of_what_listens(redis_server: RedisServer) ->
         await storage.publish(b"notice")
 
         assert await waiting == b"notice"
+
+
+async def test_what_a_server_says_unasked_is_no_notice(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [[b"MOVING", 1, 2], [b"message", b"sess:ended", b"notice"]]
+
+    async def read(_connection: object) -> object:
+        return said.pop(0)
+
+    async with RedisStorage.from_url(redis_server.url) as storage, storage.subscribe() as notices:
+        monkeypatch.setattr(redis_notices, "_read", read)
+
+        assert await anext(notices) == b"notice"
 
 
 async def test_nobody_listens_where_nothing_answers() -> None:
