@@ -6,6 +6,7 @@
     ├── OptionsError             an option makes no sense: mend it (also a ValueError)
     ├── SessionError             this request cannot go on with its session as it is
     │   ├── SessionGone          its record went meanwhile: start over or answer without
+    │   ├── TooManySessions      the principal has as many as it may have: one of them is to end
     │   ├── SessionNotSent       the headers have left: save earlier, or use setup()
     │   ├── MergeConflict        two requests changed one value and merge="raise"
     │   ├── InvalidValue         what is kept has not the type of its SessionKey (also a ValueError)
@@ -43,6 +44,7 @@ __all__ = [
     "SessionNotSent",
     "StorageError",
     "StorageUnavailable",
+    "TooManySessions",
     "UnserializableValue",
 ]
 
@@ -65,6 +67,20 @@ class SessionGone(SessionError):
 
 class SessionNotSent(SessionError, RuntimeError):
     """The session changed when its cookie could no longer be sent."""
+
+
+class TooManySessions(SessionError):
+    """A principal has as many sessions as it may have, and ``evict="reject"`` says to have no more.
+
+    ``most`` is how many those are. The session was not bound.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"the principal has {most} sessions, as many as max_sessions allows: let one of them "
+            "be ended by principals.end(), or the oldest by a login, Principals(evict='oldest')"
+        )
+        self.most = most
 
 
 class MergeConflict(SessionError):

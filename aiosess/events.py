@@ -85,6 +85,14 @@ class Reason(enum.Enum):
         logging.INFO,
         "a record was copied from another session id, as Node code does at a login: it is taken",
     )
+    BOUND = ("session", logging.INFO, "a session was bound to a principal")
+    UNBOUND = ("session", logging.INFO, "a session was unbound from its principal")
+    REVOKED = ("session", logging.INFO, "a session was revoked, and is over")
+    EVICTED = (
+        "session",
+        logging.INFO,
+        "a session was ended, since its principal has as many as max_sessions allows",
+    )
     # What is open beside a request: a WebSocket, a stream, a long handler.
     ENDED = ("watch", logging.DEBUG, "the session ended")
     EXPIRED = ("watch", logging.DEBUG, "the session expired")
@@ -322,8 +330,8 @@ class SessionEvent(Struct, frozen=True):
     - ``kind``: what it concerns: ``"session"``, ``"cookie"``, ``"storage"``, or ``"watch"`` for
       what is open beside a request.
     - ``reason``: why.
-    - ``handle``: names the session to people without being its id; ``None``, as long as sessions
-      have none.
+    - ``handle``: names the session to people without being its id; ``None`` where it is bound to
+      nobody, or not known.
     - ``request``: the request in which it happened; ``None`` where that is not known.
     - ``at``: Unix time.
     """
@@ -372,10 +380,12 @@ class Events:
         """Find out once more whether anybody hears the decisions of each request."""
         self.is_heard = self._listener is not None or _log.isEnabledFor(logging.DEBUG)
 
-    def tell(self, reason: Reason, *, request: Any = None, **details: Any) -> None:
+    def tell(
+        self, reason: Reason, *, request: Any = None, handle: str | None = None, **details: Any
+    ) -> None:
         """Tell that something happened for *reason*; its words name the *details*."""
         _log.log(reason.level, "%s", reason.words.format(**details))
-        self._hand_on(reason, request)
+        self._hand_on(reason, request, handle)
 
     def tell_first(self, reason: Reason, *, request: Any = None, **details: Any) -> None:
         """Tell it the first time, and no more, whatever the details."""
@@ -401,18 +411,20 @@ class Events:
         self._counted[reason.name] = (count + 1, now if is_due else told_at)
         if is_due:
             _log.log(reason.level, "%s", reason.words.format(count=count + 1, **details))
-        self._hand_on(reason, None)
+        self._hand_on(reason)
 
-    def tell_decisions(self, reasons: Iterable[Reason], *, request: Any) -> None:
+    def tell_decisions(
+        self, reasons: Iterable[Reason], *, request: Any, handle: str | None = None
+    ) -> None:
         """Tell what was decided in one request, in one line."""
         decided = tuple(reasons)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("%s", in_words(decided))
         for each in decided:
-            self._hand_on(each, request)
+            self._hand_on(each, request, handle)
 
-    def _hand_on(self, reason: Reason, request: Any) -> None:
+    def _hand_on(self, reason: Reason, request: Any = None, handle: str | None = None) -> None:
         if self._listener is None:
             return
-        event = SessionEvent(reason.kind, reason, None, request, self._clock())
+        event = SessionEvent(reason.kind, reason, handle, request, self._clock())
         tell_safely(self._listener, event, "on_event")

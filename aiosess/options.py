@@ -84,6 +84,7 @@ class Plan:
     rules: Rules
     passive: RouteSelector | None
     renew_on: frozenset[str]
+    renew_on_in_order: tuple[str, ...]
     renew_every: float | None
     watch_every: float
     is_eager: bool
@@ -233,9 +234,10 @@ class SessionOptions:
         _check_one_of(self.on_reuse, "on_reuse", ("refuse", "end"))
         if not callable(self.merge):
             _check_one_of(self.merge, "merge", ("mine", "theirs", "raise"), " or a function")
-        renew_on = _checked_keys(self.renew_on, "renew_on")
+        in_order = _checked_keys(self.renew_on, "renew_on")
+        renew_on = frozenset(in_order)
         # Half of one login and half of another would be somebody else's rights.
-        whole = _checked_keys(self.whole, "whole") | renew_on
+        whole = renew_on.union(_checked_keys(self.whole, "whole"))
         every = self.renew_every
         renew_every = None if every is None else seconds(every, name="renew_every")
         plan = Plan(
@@ -251,6 +253,7 @@ class SessionOptions:
             ),
             passive=self._built_passive(),
             renew_on=renew_on,
+            renew_on_in_order=in_order,
             renew_every=renew_every,
             watch_every=seconds(self.watch_every, name="watch_every"),
             is_eager=self.retries is not None if self.load is None else self.load == "eager",
@@ -374,7 +377,7 @@ def _check_cookie(cookie: object) -> None:
         )
 
 
-def _checked_keys(keys: object, name: str) -> frozenset[str]:
+def _checked_keys(keys: object, name: str) -> tuple[str, ...]:
     if isinstance(keys, str) or not isinstance(keys, Iterable):
         raise OptionsError(f"{name}={keys!r} must be a list of keys: {name}=[{keys!r}]")
     # Once, for it may be an iterator; not as a set yet, for what cannot be in one is no str.
@@ -382,7 +385,7 @@ def _checked_keys(keys: object, name: str) -> frozenset[str]:
     checked = [key.name if isinstance(key, SessionKey) else key for key in given]
     if not all(isinstance(key, str) for key in checked):
         raise OptionsError(f"{name}={keys!r} must be a list of str")
-    return frozenset(cast("list[str]", checked))
+    return tuple(cast("list[str]", checked))
 
 
 def _checked_size(size: object) -> int:

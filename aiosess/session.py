@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, overload
 
@@ -23,7 +23,7 @@ from aiosess.records.views import Views
 from aiosess.request_key import RequestKey
 from aiosess.timeouts import Duration, seconds
 
-__all__ = ["SESSION", "End", "Session", "SessionIO", "Watch", "is_of"]
+__all__ = ["SESSION", "End", "Session", "SessionIO", "Watch", "is_of", "state_of"]
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -85,6 +85,16 @@ class SessionIO(Protocol):
 
     def close_socket(self, ws: web.WebSocketResponse, reason: Reason) -> None:
         """Close *ws* for *reason*, in a task of its own."""
+        ...
+
+    async def bind(
+        self, principal: str, *, label: str | None, labels: Mapping[str, str] | None
+    ) -> None:
+        """Take a new id, and belong to a principal."""
+        ...
+
+    async def unbind(self) -> None:
+        """Take a new id, and belong to nobody."""
         ...
 
     def note_late(self) -> None:
@@ -331,6 +341,52 @@ class Session(aiohttp_session.Session):
         """
         self._check_alive()
         await self._io.authenticated()
+
+    @property
+    def principal(self) -> str | None:
+        """Whom the session belongs to, as ``bind()`` was told; ``None``: nobody."""
+        bond = self._state.bond
+        return None if bond is None else bond.principal
+
+    @property
+    def handle(self) -> str | None:
+        """What names the session to people, and is not its id; ``None`` while it is unbound.
+
+        16 characters, which stay through every new id for as long as the principal is the same.
+        """
+        bond = self._state.bond
+        return None if bond is None else bond.handle
+
+    async def bind(
+        self,
+        principal: str,
+        *,
+        label: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        """Let the session belong to *principal*, 1 to 256 characters: call it at login.
+
+        The id is renewed as by ``renew_id()``, and ``authenticated_at`` is now. *label* is what
+        ``Principals.sessions_of()`` calls the session, *labels* are what
+        ``Principals.revoke_label()`` ends it by: up to 8, such as ``{"oidc_sid": sid}``. Names and
+        values are cut at 200 characters.
+
+        Raise TypeError or ValueError for what is none of that, SessionError where the application
+        has no ``Principals``, TooManySessions where the principal may have no more. Raise
+        StorageUnavailable after all retries, SessionNotSent when the new cookie can no longer be
+        sent.
+        """
+        self._check_alive()
+        await self._io.bind(principal, label=label, labels=labels)
+
+    async def unbind(self) -> None:
+        """Let the session belong to nobody, and keep its data; the id is renewed.
+
+        Nothing happens to one that belongs to nobody. Raise SessionNotSent when the new cookie can
+        no longer be sent.
+        """
+        self._check_alive()
+        await self._io.unbind()
 
     async def atomic(self, change: Callable[[Session], T]) -> T:
         """Apply ``change(session)`` to the newest data, write it now, return what it returned.
@@ -638,3 +694,10 @@ def is_of(session: object, state: SessionState) -> bool:
     """Ask whether *session* is what was handed out of *state*."""
     mine: Any = session
     return isinstance(session, Session) and mine._state is state  # noqa: SLF001 - in its own module
+
+
+def state_of(session: Session) -> SessionState:
+    """Return what *session* was handed out of."""
+    mine: Any = session
+    state: SessionState = mine._state  # noqa: SLF001 - in its own module
+    return state

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
 from aiosess.errors import (
+    AiosessError,
     SessionError,
     SessionGone,
     SessionNotSent,
@@ -19,6 +20,8 @@ from aiosess.errors import (
 from aiosess.events import Reason
 from aiosess.exchange.holding import Holding
 from aiosess.exchange.watching import close_socket
+from aiosess.records.bonding import Bonds, new_handle
+from aiosess.records.bonds import Bond, check_principal, checked_labels, cut
 from aiosess.records.decide import (
     Action,
     Reply,
@@ -43,6 +46,12 @@ _OUTCOMES: Final = {
     Action.RENEW: Reason.RENEWED,
     Action.DELETE: Reason.DELETED,
 }
+
+_NO_PRINCIPALS: Final = (
+    "session.bind() needs Principals: from aiosess.principals import Principals, then "
+    "principals = Principals(options) before aiosess.setup(app, options); a storage of "
+    "aiohttp-session can have none"
+)
 
 USE_SETUP: Final = "install sessions with aiosess.setup(app, options)"
 """The way out where it was too late for a cookie."""
@@ -178,6 +187,75 @@ class Acting(Holding):
             # Nobody knows how long ago the last activity was.
             return None
         return self.repository.expires_at(self.state)
+
+    async def bind(
+        self, principal: str, *, label: str | None, labels: Mapping[str, str] | None
+    ) -> None:
+        """Take a new id, and belong to *principal*; see ``Session.bind``."""
+        bonds = self.repository.bonds
+        if bonds is None:
+            raise SessionError(_NO_PRINCIPALS)
+        described = cut(label, "label"), checked_labels(labels)
+        check_principal(principal)
+        await self.act(self._bind, self._opened(), bonds, principal, *described)
+
+    async def _bind(
+        self,
+        state: SessionState,
+        bonds: Bonds,
+        principal: str,
+        label: str | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> None:
+        await self._change_id(state, Intent.RENEW)
+        before, state.authenticated_at = state.authenticated_at, self.repository.now()
+        try:
+            await self._enter(state, bonds, principal, label, labels)
+        except AiosessError:
+            state.authenticated_at = before
+            raise
+        state.must_be_written = True
+
+    async def _enter(
+        self,
+        state: SessionState,
+        bonds: Bonds,
+        principal: str,
+        label: str | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> None:
+        """Let *state* belong to *principal*, whose index says so before the record does."""
+        is_same = state.bond is not None and state.bond.principal == principal
+        bond = Bond(
+            state.bond.handle if is_same and state.bond is not None else new_handle(),
+            principal,
+            0,
+            label,
+            labels or {},
+            cut(self.request.remote, "address"),
+            cut(self.request.headers.get("User-Agent"), "agent"),
+        )
+        await bonds.enter(state, bond)
+        self._say(Reason.BOUND)
+
+    async def unbind(self) -> None:
+        """Take a new id, and belong to nobody."""
+        await self.act(self._unbind, self._opened())
+
+    async def _unbind(self, state: SessionState) -> None:
+        if state.bond is None:
+            return
+        await self._change_id(state, Intent.RENEW)
+        self._say(Reason.UNBOUND)
+        await self.withdraw(state)
+        state.bond = state.authenticated_at = None
+        state.must_be_written = True
+
+    async def withdraw(self, state: SessionState) -> None:
+        """Let the indexes forget a bond of *state* that is not to be kept after all."""
+        bonds, bond, kept = self.repository.bonds, state.bond, state.kept_bond
+        if bonds is not None and bond is not None and (kept is None or kept.handle != bond.handle):
+            await bonds.leave(bond)
 
     async def atomic(self, change: Callable[[Session], T]) -> T:
         """Apply *change* to the newest data, and write it."""
@@ -332,6 +410,7 @@ class Acting(Holding):
             is_kept = await self.repository.rotate(state, state.previous)
         else:
             await self.repository.create(state)
+            is_kept = not state.is_gone
         state.intent = Intent.KEEP
         return is_kept
 
@@ -350,6 +429,9 @@ class Acting(Holding):
 
         A login gets a new id while the client can be told.
         """
+        if state.intent is Intent.EMPTY and not state.is_bond_changed:
+            # What is put in afterwards is a session of nobody's.
+            state.bond = None
         keys = self.manager.plan.renew_on
         is_new_id_due = is_login(state, keys)
         is_login_now = authentication(state, keys)
@@ -364,7 +446,29 @@ class Acting(Holding):
         elif state.authenticated_at is None or is_proof(state, keys):
             state.authenticated_at = self.repository.now()
         state.is_renewal_due = False
+        await self._bind_by_key(state)
         return True
+
+    async def _bind_by_key(self, state: SessionState) -> None:
+        """Bind *state* to whom its data say is logged in, or to nobody; bind() has precedence."""
+        bonds = self.repository.bonds
+        if bonds is None or state.is_bond_changed:
+            return
+        keys = self.manager.plan.renew_on_in_order
+        key = next((key for key in keys if state.data.get(key) is not None), None)
+        who = None if key is None else state.data[key]
+        if isinstance(who, int) and not isinstance(who, bool):
+            who = str(who)
+        if who is None and state.bond is not None:
+            self._say(Reason.UNBOUND)
+            state.bond = None
+        elif who is not None and (state.bond is None or state.bond.principal != who):
+            if not isinstance(who, str):
+                raise SessionError(
+                    f"session[{key!r}] is in renew_on, and a {type(who).__name__} names no "
+                    "principal: put a str or an int there, or call session.bind() at login"
+                )
+            await self._enter(state, bonds, check_principal(who))
 
     def _drop_former(self, state: SessionState) -> None:
         """Drop what was done through the id from before a change of rights."""

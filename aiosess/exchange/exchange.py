@@ -132,6 +132,8 @@ class Exchange(Acting):
     def abandon(self) -> None:
         """Forget what was not kept yet: the handler failed, or the response that it prepared."""
         if self.state is not None and not self.state.is_gone:
+            if self.state.is_bond_changed:
+                self.manager.finish(self.withdraw(self.state.copied()))
             self.state.rollback()
         self.stage = moved(self.stage, Commit.NEVER)
         self.leave()
@@ -148,7 +150,9 @@ class Exchange(Acting):
 
     def _tell_decisions(self) -> None:
         if self.manager.events.is_heard:
-            self.manager.events.tell_decisions(self.decisions(), request=self._request())
+            self.manager.events.tell_decisions(
+                self.decisions(), request=self._request(), handle=self.handle
+            )
 
     def decisions(self) -> tuple[Reason, ...]:
         """Return how the session was opened, and what became of it."""

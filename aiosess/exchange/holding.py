@@ -183,7 +183,13 @@ class Holding(Turns):
 
     def _say(self, reason: Reason, **details: Any) -> None:
         """Tell what happened in this request."""
-        self.manager.events.tell(reason, request=self._request(), **details)
+        self.manager.events.tell(reason, request=self._request(), handle=self.handle, **details)
+
+    @property
+    def handle(self) -> str | None:
+        """What names the session to people; ``None`` where it is bound to nobody."""
+        bond = None if self.state is None else self.state.bond or self.state.kept_bond
+        return None if bond is None else bond.handle
 
     def _arrival(self, request: web.Request, found: SessionState | Leftover | None) -> Reason:
         """Return how the session is opened, where *found* is what the id that came leads to."""

@@ -46,6 +46,7 @@ class BorrowedRepository:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.now = clock
+        self.bonds: None = None
         self._storage = storage
         # Such a storage cannot do without it, also after the response.
         self._request = request

@@ -19,14 +19,27 @@ from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.records.writing import Writing
 from aiosess.storages import Storage, Stored, Version
 
-__all__ = ["MOST_MERGES", "Conflicts", "Rebase", "go_on_under", "gone", "superseded", "too_often"]
+__all__ = [
+    "MOST_MERGES",
+    "QUICK_TRIES",
+    "Conflicts",
+    "Queues",
+    "Rebase",
+    "go_on_under",
+    "gone",
+    "longest_pause",
+    "superseded",
+    "too_often",
+]
 
 T = TypeVar("T")
 
 MOST_MERGES: Final = 100
 """So many times others may be quicker before a session is given up."""
 
-_QUICK_TRIES: Final = 5
+QUICK_TRIES: Final = 5
+"""After so many tries that others were quicker than, there are pauses."""
+
 _LONGEST_PAUSE: Final = 0.05
 
 
@@ -67,7 +80,7 @@ class Conflicts:
         self.rebase: Rebase = rebase
         self._events = events
         self._sleep = sleep
-        self._queues = _Queues()
+        self._queues = Queues()
 
     async def put_on_top(self, state: SessionState, current: Stored | None) -> bool:
         """Write *state* on top of *current*, which is kept now; False when the record is gone.
@@ -144,12 +157,16 @@ class Conflicts:
 
     async def _newest(self, state: SessionState, conflict: Conflict, tries: int) -> Stored | None:
         """Return what is kept now, after *tries* that others were quicker than."""
-        if tries < _QUICK_TRIES:
+        if tries < QUICK_TRIES:
             return conflict.current
         # Jitter parts processes that keep meeting each other; what the conflict told is old then.
-        most = min(_LONGEST_PAUSE, 0.001 * 2 ** (tries - _QUICK_TRIES))
-        await self._sleep(random.uniform(0, most))  # noqa: S311 - no secret hangs on it
+        await self._sleep(random.uniform(0, longest_pause(tries)))  # noqa: S311 - no secret hangs on it
         return await self.storage.load(state.session_id)
+
+
+def longest_pause(tries: int) -> float:
+    """Return the most seconds to wait after *tries* that others were quicker than."""
+    return min(_LONGEST_PAUSE, 0.001 * 2.0 ** (tries - QUICK_TRIES))
 
 
 def gone(state: SessionState) -> SessionGone:
@@ -187,6 +204,7 @@ def _as_record(state: SessionState) -> Record:
         state.cookie.own,
         state.created_at,
         unknown=state.unknown,
+        bond=state.bond,
     )
 
 
@@ -199,15 +217,16 @@ class _Queue:
         self.newest: Stored | None = None
 
 
-class _Queues:
-    """One queue for each session id, for as long as somebody stands in it."""
+class Queues:
+    """One queue for each key of a storage, for as long as somebody stands in it."""
 
     def __init__(self) -> None:
         self._queues: dict[str, _Queue] = {}
 
     @asynccontextmanager
-    async def enter(self, session_id: str) -> AsyncGenerator[_Queue]:
-        queue = self._queues.setdefault(session_id, _Queue())
+    async def enter(self, key: str) -> AsyncGenerator[_Queue]:
+        """Stand in the queue for *key*, and have one's turn in the block."""
+        queue = self._queues.setdefault(key, _Queue())
         queue.people += 1
         try:
             await _acquired(queue.lock)
@@ -218,7 +237,7 @@ class _Queues:
         finally:
             queue.people -= 1
             if not queue.people:
-                del self._queues[session_id]
+                del self._queues[key]
 
 
 async def _acquired(lock: asyncio.Lock) -> None:

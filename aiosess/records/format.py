@@ -19,6 +19,7 @@ import msgspec
 from aiosess.attributes import COOKIE_KEY, RESERVED_KEY, CookieOptions, SessionCookie, restored
 from aiosess.errors import RecordError, UnserializableValue
 from aiosess.privacy import private
+from aiosess.records.bonds import BOND_KEYS, Bond, bond_in
 from aiosess.records.instead import instead_of
 from aiosess.text import is_text
 from aiosess.timeouts import LONGEST, Duration, seconds
@@ -45,6 +46,7 @@ __all__ = [
     "largest_keys",
     "mark_of",
     "origin_of",
+    "stamp_of",
     "start_of",
     "version_of",
     "version_stamp",
@@ -64,6 +66,7 @@ _KNOWN_KEYS: Final = frozenset(
     {
         *("created", "auth", "former", "renewed", "own", "rev", "mark"),
         *("renewed_to", "moved_to", "until", "same"),
+        *BOND_KEYS,
     }
 )
 # Of 60 bits, so that two sessions have the same mark about never.
@@ -105,6 +108,7 @@ class Record(NamedTuple):
     - ``former_id``: the id from before a change of rights, until this one was first used.
     - ``renewed_at``: Unix time at which the id was last changed, where that is written down.
     - ``unknown``: what a newer version of aiosess remembers beside that; it is carried along.
+    - ``bond``: whose the session is; ``None`` where it is nobody's.
     - ``is_in_clear``: whether it says that its cookie goes over the wire without TLS.
     """
 
@@ -117,6 +121,7 @@ class Record(NamedTuple):
     renewed_at: float | None = None
     unknown: Mapping[str, Any] = NOTHING
     is_in_clear: bool = False
+    bond: Bond | None = None
 
     def own_attributes(self, options: CookieOptions) -> dict[str, Any]:
         """Return the cookie attributes in which the session differs from *options*.
@@ -216,6 +221,7 @@ def encode(
     former_id: str | None = None,
     renewed_at: float | None = None,
     unknown: Mapping[str, Any] = NOTHING,
+    bond: Bond | None = None,
 ) -> bytes:
     """Return the payload, which differs from every other that was ever written.
 
@@ -224,9 +230,9 @@ def encode(
     version = version_of(unknown)
     is_told = not unknown or unknown == {VERSION: version}
     if is_told and data and cookie.base.frame and not (cookie.own or former_id or renewed_at):
-        instants = instants_of(created_at, authenticated_at, version)
+        instants = instants_of(created_at, authenticated_at, version, bond)
         return encode_usual(data, cookie.base.frame, instants, start_of(session_id))
-    meta = {**_stamp(session_id), **unknown, "created": _in_ms(created_at)}
+    meta = {**stamp_of(session_id), **unknown, "created": _in_ms(created_at), **_said(bond)}
     if authenticated_at is not None:
         meta["auth"] = _in_ms(authenticated_at)
     if former_id is not None:
@@ -260,15 +266,18 @@ def encode_usual(data: dict[str, Any], frame: bytes, instants: bytes, start: byt
     return b"".join((start, revision, CREATED, instants, AFTER_META, frame, body[1:]))
 
 
-def instants_of(created_at: float, authenticated_at: float | None, version: int = 0) -> bytes:
+def instants_of(
+    created_at: float, authenticated_at: float | None, version: int = 0, bond: Bond | None = None
+) -> bytes:
     """Return how a record says when its session began, and its last login, in Unix time.
 
-    Behind them stands the *version* of the application, where it has one.
+    Behind them stands the *version* of the application, where it has one, and the *bond*.
     """
     instants = _encode(_in_ms(created_at))
     if authenticated_at is not None:
         instants += LOGIN + _encode(_in_ms(authenticated_at))
-    return instants + version_stamp(version)
+    instants += version_stamp(version)
+    return instants if bond is None else instants + bond.stamp
 
 
 def version_of(unknown: Mapping[str, Any]) -> int:
@@ -310,7 +319,7 @@ def encode_alias(session_id: str, alias: Alias) -> bytes:
 
     Express finds no data in it.
     """
-    meta = {**_stamp(session_id), "renewed_to": alias.renewed_to, "until": alias.until}
+    meta = {**stamp_of(session_id), "renewed_to": alias.renewed_to, "until": alias.until}
     return _encode({RESERVED_KEY: meta, COOKIE_KEY: {"originalMaxAge": None}})
 
 
@@ -318,19 +327,25 @@ def encode_former(session_id: str, former: Former, cookie: SessionCookie, *, now
     """Return the payload for what is left under *session_id*, from before a change of rights."""
     created_at = former.record.created_at
     meta = {
-        **_stamp(session_id),
+        **stamp_of(session_id),
         **former.record.unknown,
         "created": None if created_at is None else _in_ms(created_at),
         "moved_to": former.moved_to,
         "until": former.until,
         "same": former.is_same_principal,
+        **_said(former.record.bond),
     }
     return encode_value(
         {RESERVED_KEY: meta, COOKIE_KEY: cookie.as_express(now), **former.record.data}
     )
 
 
-def _stamp(session_id: str) -> Meta:
+def _said(bond: Bond | None) -> Meta:
+    """Return what a record says of its *bond*, by key."""
+    return {} if bond is None else bond.in_meta()
+
+
+def stamp_of(session_id: str) -> Meta:
     """Return what each record begins with: whose it is, and that it is no other one."""
     return {"mark": mark_of(session_id), "rev": _revision().decode()}
 
@@ -371,6 +386,7 @@ def decode(payload: bytes) -> Record | Alias | Former:
         _instant(meta.get("renewed")),
         {key: value for key, value in meta.items() if key not in _KNOWN_KEYS} or NOTHING,
         is_in_clear=not cookie.get("secure", False),
+        bond=bond_in(meta),
     )
     moved_to, until = meta.get("moved_to"), _instant(meta.get("until"))
     if not is_text(moved_to) or until is None:

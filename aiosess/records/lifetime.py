@@ -84,6 +84,20 @@ class Lifetime:
             return self.steady() - state.touched_at
         return self._timeouts.touch_after
 
+    def latest_end(self, state: SessionState) -> float:
+        """Return the Unix time at which *state* is over if it is touched no more.
+
+        It may still be touched for ``touch_after`` from now by whoever looked at it now.
+        """
+        now, absolute = self.now(), self._timeouts.absolute
+        idle_end = now + max(self.ttl(state), 0.0) + self.touch_after
+        return idle_end if absolute is None else min(idle_end, _began_at(state) + absolute)
+
+    @property
+    def longest_unlooked(self) -> float:
+        """The most seconds for which a session can be alive that nobody has looked at."""
+        return self.idle + self.touch_after
+
     def is_over(self, state: SessionState) -> bool:
         """Ask whether the absolute timeout has passed."""
         absolute = self._timeouts.absolute

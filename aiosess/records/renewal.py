@@ -279,9 +279,12 @@ class Renewal:
 
     def _is_same_principal(self, before: Record, after: SessionState) -> bool:
         """Ask whether a principal is known, and the same as before."""
-        was = before.data
+        was, bond = before.data, before.bond
+        if bond is not None and (after.bond is None or after.bond.principal != bond.principal):
+            return False
         known = [key for key in self._principal_keys if was.get(key) is not None]
-        return bool(known) and all(was[key] == after.data.get(key) for key in known)
+        is_known = bond is not None or bool(known)
+        return is_known and all(was[key] == after.data.get(key) for key in known)
 
 
 def _leads_to(found: Record | Alias | Former | None) -> str:
@@ -311,4 +314,6 @@ def _as_kept(previous: SessionState) -> Record:
     """Return the record that *previous* was read from."""
     before = previous.apart()
     before.rollback()
-    return Record(before.data, None, {}, before.created_at, unknown=before.unknown)
+    return Record(
+        before.data, None, {}, before.created_at, unknown=before.unknown, bond=before.bond
+    )

@@ -11,10 +11,13 @@ from typing import Literal, Protocol, TypeAlias, TypeVar
 from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.errors import Conflict, IdTaken, SessionGone, StorageError, StorageUnavailable
 from aiosess.events import Events
-from aiosess.records.aliases import Aliases, Found, Leftover
+from aiosess.records.aliases import ENDED, Aliases, Found, Leftover
+from aiosess.records.bonding import Bonds, Seat
+from aiosess.records.bonds import Bond
 from aiosess.records.changes import Snapshot
 from aiosess.records.conflicts import Conflicts, Rebase, go_on_under, gone
 from aiosess.records.decide import Ending, ending
+from aiosess.records.indexes import Indexes
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
 from aiosess.records.looking import Looking
 from aiosess.records.marks import MarkedStorage
@@ -40,6 +43,11 @@ class Repository(Protocol):
 
     Every coroutine raises StorageUnavailable after all retries, when the back-end gives no answer.
     """
+
+    @property
+    def bonds(self) -> Bonds | None:
+        """What binds sessions to principals; ``None`` where the application has no Principals."""
+        ...
 
     def now(self) -> float:
         """Return the Unix time."""
@@ -132,6 +140,7 @@ class RecordOptions:
     is_renewed_now_and_then: bool = False
     on_reuse: Literal["refuse", "end"] = "refuse"
     migration: Migration = field(default_factory=Migration)
+    seat: Seat = field(default_factory=Seat)
 
 
 class SessionRepository:
@@ -181,6 +190,18 @@ class SessionRepository:
         )
         self.on_end: Callable[[str], object] | None = None
         """Hears of each id under which a session lives no more, or not for the same principal."""
+        limits = options.seat.limits
+        self.bonds: Bonds | None = None
+        if limits is not None:
+            self.bonds = Bonds(
+                self._kept,
+                limits,
+                indexes=Indexes(self._kept, clock=clock, sleep=sleep, events=events),
+                aliases=self._aliases,
+                renewal=self._renewal,
+                lifetime=self.lifetime,
+                events=events,
+            )
 
     def fresh(self, session_id: str, cookie: CookieOptions) -> SessionState:
         """Return a session that is not kept yet."""
@@ -208,14 +229,19 @@ class SessionRepository:
             stored, is_touched = loaded or (None, False)
         else:
             stored = await self.storage.load(session_id)
-        state = await self.read(session_id, stored, cookie)
+        state = await self.read(session_id, stored, cookie, is_passive=is_passive)
         is_live = isinstance(state, SessionState) and state.standing is Standing.LIVE
         if isinstance(state, SessionState) and is_live and is_touched:
             await self._note_touch(state)
         return state
 
     async def read(
-        self, session_id: str, stored: Stored | None, cookie: CookieOptions
+        self,
+        session_id: str,
+        stored: Stored | None,
+        cookie: CookieOptions,
+        *,
+        is_passive: bool = False,
     ) -> SessionState | Leftover | None:
         """Return the session to which *stored* leads; ``None`` when there is none to go on with.
 
@@ -230,6 +256,8 @@ class SessionRepository:
         state = self._state(found, cookie)
         if self.lifetime.is_over(state):
             await self.storage.delete(state.session_id)
+            return None
+        if self.bonds is not None and not await self.bonds.look(state, is_passive=is_passive):
             return None
         await self._renewal.first_use(state)
         return state
@@ -258,12 +286,16 @@ class SessionRepository:
 
         What the browser came with before makes way: the record that regenerate() left, or one
         that could not be used. The first of these ends even where a back-end that is full or away
-        cannot keep the new one.
+        cannot keep the new one. Where a login was revoked before it was kept, ``is_gone`` says so.
         """
+        before = state.kept_bond
         try:
+            await self._list(state)
             self.writing.saved(state, await self.writing.create(state))
         except IdTaken:
-            raise
+            if not await self._is_forestalled(state):
+                raise
+            state.is_gone = True
         except StorageError:
             await self._delete_previous(state)
             raise
@@ -271,6 +303,7 @@ class SessionRepository:
         if state.stale_id is not None and state.stale_id != state.session_id:
             await self.storage.delete(state.stale_id)
         state.stale_id = None
+        await self._unlist(before, state)
 
     async def replace(self, state: SessionState) -> bool:
         """Write what was changed on top of what others changed; False when the record is gone.
@@ -280,12 +313,43 @@ class SessionRepository:
         """
         if self.lifetime.ttl(state) <= 0:
             return await self._end(state)
+        before = state.kept_bond
         try:
-            return await self._replace(state)
+            await self._list(state)
+            is_kept = await self._replace(state)
         except StorageError:
             if state.intent is Intent.EMPTY:
                 await self.delete(state)
             raise
+        await self._unlist(before, state)
+        return is_kept and await self._is_still_its(state)
+
+    async def _is_still_its(self, state: SessionState) -> bool:
+        """Look *state*, which was written, up in its indexes where due; False: it was revoked.
+
+        For those who hold it long, and write again and again.
+        """
+        if self.bonds is not None and not await self.bonds.look(state):
+            state.is_gone = True
+        return not state.is_gone
+
+    async def _list(self, state: SessionState) -> None:
+        """Have the index of its principal name *state* before it is kept."""
+        if self.bonds is not None:
+            await self.bonds.enter_again(state)
+
+    async def _unlist(self, before: Bond | None, state: SessionState) -> None:
+        """Let indexes forget *state*, which was kept with the bond *before*, if it has another."""
+        now = None if state.is_gone else state.kept_bond
+        if self.bonds is None or before is None or (now and now.handle == before.handle):
+            return
+        await self.bonds.leave(before)
+
+    async def _is_forestalled(self, state: SessionState) -> bool:
+        """Ask whether the login that *state* is was revoked before it was kept."""
+        if self.bonds is None or state.bond is None:
+            return False
+        return self._aliases.read(await self._kept.load(state.session_id)) == ENDED
 
     async def _replace(self, state: SessionState) -> bool:
         try:
@@ -329,7 +393,7 @@ class SessionRepository:
         else:
             state.is_gone = not await self.storage.touch(state.session_id, ttl)
         self.lifetime.touched.add(state.session_id)
-        return not state.is_gone
+        return not state.is_gone and await self._is_still_its(state)
 
     async def renew(self, state: SessionState, previous: SessionState) -> bool:
         """Keep *state* under its new id, because rights change; False when it is gone.
@@ -337,12 +401,19 @@ class SessionRepository:
         Under the old id remains what was there just before, for those who come with it. A session
         that was emptied ends even where what is new in it cannot be kept.
         """
+        before = state.kept_bond
         try:
-            return await self._renewal.renew(state, previous)
-        except StorageError:
+            await self._list(state)
+            is_kept = await self._renewal.renew(state, previous)
+        except StorageError as error:
+            if isinstance(error, IdTaken) and await self._is_forestalled(state):
+                state.is_gone = True
+                return False
             if previous.intent is Intent.EMPTY:
                 await self._delete_previous(state)
             raise
+        await self._unlist(before, state)
+        return is_kept
 
     async def rotate(self, state: SessionState, previous: SessionState) -> bool:
         """Keep *state* under its new id, and let the old one lead there; False when it is gone."""
@@ -360,7 +431,10 @@ class SessionRepository:
             for each in (state.previous, state):
                 if each is not None:
                     await self._delete_kept(each)
+        bonds = {bond.handle: bond for bond in (state.kept_bond, state.bond) if bond is not None}
         state.deleted()
+        for bond in bonds.values():
+            await self._unlist(bond, state)
 
     def tell(self, session_id: str) -> None:
         """Have who watches *session_id* look at it: it may have ended, or be somebody else's."""
@@ -467,6 +541,8 @@ class SessionRepository:
             renewed_at=record.renewed_at,
             unknown=record.unknown,
             beginning=self._beginning,
+            bond=record.bond,
+            kept_bond=record.bond,
         )
         if cookie.secure and "secure" not in own and standing is Standing.LIVE:
             state.is_renewal_due = record.is_in_clear

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from aiosess.attributes import SessionCookie
 from aiosess.privacy import private
+from aiosess.records.bonds import Bond
 from aiosess.records.changes import JSON, Snapshot, Values, put
 from aiosess.records.format import COOKIE_KEY, NOTHING, Record
 from aiosess.records.merge import (
@@ -106,6 +107,10 @@ class SessionState(Struct):
     - ``renewed_at``: when the id was last changed; ``None``: never, or not written down.
     - ``unknown``: what is written beside all that, and carried along: the application's version,
       and what a newer aiosess remembers. ``beginning``: what that is of a session that begins.
+    - ``bond``: whose it is, as this request has it; ``None``: nobody's. ``kept_bond``: whose it is
+      as it is kept.
+    - ``listed``: under which id the index of a principal knows a bond that is not kept yet, and
+      since when, as Unix time.
     - ``views``: the values that were asked for by a ``SessionKey``; ``None``: none was.
     - ``is_gone``: the record was destroyed or has expired since it was read.
     - ``past``: what lies behind it; ``None`` while the handler is under way.
@@ -133,6 +138,9 @@ class SessionState(Struct):
     renewed_at: float | None = None
     unknown: Mapping[str, Any] = NOTHING
     beginning: Mapping[str, Any] = NOTHING
+    bond: Bond | None = None
+    kept_bond: Bond | None = None
+    listed: tuple[str, float] = ("", 0.0)
     views: Views | None = None
     is_renewal_due: bool = False
     is_gone: bool = False
@@ -169,6 +177,11 @@ class SessionState(Struct):
     def is_modified(self) -> bool:
         """Whether there is something to write. Raise UnserializableValue where there cannot."""
         return self.must_be_written or self.is_changed
+
+    @property
+    def is_bond_changed(self) -> bool:
+        """Whether this request has bound the session, or ended that."""
+        return self.bond != self.kept_bond
 
     @property
     def is_changed(self) -> bool:
@@ -227,6 +240,7 @@ class SessionState(Struct):
     def saved(self, version: Version, snapshot: Snapshot) -> None:
         """Take note that *snapshot* was written: what changed since then is still to be saved."""
         self.must_be_written = False
+        self.kept_bond = self.bond
         self.original_own = snapshot.own
         self.unconfirmed = ()
         self.kept(version, snapshot.values)
@@ -246,6 +260,7 @@ class SessionState(Struct):
     def deleted(self) -> None:
         """Take note that nothing is kept any more, under this id or the one before."""
         self.version = self.previous = self.views = None
+        self.bond = self.kept_bond = None
         self.originals.clear()
         self.original_own = dict(self.cookie.own)
         self.must_be_written = False
@@ -285,6 +300,9 @@ class SessionState(Struct):
             put(self.cookie.own, name, value)
         self.version = version
         self.unknown = record.unknown
+        if self.bond == self.kept_bond:
+            self.bond = record.bond
+        self.kept_bond = record.bond
         return lost + [Lost((COOKIE_KEY, *path), side) for path, side in own_lost]
 
     def seen(self) -> Seen:
@@ -327,6 +345,7 @@ class SessionState(Struct):
         self.former_id = newest.former_id
         self.renewed_at = newest.renewed_at
         self.unknown = newest.unknown
+        self.bond = self.kept_bond = newest.bond
         if newest.standing is not Standing.LIVE:
             self.standing = newest.standing
         self.must_be_written = False
@@ -388,6 +407,7 @@ class SessionState(Struct):
         self.created_at = now
         self.standing = Standing.LIVE
         self.authenticated_at = self.former_id = self.renewed_at = self.views = None
+        self.bond = None
         self.unknown = self.beginning
         self.must_be_written = self.is_gone = False
 
@@ -402,7 +422,7 @@ class SessionState(Struct):
         if self.standing is Standing.FORMER:
             values, unknown = dict(self.data), version_only(self.unknown)
         self.session_id = session_id
-        self.version = None
+        self.version = self.kept_bond = None
         self.clear(now)
         self.data.update(values)
         self.unknown, self.views = unknown, views
@@ -431,6 +451,7 @@ class SessionState(Struct):
             put(self.data, key, self.values.thaw(original))
         self.originals.clear()
         self.views = None
+        self.bond = self.kept_bond
         self.cookie.own.clear()
         self.cookie.own.update(self.original_own)
         self.must_be_written = False

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 
 from aiosess.attributes import COOKIE_KEY, RESERVED_KEY, CookieOptions, SessionCookie
+from aiosess.records.bonds import BOND, Bond
 from aiosess.records.format import (
     AFTER_META,
     CREATED,
@@ -22,7 +23,7 @@ from aiosess.records.migration import Migration
 from aiosess.records.state import SessionState
 from aiosess.storages import Stored
 
-__all__ = ["Usual", "usual", "usual_of"]
+__all__ = ["Usual", "usual", "usual_bound", "usual_of"]
 
 Usual: TypeAlias = Callable[[str, Stored, CookieOptions, float], SessionState | None]
 """What ``usual()`` is."""
@@ -33,6 +34,7 @@ _COMMA: Final = ord(",")
 _Instant: TypeAlias = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
 _instant: Final = msgspec.json.Decoder(_Instant).decode
 _decode: Final = msgspec.json.Decoder().decode
+_bond: Final = msgspec.json.Decoder(Bond).decode
 
 
 def usual(
@@ -98,3 +100,32 @@ def usual_of(migration: Migration) -> Usual:
         return state
 
     return usual_stamped
+
+
+def usual_bound(plain: Usual, is_due: Callable[[str], bool]) -> Usual:
+    """Return what does as *plain*, also for sessions that are bound to a principal.
+
+    ``None`` where *is_due* says of the handle that the session is to be looked at.
+    """
+
+    def usual_whoever(
+        session_id: str, stored: Stored, cookie: CookieOptions, now: float
+    ) -> SessionState | None:
+        meta, _, rest = stored.payload.partition(AFTER_META)
+        unbound, _, said = meta.partition(BOND)
+        if not said:
+            return plain(session_id, stored, cookie, now)
+        try:
+            bond = _bond(b'{"handle":' + said + b"}")
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        if is_due(bond.handle):
+            return None
+        payload = unbound + AFTER_META + rest
+        state = plain(session_id, Stored(payload, stored.version), cookie, now)
+        if state is not None:
+            state.instants += BOND + said
+            state.bond = state.kept_bond = bond
+        return state
+
+    return usual_whoever

@@ -141,6 +141,7 @@ class Writing:
             former_id=state.former_id,
             renewed_at=state.renewed_at,
             unknown=state.unknown,
+            bond=state.bond,
         )
         if len(payload) > self.max_size and _has_grown(state):
             keys = largest_keys(state.data, _MOST_NAMED)

@@ -37,6 +37,7 @@ HARMLESS: Final = {
     "options.Plan",
     "options.SessionOptions",
     "outages.Outage",
+    "records.bonding.Limits",
     "records.decide.Ending",
     "records.decide.Rules",
     "records.merge.Lost",

@@ -392,7 +392,7 @@ def test_a_payload_that_does_not_say_where_it_comes_from_is_of_nowhere(
 
 
 def test_what_a_newer_version_remembers_is_carried_along() -> None:
-    unknown = {"later": {"deep": [1]}, "handle": "h"}
+    unknown = {"later": {"deep": [1]}, "device": "h"}
 
     payload = encode(
         ID, {"n": 1}, SessionCookie(options()), created_at=NOW, now=NOW, unknown=unknown

@@ -24,7 +24,7 @@ from aiosess import (
 )
 from aiosess.guard.retries import RetryingStorage, RetryPolicy
 from aiosess.records.aliases import Leftover
-from aiosess.records.conflicts import _Queues
+from aiosess.records.conflicts import Queues
 from aiosess.records.format import Alias, Record, decode, encode, encode_alias, start_of
 from aiosess.records.lifetime import Lifetime, Touched
 from aiosess.records.merge import freeze
@@ -1401,7 +1401,7 @@ async def test_atomic_follows_an_id_that_was_rotated_meanwhile(bench: Bench) -> 
 
 
 async def test_queues_are_there_only_while_somebody_stands_in_them() -> None:
-    queues = _Queues()
+    queues = Queues()
     order: list[str] = []
 
     async def stand(name: str) -> None:
@@ -1417,7 +1417,7 @@ async def test_queues_are_there_only_while_somebody_stands_in_them() -> None:
 
 
 async def test_who_leaves_a_queue_does_not_hold_up_the_others() -> None:
-    queues = _Queues()
+    queues = Queues()
     async with queues.enter("id"):
         impatient = asyncio.create_task(_pass_through(queues))
         patient = asyncio.create_task(_pass_through(queues))
@@ -1431,7 +1431,7 @@ async def test_who_leaves_a_queue_does_not_hold_up_the_others() -> None:
     assert queues._queues == {}
 
 
-async def _pass_through(queues: _Queues) -> None:
+async def _pass_through(queues: Queues) -> None:
     async with queues.enter("id"):
         pass
 

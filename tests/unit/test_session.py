@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -72,6 +72,14 @@ class Requests:
     async def atomic(self, change: Callable[[Session], T]) -> T:
         self.made.append("atomic")
         return change(Session(stored(), self))
+
+    async def bind(
+        self, principal: str, *, label: str | None, labels: Mapping[str, str] | None
+    ) -> None:
+        self.made.append(f"bind {principal} {label} {labels}")
+
+    async def unbind(self) -> None:
+        self.made.append("unbind")
 
     def note_late(self) -> None:
         self.made.append("note_late")

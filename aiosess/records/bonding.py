@@ -1,0 +1,434 @@
+"""A session is bound to its principal, looked at now and then, and let go.
+
+The index is written before the record where a session begins, and after it where one ends, so that
+no session is alive that is not listed. Where the back-end has lost an index, sessions are entered
+again when they are looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from aiosess.errors import IdTaken, MergeConflict, SessionGone, StorageError, TooManySessions
+from aiosess.events import Events, Reason
+from aiosess.privacy import private
+from aiosess.records.aliases import ENDED, MOST_ALIASES, Aliases
+from aiosess.records.bonds import Bond
+from aiosess.records.format import Alias, Former, Record, encode_alias
+from aiosess.records.indexes import Entry, Index, Indexes, key_of_label, key_of_principal
+from aiosess.records.lifetime import Lifetime, Touched
+from aiosess.records.renewal import Renewal
+from aiosess.records.state import SessionState, Standing
+from aiosess.storages import Storage, Version
+
+__all__ = ["MOST_SESSIONS", "Bonds", "Evict", "Limits", "Listed", "Live", "Seat", "new_handle"]
+
+Evict: TypeAlias = Literal["oldest", "idle", "reject"]
+
+MOST_SESSIONS: Final = 1_000
+"""So many sessions an index holds at the most: some 120 kB, and memcached takes one megabyte."""
+
+# A login writes its record so many seconds after the index at the latest, or enters itself again.
+_PENDING: Final = 60.0
+_LISTED_ANEW: Final = _PENDING / 2
+_HANDLE_BYTES: Final = 12
+
+Belongs: TypeAlias = Callable[[Bond], bool]
+"""Asks whether a session is one of those that an index is to name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many sessions a principal may have, and which of them ends where that is too many."""
+
+    max_sessions: int = 100
+    evict: Evict = "oldest"
+
+
+class Seat:
+    """Where options keep the limits of their principals, once somebody has set them."""
+
+    limits: Limits | None = None
+    is_in_service: bool = False
+    """Whether sessions are served already, so that it is too late for limits."""
+
+
+@private()
+class Live(NamedTuple):
+    """A session that is alive, and under which id."""
+
+    session_id: str
+    version: Version
+    record: Record
+    bond: Bond
+
+
+@private()
+class Listed(NamedTuple):
+    """A session that is alive, and what the index knows of it."""
+
+    live: Live
+    entry: Entry
+
+
+def new_handle() -> str:
+    """Return 16 characters, 96 random bits."""
+    return secrets.token_urlsafe(_HANDLE_BYTES)
+
+
+class Bonds:
+    """Enters sessions into the indexes of their principals and labels, and ends them by these.
+
+    *storage* is the one of the records.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        limits: Limits,
+        *,
+        indexes: Indexes,
+        aliases: Aliases,
+        renewal: Renewal,
+        lifetime: Lifetime,
+        events: Events,
+    ) -> None:
+        self._storage = storage
+        self._limits = limits
+        self._indexes = indexes
+        self._aliases = aliases
+        self._renewal = renewal
+        self._lifetime = lifetime
+        self._events = events
+        self.looked: Touched = Touched(lifetime.touch_after, lifetime.steady)
+        """Which sessions were looked at, by their handles."""
+        self._looked_passively = Touched(lifetime.touch_after, lifetime.steady)
+
+    # A session begins to belong to somebody.
+
+    async def enter(self, state: SessionState, bond: Bond) -> None:
+        """Bind *state* by *bond*, which is still to be kept, and have the indexes name it.
+
+        Raise TooManySessions where the principal may have no more; nothing has changed then.
+        """
+        enter = partial(self._enter, state, bond.handle)
+        key = key_of_principal(bond.principal)
+        bound = await self._indexes.change(key, partial(enter, is_limited=True))
+        for key in _label_keys(bond):
+            await self._indexes.change(key, partial(enter, is_limited=False))
+        state.bond = Bond(
+            bond.handle,
+            bond.principal,
+            bound,
+            bond.label,
+            bond.labels,
+            bond.address,
+            bond.agent,
+        )
+        state.listed = (state.session_id, self._lifetime.now())
+        self.looked.add(bond.handle)
+
+    async def enter_again(self, state: SessionState) -> None:
+        """Have the indexes name *state* by the id that it has now, where a bond is to be kept."""
+        if state.bond is None or state.bond == state.kept_bond:
+            return
+        session_id, at = state.listed
+        if session_id != state.session_id or self._lifetime.now() - at > _LISTED_ANEW:
+            await self.enter(state, state.bond)
+
+    async def _enter(
+        self, state: SessionState, handle: str, index: Index, *, is_limited: bool
+    ) -> int:
+        known = index.sessions.get(handle)
+        if known is None:
+            await self._make_room(index, is_limited=is_limited)
+        now = self._lifetime.now()
+        bound = max(int(now * 1000), index.revoked + 1)
+        # What is kept under the id before leads on, and is to be found until that is written.
+        is_kept = state.kept_bond is not None and state.kept_bond.handle == handle
+        session_id = known.session_id if known is not None and is_kept else state.session_id
+        index.sessions[handle] = Entry(session_id, bound, now, self._lifetime.latest_end(state))
+        return bound
+
+    async def _make_room(self, index: Index, *, is_limited: bool) -> None:
+        """End sessions, or raise TooManySessions, where *index* can name no more."""
+        most = self._limits.max_sessions if is_limited else MOST_SESSIONS
+        if len(index.sessions) < most:
+            return
+        await self._drop_dead(index)
+        while len(index.sessions) >= most:
+            if self._limits.evict == "reject":
+                raise TooManySessions(most)
+            is_idle = self._limits.evict == "idle"
+            handle, entry = min(
+                index.sessions.items(), key=lambda each: each[1].seen if is_idle else each[1].bound
+            )
+            bond = await self.end(handle, entry)
+            del index.sessions[handle]
+            if bond is not None and is_limited:
+                self._events.tell(Reason.EVICTED, handle=handle)
+                for key in _label_keys(bond):
+                    await self._leave(key, handle)
+
+    async def _drop_dead(self, index: Index) -> None:
+        live = await self.live(index, lambda _: True)
+        for handle, entry in list(index.sessions.items()):
+            is_to_be_ended = entry.bound <= index.revoked
+            if handle not in live and not is_to_be_ended and not self._is_pending(entry):
+                del index.sessions[handle]
+
+    def _is_pending(self, entry: Entry) -> bool:
+        """Ask whether the record may be still to come."""
+        return self._lifetime.now() - entry.seen < _PENDING
+
+    # A session is looked at, when somebody comes with it.
+
+    async def look(self, state: SessionState, *, is_passive: bool = False) -> bool:
+        """Look *state* up in its indexes, where that is due; False where it was revoked.
+
+        Where an index has forgotten it, it is entered again; but not with *is_passive*, since that
+        is no activity. Where the storage does not answer, the next request looks.
+        """
+        bond = state.kept_bond
+        if bond is None or state.standing is Standing.FORMER or not self._is_due(bond, is_passive):
+            return True
+        try:
+            reason = await self._looked_up(state, bond, is_passive=is_passive)
+        except (StorageError, MergeConflict):
+            return True
+        looked = self._looked_passively if is_passive else self.looked
+        looked.add(bond.handle)
+        if reason is None:
+            return True
+        self._events.tell(reason, handle=bond.handle)
+        with contextlib.suppress(StorageError, SessionGone):
+            await self._renewal.end(state.session_id, state.version)
+        await self.leave(bond)
+        return False
+
+    def _is_due(self, bond: Bond, is_passive: bool) -> bool:  # noqa: FBT001 - of its caller
+        return self.looked.is_due(bond.handle) and (
+            not is_passive or self._looked_passively.is_due(bond.handle)
+        )
+
+    async def _looked_up(
+        self, state: SessionState, bond: Bond, *, is_passive: bool
+    ) -> Reason | None:
+        """Have all indexes name *state* as it is now; return why it is over, where it is."""
+        reason: Reason | None = None
+        for key in _keys(bond):
+            if is_passive:
+                index = await self._indexes.load(key)
+                reason = reason or _why_over(index, bond)
+            else:
+                is_limited = key == key_of_principal(bond.principal)
+                confirm = partial(self._confirm, state, bond, is_limited=is_limited)
+                reason = reason or await self._indexes.change(key, confirm)
+        return reason
+
+    async def _confirm(
+        self, state: SessionState, bond: Bond, index: Index, *, is_limited: bool
+    ) -> Reason | None:
+        """Have *index* name *state* as it is now; return why it is over, where it is."""
+        over = _why_over(index, bond)
+        if over is not None:
+            return over
+        known, now = index.sessions.get(bond.handle), self._lifetime.now()
+        bound = bond.bound if known is None else max(known.bound, bond.bound)
+        if known is None:
+            try:
+                await self._make_room(index, is_limited=is_limited)
+            except TooManySessions:
+                return Reason.EVICTED
+        elif (
+            known.session_id == state.session_id
+            and now - known.seen < self._lifetime.touch_after / 2
+        ):
+            # Another process was there a moment ago.
+            return None
+        until = self._lifetime.latest_end(state)
+        index.sessions[bond.handle] = Entry(state.session_id, bound, now, until)
+        return None
+
+    # A session ends.
+
+    async def leave(self, bond: Bond) -> None:
+        """Let the indexes name the session no more, which is over.
+
+        Where the storage does not answer, its entries end by themselves.
+        """
+        for key in _keys(bond):
+            await self._leave(key, bond.handle)
+
+    async def _leave(self, key: str, *handles: str) -> None:
+        async def left(index: Index) -> None:
+            for handle in handles:
+                index.sessions.pop(handle, None)
+
+        with contextlib.suppress(StorageError, MergeConflict):
+            await self._indexes.change(key, left)
+
+    async def end(self, handle: str, entry: Entry) -> Bond | None:
+        """End the session that *entry* names; ``None`` where it is over, or somebody else's.
+
+        A login that is still to write its record writes none.
+        """
+        live = await self._find(entry.session_id)
+        if live is None and self._is_pending(entry):
+            ended = encode_alias(entry.session_id, ENDED)
+            try:
+                await self._storage.create(entry.session_id, ended, _PENDING)
+            except IdTaken:
+                live = await self._find(entry.session_id)
+        if live is None or live.bond.handle != handle:
+            return None
+        try:
+            await self._renewal.end(live.session_id, live.version)
+        except SessionGone:
+            # Somebody else logged in there.
+            return None
+        if live.record.former_id is not None:
+            with contextlib.suppress(StorageError):
+                await self._storage.delete(live.record.former_id)
+        return live.bond
+
+    async def _find(self, session_id: str) -> Live | None:
+        """Return the session to which *session_id* leads now; ``None`` where none is bound."""
+        for _ in range(MOST_ALIASES):
+            stored = await self._storage.load(session_id)
+            found = self._aliases.read(stored)
+            match found:
+                case Record() if stored is not None and found.bond is not None:
+                    return Live(session_id, stored.version, found, found.bond)
+                case Alias() if found.renewed_to:
+                    session_id = found.renewed_to
+                case Former() if found.is_same_principal:
+                    session_id = found.moved_to
+                case _:
+                    return None
+        return None
+
+    # All sessions of a principal, or with a label.
+
+    async def live(self, index: Index, belongs: Belongs) -> dict[str, Listed]:
+        """Return the sessions that *index* names, by handle, where they are alive and *belong*."""
+        entries = {
+            handle: entry for handle, entry in index.sessions.items() if entry.bound > index.revoked
+        }
+        found = await asyncio.gather(*(self._find(each.session_id) for each in entries.values()))
+        return {
+            handle: Listed(live, entry)
+            for (handle, entry), live in zip(entries.items(), found, strict=True)
+            if live is not None and live.bond.handle == handle and belongs(live.bond)
+        }
+
+    async def sessions(self, key: str, belongs: Belongs) -> dict[str, Listed]:
+        """Return the sessions that are alive of the index under *key*; it forgets the others."""
+        index = await self._indexes.load(key)
+        if not index.sessions:
+            return {}
+        live = await self.live(index, belongs)
+        dead = [
+            handle
+            for handle, entry in index.sessions.items()
+            if handle not in live and entry.bound > index.revoked and not self._is_pending(entry)
+        ]
+        if dead:
+            await self._leave(key, *dead)
+        return live
+
+    async def end_one(self, principal: str, handle: str) -> bool:
+        """End the session called *handle* where it is one of *principal*; False where it is not."""
+        key = key_of_principal(principal)
+        entry = (await self._indexes.load(key)).sessions.get(handle)
+        if entry is None:
+            return False
+        bond = await self.end(handle, entry)
+        if bond is None:
+            await self._leave(key, handle)
+            return False
+        self._events.tell(Reason.REVOKED, handle=handle)
+        await self.leave(bond)
+        return True
+
+    async def revoke(self, key: str, belongs: Belongs, keep: SessionState | None = None) -> int:
+        """End all sessions of the index under *key* but *keep*; return how many were alive.
+
+        Whatever was bound before is over from here on, also where the index has forgotten it. Where
+        the storage fails on the way, the error says how many have ended, and the rest is found by
+        the next try.
+        """
+        kept = None if keep is None or keep.bond is None or not belongs(keep.bond) else keep
+        entries = await self._indexes.change(key, partial(self._begin_revocation, kept))
+        outcomes = await asyncio.gather(
+            *(self.end(handle, entry) for handle, entry in entries.items()), return_exceptions=True
+        )
+        failures = [each for each in outcomes if isinstance(each, BaseException)]
+        ended = [each for each in outcomes if isinstance(each, Bond)]
+        over = [
+            handle
+            for handle, outcome in zip(entries, outcomes, strict=True)
+            if not isinstance(outcome, BaseException)
+        ]
+        await self._leave_all(key, ended, over)
+        for bond in ended:
+            self._events.tell(Reason.REVOKED, handle=bond.handle)
+        if failures:
+            failures[0].add_note(f"{len(ended)} sessions have ended, and {len(failures)} may not")
+            raise failures[0]
+        return len(ended)
+
+    async def _begin_revocation(self, kept: SessionState | None, index: Index) -> dict[str, Entry]:
+        """Say in *index* that all sessions but *kept* are over, and return those that it names."""
+        now, bond = self._lifetime.now(), None if kept is None else kept.bond
+        index.revoked = max(
+            int(now * 1000),
+            index.revoked + 1,
+            *(entry.bound for entry in index.sessions.values()),
+        )
+        remembers = [now + self._lifetime.longest_unlooked]
+        remembers += [entry.until + self._lifetime.touch_after for entry in index.sessions.values()]
+        index.remembers = max(remembers)
+        entries = dict(index.sessions)
+        if kept is not None and bond is not None:
+            known = entries.pop(bond.handle, None)
+            session_id = kept.session_id if known is None else known.session_id
+            until = self._lifetime.latest_end(kept)
+            index.sessions[bond.handle] = Entry(session_id, index.revoked + 1, now, until)
+        return entries
+
+    async def _leave_all(self, key: str, ended: list[Bond], over: list[str]) -> None:
+        """Let the index under *key* forget what is *over*, and all others what has *ended*."""
+        by_key: dict[str, set[str]] = {key: set(over)}
+        for bond in ended:
+            for other in _keys(bond):
+                by_key.setdefault(other, set()).add(bond.handle)
+        leaving: list[Awaitable[None]] = [
+            self._leave(each, *handles) for each, handles in by_key.items() if handles
+        ]
+        await asyncio.gather(*leaving)
+
+
+def _why_over(index: Index, bond: Bond) -> Reason | None:
+    """Return why the session is over of which *index* knows, or has forgotten; ``None``: it is not.
+
+    One that outlived a revocation was bound anew by it, as the index says.
+    """
+    known = index.sessions.get(bond.handle)
+    bound = bond.bound if known is None else max(known.bound, bond.bound)
+    return Reason.REVOKED if bound <= index.revoked else None
+
+
+def _keys(bond: Bond) -> list[str]:
+    """Return under which keys the indexes are that name the session."""
+    return [key_of_principal(bond.principal), *_label_keys(bond)]
+
+
+def _label_keys(bond: Bond) -> list[str]:
+    return [key_of_label(name, value) for name, value in bond.labels.items()]
