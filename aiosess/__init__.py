@@ -29,6 +29,7 @@ from aiosess.errors import (
     SessionNotSent,
     StorageError,
     StorageUnavailable,
+    TooManySessions,
     UnserializableValue,
 )
 from aiosess.events import Reason, SessionEvent
@@ -85,6 +86,7 @@ __all__ = [
     "StorageError",
     "StorageUnavailable",
     "Stored",
+    "TooManySessions",
     "UnserializableValue",
     "Version",
     "explain",

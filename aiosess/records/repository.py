@@ -322,9 +322,9 @@ class SessionRepository:
                 await self.delete(state)
             raise
         await self._unlist(before, state)
-        return is_kept and await self._is_still_its(state)
+        return is_kept and await self._goes_on(state)
 
-    async def _is_still_its(self, state: SessionState) -> bool:
+    async def _goes_on(self, state: SessionState) -> bool:
         """Look *state*, which was written, up in its indexes where due; False: it was revoked.
 
         For those who hold it long, and write again and again.
@@ -393,7 +393,7 @@ class SessionRepository:
         else:
             state.is_gone = not await self.storage.touch(state.session_id, ttl)
         self.lifetime.touched.add(state.session_id)
-        return not state.is_gone and await self._is_still_its(state)
+        return not state.is_gone and await self._goes_on(state)
 
     async def renew(self, state: SessionState, previous: SessionState) -> bool:
         """Keep *state* under its new id, because rights change; False when it is gone.

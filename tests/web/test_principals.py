@@ -1,0 +1,959 @@
+"""A session belongs to a principal: devices are listed, limited, and ended one by one or all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import pytest
+from aiohttp import DummyCookieJar, web
+from pytest_aiohttp import AiohttpClient
+
+from aiosess import (
+    MemoryStorage,
+    OptionsError,
+    Reason,
+    SessionError,
+    SessionEvent,
+    SessionOptions,
+    Storage,
+    StorageUnavailable,
+    TooManySessions,
+    find_session,
+    setup,
+)
+from aiosess.principals import Principals
+from aiosess.records.indexes import key_of_label, key_of_principal
+from aiosess.testing import FakeClock, FaultyStorage
+from tests.conftest import MakeOptions
+from tests.web.conftest import Client
+from tests.web.handlers import cookies_set, session_of
+
+ANN: Final = key_of_principal("ann")
+HOUR: Final = 3600.0
+
+
+class Site:
+    """An application whose sessions belong to principals, and browsers that come to it."""
+
+    def __init__(self, client: Client, principals: Principals) -> None:
+        self.client = client
+        self.principals = principals
+
+    async def get(self, path: str, cookie: str | None = None) -> tuple[Any, str | None]:
+        """Return the JSON answer, and the cookie that the browser has from here on."""
+        headers = {} if cookie is None else {"Cookie": cookie}
+        async with self.client.get(path, headers=headers) as response:
+            answer = await response.json() if response.status == 200 else response.status
+            told = cookies_set(response)
+            if told:
+                cookie = told[0].partition(";")[0]
+                cookie = cookie if cookie.partition("=")[2] else None
+            return answer, cookie
+
+    async def log_in(self, principal: str = "ann", **query: str) -> str:
+        """Return the cookie of a browser that has logged in."""
+        terms = "&".join(f"{key}={value}" for key, value in query.items())
+        _, anonymous = await self.get("/cart")
+        answer, cookie = await self.get(f"/log_in?as={principal}&{terms}", anonymous)
+        assert answer == principal
+        assert cookie is not None
+        return cookie
+
+    async def who(self, cookie: str) -> str | None:
+        """Return the principal of the session that *cookie* leads to."""
+        (principal, _), _ = await self.get("/who", cookie)
+        return None if principal is None else str(principal)
+
+    async def handle(self, cookie: str) -> str | None:
+        """Return the handle of the session that *cookie* leads to."""
+        (_, handle), _ = await self.get("/who", cookie)
+        return None if handle is None else str(handle)
+
+    async def handles(self, principal: str = "ann") -> list[str]:
+        """Return the handles of *principal*'s sessions."""
+        return [info.handle for info in await self.principals.sessions_of(principal)]
+
+
+async def cart(request: web.Request) -> web.Response:
+    """Begin a session of nobody's."""
+    (await session_of(request)).setdefault("cart", []).append("tea")
+    return web.json_response([])
+
+
+async def log_in(request: web.Request) -> web.Response:
+    """Bind the session to whoever the query says."""
+    session = await session_of(request)
+    labels = {"oidc_sid": request.query["sid"]} if "sid" in request.query else None
+    await session.bind(request.query["as"], label=request.query.get("label"), labels=labels)
+    return web.json_response(session.principal)
+
+
+async def who(request: web.Request) -> web.Response:
+    """Answer whose the session is, and what it is called."""
+    session = await find_session(request)
+    found = (None, None) if session is None else (session.principal, session.handle)
+    return web.json_response(found)
+
+
+async def note(request: web.Request) -> web.Response:
+    """Change the session."""
+    session = await session_of(request)
+    session["note"] = session.get("note", 0) + 1
+    return web.json_response([session.principal, session.handle])
+
+
+async def renew(request: web.Request) -> web.Response:
+    """Take new ids, each in its way."""
+    session = await session_of(request)
+    way = {"renew": session.renew_id, "rotate": session.rotate_id, "prove": session.authenticated}
+    await way[request.query["by"]]()
+    return web.json_response([session.principal, session.handle])
+
+
+async def unbind(request: web.Request) -> web.Response:
+    session = await session_of(request)
+    await session.unbind()
+    return web.json_response([session.principal, session.handle, session.authenticated_at])
+
+
+async def destroy(request: web.Request) -> web.Response:
+    await (await session_of(request)).destroy()
+    return web.json_response([])
+
+
+async def regenerate(request: web.Request) -> web.Response:
+    session = await session_of(request)
+    await session.regenerate()
+    session["cart"] = []
+    return web.json_response([session.principal, session.handle])
+
+
+async def invalidate(request: web.Request) -> web.Response:
+    session = await session_of(request)
+    session.invalidate()
+    session["flash"] = "bye"
+    return web.json_response([])
+
+
+async def fail_after_login(request: web.Request) -> web.Response:
+    await (await session_of(request)).bind("ann")
+    raise RuntimeError("the handler failed")
+
+
+HANDLERS: Final = (
+    *(cart, log_in, who, note, renew, unbind, destroy, regenerate, invalidate, fail_after_login),
+)
+
+Serve = Callable[..., Awaitable[Site]]
+
+
+@pytest.fixture
+def serve(make_options: MakeOptions, aiohttp_client: AiohttpClient) -> Serve:
+    """Serve the handlers above, and more, with options and limits as they are given."""
+
+    async def serve(*handlers: Any, limits: dict[str, Any] | None = None, **options: Any) -> Site:
+        given = make_options(idle_timeout=HOUR, **options)
+        principals = Principals(given, **(limits or {}))
+        app = web.Application()
+        setup(app, given)
+        for handler in (*HANDLERS, *handlers):
+            app.router.add_get(f"/{handler.__name__}", handler)
+        return Site(await aiohttp_client(app, cookie_jar=DummyCookieJar()), principals)
+
+    return serve
+
+
+@pytest.fixture
+async def site(serve: Serve) -> Site:
+    return await serve()
+
+
+# Whose a session is.
+
+
+async def test_a_login_says_whose_the_session_is_and_gives_it_a_handle(site: Site) -> None:
+    cookie = await site.log_in()
+
+    (principal, handle), _ = await site.get("/who", cookie)
+
+    assert principal == "ann"
+    assert len(handle) == 16
+    assert handle not in cookie
+
+
+async def test_a_login_gets_a_new_id_and_leaves_the_old_one_to_nobody(site: Site) -> None:
+    _, anonymous = await site.get("/cart")
+    assert anonymous is not None
+
+    _, cookie = await site.get("/log_in?as=ann", anonymous)
+
+    assert cookie != anonymous
+    assert await site.who(anonymous) is None
+
+
+async def test_a_session_that_begins_with_its_login_is_bound(site: Site) -> None:
+    _, cookie = await site.get("/log_in?as=ann")
+
+    assert cookie is not None
+    assert await site.handles() == [await site.handle(cookie)]
+
+
+@pytest.mark.parametrize("by", ["renew", "rotate", "prove"])
+async def test_the_handle_stays_through_each_new_id(site: Site, by: str) -> None:
+    cookie = await site.log_in()
+    handle = await site.handle(cookie)
+
+    _, newer = await site.get(f"/renew?by={by}", cookie)
+
+    assert newer is not None
+    assert newer != cookie
+    assert await site.handle(newer) == handle
+    assert await site.handles() == [handle]
+
+
+async def test_a_second_login_of_the_same_principal_keeps_the_handle(site: Site) -> None:
+    cookie = await site.log_in()
+    handle = await site.handle(cookie)
+
+    _, newer = await site.get("/log_in?as=ann&label=again", cookie)
+
+    assert newer is not None
+    assert await site.handle(newer) == handle
+    assert [info.label for info in await site.principals.sessions_of("ann")] == ["again"]
+
+
+async def test_a_login_of_another_principal_gets_another_handle(site: Site) -> None:
+    cookie = await site.log_in()
+    handle = await site.handle(cookie)
+
+    _, newer = await site.get("/log_in?as=bob", cookie)
+
+    assert newer is not None
+    assert await site.handle(newer) != handle
+    assert await site.handles() == []
+    assert await site.handles("bob") == [await site.handle(newer)]
+
+
+async def test_a_session_that_is_unbound_is_nobodys_and_goes_on(site: Site) -> None:
+    cookie = await site.log_in()
+
+    said, newer = await site.get("/unbind", cookie)
+
+    assert said == [None, None, None]
+    assert newer is not None
+    assert newer != cookie
+    assert await site.who(newer) is None
+    assert await site.handles() == []
+
+
+async def test_unbinding_what_is_nobodys_changes_nothing(site: Site) -> None:
+    _, cookie = await site.get("/cart")
+
+    _, after = await site.get("/unbind", cookie)
+
+    assert after == cookie
+
+
+@pytest.mark.parametrize("way", ["destroy", "regenerate", "invalidate"])
+async def test_a_session_that_ends_is_listed_no_more(
+    site: Site, storage: Storage, way: str
+) -> None:
+    cookie = await site.log_in(sid="s1")
+
+    await site.get(f"/{way}", cookie)
+
+    assert await site.handles() == []
+    await gone(storage, ANN)
+    await gone(storage, key_of_label("oidc_sid", "s1"))
+
+
+async def gone(storage: Storage, key: str) -> None:
+    """Wait until the record under *key* has ended, whose time is over."""
+    # memcached counts in whole seconds.
+    for _ in range(80):
+        if await storage.load(key) is None:
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail("the record is still there")
+
+
+async def test_what_is_put_in_after_invalidate_is_nobodys(site: Site) -> None:
+    cookie = await site.log_in()
+
+    await site.get("/invalidate", cookie)
+
+    assert await site.who(cookie) is None
+
+
+async def test_a_bound_session_that_is_written_stays_bound(site: Site) -> None:
+    cookie = await site.log_in()
+    handle = await site.handle(cookie)
+
+    await asyncio.gather(*(site.get("/note", cookie) for _ in range(5)))
+
+    assert (await site.get("/note", cookie))[0] == ["ann", handle]
+
+
+async def test_a_handler_that_fails_after_the_login_leaves_nothing(
+    site: Site, storage: Storage
+) -> None:
+    status, cookie = await site.get("/fail_after_login")
+
+    assert (status, cookie) == (500, None)
+    await gone(storage, ANN)
+
+
+# Devices.
+
+
+async def test_a_session_is_listed_with_what_is_known_of_it(serve: Serve, clock: FakeClock) -> None:
+    site = await serve(clock=clock)
+    cookie = await site.log_in(label="phone", sid="s1")
+
+    (info,) = await site.principals.sessions_of("ann")
+
+    assert info.handle == await site.handle(cookie)
+    assert (info.created_at, info.authenticated_at, info.last_seen_at) == (clock(),) * 3
+    assert (info.label, info.labels) == ("phone", {"oidc_sid": "s1"})
+    assert info.address == "127.0.0.1"
+    assert info.user_agent is not None
+    assert "aiohttp" in info.user_agent
+    assert not info.is_current
+
+
+async def test_the_current_session_is_marked(serve: Serve) -> None:
+    async def devices(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        found = await site.principals.sessions_of("ann", current=session)
+        return web.json_response({info.handle: info.is_current for info in found})
+
+    site = await serve(devices)
+    mine, other = await site.log_in(), await site.log_in()
+
+    listed, _ = await site.get("/devices", mine)
+
+    assert listed == {await site.handle(mine): True, await site.handle(other): False}
+
+
+async def test_those_come_first_that_were_last_seen(serve: Serve, clock: FakeClock) -> None:
+    site = await serve(clock=clock)
+    first = await site.log_in()
+    clock.advance(10)
+    second = await site.log_in()
+    clock.advance(HOUR / 2)
+
+    await site.get("/who", first)
+
+    assert await site.handles() == [await site.handle(first), await site.handle(second)]
+
+
+async def test_long_descriptions_are_cut(serve: Serve) -> None:
+    async def describe(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.bind("ann", label="l" * 1000, labels={"n": "v" * 1000})
+        return web.json_response([])
+
+    site = await serve(describe)
+
+    await site.client.get("/describe", headers={"User-Agent": "u" * 1000})
+
+    (info,) = await site.principals.sessions_of("ann")
+    assert (info.label, info.user_agent) == ("l" * 200, "u" * 200)
+    assert await site.principals.revoke_label("n", "v" * 1000) == 1
+
+
+async def test_one_session_is_ended_by_its_handle(site: Site) -> None:
+    lost, kept = await site.log_in(), await site.log_in()
+
+    assert await site.principals.end("ann", str(await site.handle(lost)))
+
+    assert await site.who(lost) is None
+    assert await site.who(kept) == "ann"
+    assert await site.handles() == [await site.handle(kept)]
+
+
+async def test_a_handle_of_somebody_elses_session_ends_nothing(site: Site) -> None:
+    cookie = await site.log_in("bob")
+    handle = str(await site.handle(cookie))
+
+    assert not await site.principals.end("ann", handle)
+
+    assert await site.who(cookie) == "bob"
+
+
+async def test_an_unknown_principal_or_handle_is_no_error(site: Site) -> None:
+    await site.log_in()
+
+    assert await site.principals.sessions_of("nobody") == []
+    assert not await site.principals.end("nobody", "x" * 16)
+    assert not await site.principals.end("ann", "x" * 16)
+    assert await site.principals.revoke("nobody") == 0
+    assert await site.principals.revoke_label("oidc_sid", "none") == 0
+
+
+async def test_all_sessions_of_a_principal_are_revoked(site: Site) -> None:
+    cookies = [await site.log_in() for _ in range(3)]
+    other = await site.log_in("bob")
+
+    assert await site.principals.revoke("ann") == 3
+
+    assert [await site.who(cookie) for cookie in cookies] == [None] * 3
+    assert await site.who(other) == "bob"
+    assert await site.principals.revoke("ann") == 0
+
+
+@pytest.mark.parametrize("by", ["renew", "rotate", "prove"])
+async def test_a_session_is_revoked_under_whatever_id_it_goes_on(site: Site, by: str) -> None:
+    cookie = await site.log_in()
+    _, newer = await site.get(f"/renew?by={by}", cookie)
+    assert newer is not None
+
+    assert await site.principals.revoke("ann") == 1
+
+    assert await site.who(newer) is None
+
+
+async def test_a_session_can_be_kept_when_all_others_are_revoked(
+    serve: Serve, clock: FakeClock
+) -> None:
+    async def revoke_others(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        return web.json_response(await site.principals.revoke("ann", keep=session))
+
+    site = await serve(revoke_others, clock=clock)
+    mine, other = await site.log_in(), await site.log_in()
+
+    ended, _ = await site.get("/revoke_others", mine)
+
+    assert ended == 1
+    assert await site.who(other) is None
+    clock.advance(HOUR / 2)
+    assert await site.who(mine) == "ann"
+    assert await site.handles() == [await site.handle(mine)]
+
+
+async def test_who_logs_in_after_a_revocation_stays(serve: Serve, clock: FakeClock) -> None:
+    site = await serve(clock=clock)
+    await site.log_in()
+    await site.principals.revoke("ann")
+
+    cookie = await site.log_in()
+
+    clock.advance(HOUR / 2)
+    assert await site.who(cookie) == "ann"
+
+
+async def test_a_label_ends_the_sessions_that_have_it(site: Site, storage: Storage) -> None:
+    first, second = await site.log_in(sid="s1"), await site.log_in(sid="s2")
+
+    assert await site.principals.revoke_label("oidc_sid", "s1") == 1
+
+    assert await site.who(first) is None
+    assert await site.who(second) == "ann"
+    assert await site.handles() == [await site.handle(second)]
+    assert await storage.load(key_of_label("oidc_sid", "s2")) is not None
+
+
+# A limit.
+
+
+async def test_a_login_too_many_ends_the_oldest(serve: Serve, clock: FakeClock) -> None:
+    site = await serve(clock=clock, limits={"max_sessions": 2})
+    cookies = []
+    for _ in range(3):
+        cookies.append(await site.log_in())
+        clock.advance(1)
+
+    assert [await site.who(cookie) for cookie in cookies] == [None, "ann", "ann"]
+
+
+async def test_a_login_too_many_ends_the_one_that_was_idle_for_longest(
+    serve: Serve, clock: FakeClock
+) -> None:
+    site = await serve(clock=clock, limits={"max_sessions": 2, "evict": "idle"})
+    busy = await site.log_in()
+    clock.advance(1)
+    idle = await site.log_in()
+    clock.advance(HOUR / 2)
+    await site.who(busy)
+
+    await site.log_in()
+
+    assert (await site.who(busy), await site.who(idle)) == ("ann", None)
+
+
+async def test_a_login_too_many_is_refused_where_the_options_say_so(serve: Serve) -> None:
+    async def try_to_log_in(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        try:
+            await session.bind("ann")
+        except TooManySessions as error:
+            return web.json_response([error.most, session.principal, session.authenticated_at])
+        return web.json_response("in")
+
+    site = await serve(try_to_log_in, limits={"max_sessions": 2, "evict": "reject"})
+    cookies = [await site.log_in() for _ in range(2)]
+
+    refused, _ = await site.get("/try_to_log_in")
+    await site.get("/destroy", cookies[0])
+    let_in, _ = await site.get("/try_to_log_in")
+
+    assert refused == [2, None, None]
+    assert let_in == "in"
+    assert await site.who(cookies[1]) == "ann"
+
+
+async def test_sessions_that_have_ended_unseen_count_no_more(
+    serve: Serve, storage: Storage, clock: FakeClock
+) -> None:
+    ids = [f"id{n}" for n in range(20)]
+    site = await serve(
+        clock=clock,
+        limits={"max_sessions": 2, "evict": "reject"},
+        genid=lambda _request: ids.pop(0),
+    )
+    for cookie in (await site.log_in(), await site.log_in()):
+        await storage.delete(cookie.partition("s%3A")[2].partition(".")[0])
+    clock.advance(61)
+
+    cookie = await site.log_in()
+
+    assert await site.handles() == [await site.handle(cookie)]
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1000, 200), (5, 5)])
+async def test_of_many_logins_at_once_none_is_lost_and_the_limit_holds(
+    serve: Serve, most: int, expected: int
+) -> None:
+    site = await serve(limits={"max_sessions": most})
+
+    logins = await asyncio.gather(*(site.get("/log_in?as=ann") for _ in range(200)))
+
+    cookies = [cookie for _, cookie in logins if cookie is not None]
+    alive = [await site.who(cookie) for cookie in cookies]
+    assert alive.count("ann") == expected
+    assert len(await site.handles()) == expected
+
+
+# What the back-end loses, and what happens at once.
+
+
+async def test_a_session_that_the_index_forgot_is_entered_when_it_is_next_looked_at(
+    serve: Serve, storage: Storage, clock: FakeClock
+) -> None:
+    site = await serve(clock=clock)
+    cookie = await site.log_in(label="phone", sid="s1")
+    await storage.delete(ANN)
+    await storage.delete(key_of_label("oidc_sid", "s1"))
+    assert await site.handles() == []
+
+    clock.advance(HOUR / 10)
+    await site.who(cookie)
+
+    assert [info.label for info in await site.principals.sessions_of("ann")] == ["phone"]
+    assert await site.principals.revoke_label("oidc_sid", "s1") == 1
+
+
+async def test_a_session_that_the_index_forgot_does_not_outlive_a_revocation(
+    serve: Serve, storage: Storage, clock: FakeClock
+) -> None:
+    site = await serve(clock=clock)
+    cookie = await site.log_in()
+    await storage.delete(ANN)
+
+    assert await site.principals.revoke("ann") == 0
+
+    clock.advance(HOUR / 10)
+    assert await site.who(cookie) is None
+    assert await site.handles() == []
+
+
+async def test_an_index_that_cannot_be_read_counts_as_lost(
+    serve: Serve, storage: Storage, clock: FakeClock
+) -> None:
+    site = await serve(clock=clock)
+    cookie = await site.log_in()
+    await storage.delete(ANN)
+    await storage.create(ANN, b'{"cookie":{}}', 60)
+
+    clock.advance(HOUR / 10)
+    await site.who(cookie)
+
+    assert await site.handles() == [await site.handle(cookie)]
+
+
+async def test_a_login_that_is_revoked_before_it_is_kept_is_refused(serve: Serve) -> None:
+    async def log_in_slowly(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.bind("ann")
+        await site.principals.revoke("ann")
+        return web.json_response([])
+
+    site = await serve(log_in_slowly)
+    _, anonymous = await site.get("/cart")
+
+    for before in (None, anonymous):
+        _, cookie = await site.get("/log_in_slowly", before)
+        assert cookie is None
+
+    assert await site.handles() == []
+
+
+async def test_a_login_of_a_handler_that_takes_long_is_listed_anew(
+    serve: Serve, clock: FakeClock
+) -> None:
+    async def log_in_slowly(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.bind("ann")
+        clock.advance(120)
+        await site.principals.revoke("ann")
+        return web.json_response([])
+
+    site = await serve(log_in_slowly, clock=clock)
+
+    _, cookie = await site.get("/log_in_slowly")
+
+    assert cookie is not None
+    assert await site.handles() == [await site.handle(cookie)]
+
+
+async def test_whoever_changes_the_id_after_the_login_is_listed(serve: Serve) -> None:
+    async def log_in_and_renew(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.bind("ann")
+        await session.renew_id()
+        return web.json_response([])
+
+    site = await serve(log_in_and_renew)
+    _, anonymous = await site.get("/cart")
+
+    for before in (None, anonymous):
+        _, cookie = await site.get("/log_in_and_renew", before)
+        assert cookie is not None
+        assert await site.handle(cookie) in await site.handles()
+
+
+async def test_a_session_that_is_held_long_and_written_is_revoked_as_well(
+    serve: Serve, storage: Storage, clock: FakeClock
+) -> None:
+    async def hold(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await storage.delete(ANN)
+        await site.principals.revoke("ann")
+        clock.advance(HOUR / 10)
+        session["held"] = True
+        return web.json_response(await session.save())
+
+    site = await serve(hold, clock=clock)
+    cookie = await site.log_in()
+
+    is_kept, _ = await site.get("/hold", cookie)
+
+    assert not is_kept
+    assert await site.who(cookie) is None
+
+
+async def test_a_passive_request_meets_a_revocation_and_is_no_activity(
+    serve: Serve, storage: Storage, clock: FakeClock
+) -> None:
+    async def poll(request: web.Request) -> web.Response:
+        session = await find_session(request, passive=True)
+        return web.json_response(session is not None and session.principal)
+
+    site = await serve(poll, clock=clock)
+    cookie, forgotten = await site.log_in(), await site.log_in()
+    (seen, _) = [info.last_seen_at for info in await site.principals.sessions_of("ann")]
+    clock.advance(HOUR / 10)
+
+    assert (await site.get("/poll", cookie))[0] == "ann"
+    assert {info.last_seen_at for info in await site.principals.sessions_of("ann")} == {seen}
+
+    await storage.delete(ANN)
+    await site.principals.revoke("ann")
+    assert (await site.get("/poll", forgotten))[0] is None
+
+
+# Costs, and outages.
+
+
+async def test_a_login_costs_two_commands_more_and_a_read_none(
+    serve: Serve, faulty: FaultyStorage
+) -> None:
+    site = await serve(storage=faulty)
+    _, anonymous = await site.get("/cart")
+    faulty.calls.clear()
+    _, renewed = await site.get("/renew?by=renew", anonymous)
+    renewing = len(faulty.calls)
+    faulty.calls.clear()
+
+    _, cookie = await site.get("/log_in?as=ann", renewed)
+    logging_in = len(faulty.calls)
+    faulty.calls.clear()
+    # The first use of the new id begins the grace of the old one.
+    await site.get("/who", cookie)
+    faulty.calls.clear()
+    await site.get("/who", cookie)
+
+    assert faulty.calls == ["load"]
+    assert logging_in == renewing + 2 + 2  # And the first use of the id before.
+
+
+async def test_a_look_that_is_due_costs_two_commands_and_one_if_another_process_was_there(
+    serve: Serve, faulty: FaultyStorage, clock: FakeClock
+) -> None:
+    site = await serve(storage=faulty, clock=clock)
+    cookie = await site.log_in()
+    await site.get("/who", cookie)
+    clock.advance(HOUR / 10)
+    faulty.calls.clear()
+
+    await site.get("/who", cookie)
+
+    assert faulty.calls == ["load", "load", "replace", "touch"]
+
+
+async def test_a_login_whose_index_cannot_be_written_fails_as_the_options_say(
+    serve: Serve, faulty: FaultyStorage
+) -> None:
+    site = await serve(storage=faulty, on_unavailable=web.HTTPServiceUnavailable)
+    _, anonymous = await site.get("/cart")
+    assert anonymous is not None
+    faulty.fail(verbs=("create",))
+
+    status, cookie = await site.get("/log_in?as=ann", anonymous)
+
+    faulty.recover()
+    assert (status, cookie) == (503, anonymous)
+    assert await site.who(anonymous) is None
+    assert await site.handles() == []
+
+
+async def test_a_look_that_fails_refuses_nobody(
+    serve: Serve, faulty: FaultyStorage, clock: FakeClock
+) -> None:
+    site = await serve(storage=faulty, clock=clock)
+    cookie = await site.log_in()
+    clock.advance(HOUR / 10)
+    faulty.fail(verbs=("replace",))
+
+    assert await site.who(cookie) == "ann"
+
+
+async def test_a_logout_happens_though_the_index_cannot_be_written(
+    serve: Serve, faulty: FaultyStorage
+) -> None:
+    site = await serve(storage=faulty)
+    cookie = await site.log_in()
+    await site.who(cookie)
+    # The record takes one, and the index fails.
+    real, calls = faulty.replace, []
+
+    async def replace(key: str, *args: Any, **options: Any) -> Any:
+        calls.append(key)
+        if key == ANN:
+            raise StorageUnavailable("told to fail")
+        return await real(key, *args, **options)
+
+    faulty.replace = replace  # type: ignore[method-assign]
+
+    answer, cleared = await site.get("/destroy", cookie)
+
+    assert ANN in calls
+    assert (answer, cleared) == ([], None)
+    assert await site.who(cookie) is None
+
+
+async def test_a_revocation_that_fails_says_how_far_it_came_and_can_be_repeated(
+    serve: Serve, faulty: FaultyStorage
+) -> None:
+    site = await serve(storage=faulty)
+    cookies = [await site.log_in() for _ in range(3)]
+    real, is_away = faulty.load, True
+
+    async def load(key: str) -> Any:
+        if is_away and key in cookies[1]:
+            raise StorageUnavailable("told to fail")
+        return await real(key)
+
+    faulty.load = load  # type: ignore[method-assign]
+    with pytest.raises(StorageUnavailable) as raised:
+        await site.principals.revoke("ann")
+    is_away = False
+
+    assert raised.value.__notes__ == ["2 sessions have ended, and 1 may not"]
+    assert await site.principals.revoke("ann") == 1
+    assert [await site.who(cookie) for cookie in cookies] == [None] * 3
+
+
+# By itself, and told.
+
+
+async def put_user(request: web.Request) -> web.Response:
+    session = await session_of(request)
+    user = request.query.get("user")
+    if user is None:
+        session.pop("user", None)
+    else:
+        session["user"] = int(user) if user.isdecimal() else user
+    return web.json_response([])
+
+
+@pytest.mark.parametrize("user", ["ann", "42"])
+async def test_a_key_that_says_who_is_logged_in_binds_and_unbinds_by_itself(
+    serve: Serve, user: str
+) -> None:
+    site = await serve(put_user, renew_on=["user"])
+    _, cookie = await site.get("/cart")
+
+    _, cookie = await site.get(f"/put_user?user={user}", cookie)
+    assert cookie is not None
+    assert await site.who(cookie) == user
+    assert await site.handles(user) == [await site.handle(cookie)]
+
+    await site.get("/put_user", cookie)
+    assert await site.who(cookie) is None
+    assert await site.handles(user) == []
+
+
+async def test_what_the_handler_binds_has_precedence_over_the_key(serve: Serve) -> None:
+    async def both(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["user"] = {"name": "Ann"}
+        await session.bind("ann")
+        return web.json_response([])
+
+    site = await serve(both, renew_on=["user"])
+
+    _, cookie = await site.get("/both")
+
+    assert cookie is not None
+    assert await site.who(cookie) == "ann"
+
+
+async def test_a_key_that_names_no_principal_is_an_error_that_says_so(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def odd(request: web.Request) -> web.Response:
+        (await session_of(request))["user"] = {"name": "Ann"}
+        return web.json_response([])
+
+    site = await serve(odd, renew_on=["user"])
+
+    status, _ = await site.get("/odd")
+
+    assert status == 500
+    assert "session['user'] is in renew_on, and a dict names no principal" in caplog.text
+
+
+async def test_events_say_what_happened_to_which_session(serve: Serve, clock: FakeClock) -> None:
+    told: list[SessionEvent] = []
+    site = await serve(on_event=told.append, clock=clock, limits={"max_sessions": 1})
+    first = await site.log_in()
+    handle = await site.handle(first)
+    clock.advance(1)
+    second = await site.log_in()
+    newer = await site.handle(second)
+    await site.get("/unbind", second)
+    third = await site.handle(await site.log_in())
+    await site.principals.revoke("ann")
+
+    reasons = {Reason.BOUND, Reason.UNBOUND, Reason.EVICTED, Reason.REVOKED}
+    assert [(each.reason, each.handle) for each in told if each.reason in reasons] == [
+        (Reason.BOUND, handle),
+        (Reason.EVICTED, handle),
+        (Reason.BOUND, newer),
+        (Reason.UNBOUND, newer),
+        (Reason.BOUND, third),
+        (Reason.REVOKED, third),
+    ]
+    opened = [each.handle for each in told if each.reason is Reason.OPENED]
+    assert handle in opened
+
+
+# What makes no sense.
+
+
+@pytest.mark.parametrize(
+    ("principal", "described", "kind", "words"),
+    [
+        (42, {}, "TypeError", "a principal is a str, not int"),
+        ("", {}, "ValueError", "a principal is 1 to 256 characters"),
+        ("x" * 257, {}, "ValueError", "this has 257"),
+        ("half \ud800", {}, "ValueError", "a principal is 1 to 256 characters"),
+        ("ann", {"label": 7}, "TypeError", "label is a str, not int"),
+        ("ann", {"labels": ["sid"]}, "TypeError", "labels is a dict of str, not list"),
+        ("ann", {"labels": {"sid": 7}}, "TypeError", "labels['sid'] is a str, not int"),
+        ("ann", {"labels": {"sid": ""}}, "ValueError", "labels['sid'] is ''"),
+        ("ann", {"labels": dict.fromkeys("abcdefghi", "x")}, "ValueError", "9 entries: 8 can"),
+    ],
+)
+@pytest.mark.one_lane("nothing is asked of the lane")
+async def test_what_can_be_bound_to_nobody_is_an_error_that_says_so(
+    serve: Serve, principal: Any, described: dict[str, Any], kind: str, words: str
+) -> None:
+    async def try_to_bind(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        try:
+            await session.bind(principal, **described)
+        except (TypeError, ValueError) as error:
+            return web.json_response([type(error).__name__, str(error), session.principal])
+        return web.json_response([])
+
+    site = await serve(try_to_bind)
+
+    (name, text, bound), _ = await site.get("/try_to_bind")
+
+    assert name == kind
+    assert words in text
+    assert bound is None
+
+
+@pytest.mark.one_lane("no request gets as far")
+async def test_a_bind_without_principals_says_what_is_missing(
+    make_options: MakeOptions, aiohttp_client: AiohttpClient
+) -> None:
+    async def try_to_bind(request: web.Request) -> web.Response:
+        with pytest.raises(SessionError, match=r"principals = Principals\(options\)"):
+            await (await session_of(request)).bind("ann")
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/", try_to_bind)
+    setup(app, make_options())
+    client = await aiohttp_client(app)
+
+    assert (await client.get("/")).status == 200
+
+
+@pytest.mark.one_lane("there is no request")
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"max_sessions": 0}, "max_sessions=0 must be a whole number from 1 to 1,000"),
+        ({"max_sessions": 1001}, "max_sessions=1001 must be"),
+        ({"max_sessions": True}, "max_sessions=True must be"),
+        ({"evict": "newest"}, "evict='newest' must be one of 'oldest', 'idle', 'reject'"),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_an_error_that_says_so(
+    make_options: MakeOptions, limits: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(OptionsError) as raised:
+        Principals(make_options(), **limits)
+
+    assert words in str(raised.value)
+
+
+@pytest.mark.one_lane("there is no request")
+def test_options_have_principals_once_and_before_they_are_in_use() -> None:
+    options = SessionOptions(secret="s" * 40, storage=MemoryStorage())
+    Principals(options)
+    with pytest.raises(OptionsError, match="have Principals already"):
+        Principals(options)
+
+    options = SessionOptions(secret="s" * 40, storage=MemoryStorage())
+    setup(web.Application(), options)
+    with pytest.raises(OptionsError, match=r"before setup\(app, options\)"):
+        Principals(options)
