@@ -212,6 +212,20 @@ class Bonds:
         await self.leave(bond)
         return False
 
+    async def may_be_shown(self, bond: Bond, *, is_same: bool) -> bool:
+        """Ask whether what is left from before a change of rights may still be shown.
+
+        Not once its session was revoked; nor where that goes on with the same principal, and has
+        ended.
+        """
+        try:
+            index = await self._indexes.load(key_of_principal(bond.principal))
+        except StorageError:
+            return True
+        if _why_over(index, bond) is not None:
+            return False
+        return not is_same or bond.handle in index.sessions
+
     def _is_due(self, bond: Bond, is_passive: bool) -> bool:  # noqa: FBT001 - of its caller
         return self.looked.is_due(bond.handle) and (
             not is_passive or self._looked_passively.is_due(bond.handle)

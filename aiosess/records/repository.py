@@ -17,6 +17,7 @@ from aiosess.records.bonds import Bond
 from aiosess.records.changes import Snapshot
 from aiosess.records.conflicts import Conflicts, Rebase, go_on_under, gone
 from aiosess.records.decide import Ending, ending
+from aiosess.records.format import Former
 from aiosess.records.indexes import Indexes
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
 from aiosess.records.looking import Looking
@@ -257,8 +258,14 @@ class SessionRepository:
         if self.lifetime.is_over(state):
             await self.storage.delete(state.session_id)
             return None
-        if self.bonds is not None and not await self.bonds.look(state, is_passive=is_passive):
-            return None
+        if state.bond is not None and self.bonds is not None:
+            if found.standing is Standing.FORMER:
+                left = self._aliases.read(stored)
+                is_same = not isinstance(left, Former) or left.is_same_principal
+                if not await self.bonds.may_be_shown(state.bond, is_same=is_same):
+                    return Leftover.REFUSED
+            elif not await self.bonds.look(state, is_passive=is_passive):
+                return None
         await self._renewal.first_use(state)
         return state
 

@@ -14,11 +14,14 @@ from pathlib import Path
 import aiohttp
 from redis.asyncio import Redis
 
-from tests.proof import lines
+from tests.faults.clusters import cluster_in
+from tests.proof import lines, principals
 from tests.proof.app import REPEATING_IDS
 from tests.servers import MemcachedServer, RedisServer, Server, free_port
 
 PROCESSES = 4
+# A life of sessions in seconds, short enough to be waited for.
+LIFE = 3
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ async def prove(size: Size) -> list[Line]:
             ("memcached", memcached.url, PROCESSES),
         ):
             found += await on_backend(backend, url, processes, size)
+            found += await of_principals(backend, url, processes, size)
+        with cluster_in(Path(folder) / "cluster") as cluster:
+            found += await of_principals("Redis Cluster", cluster.url, PROCESSES, size)
         found.append(await theirs(redis.url, size))
         found += await commands(redis.url)
         return found
@@ -131,6 +137,34 @@ async def on_backend(backend: str, url: str, processes: int, size: Size) -> list
             what = f"sessions created with {REPEATING_IDS} ids that repeat"
             found.append(Line(what, backend, kept, wanted=None))
             found.append(Line(f"sessions shared in {size.creations} creations", backend, shared))
+    return found
+
+
+async def of_principals(backend: str, url: str, processes: int, size: Size) -> list[Line]:
+    """Run the lines on principals."""
+    found: list[Line] = []
+    for most, expected in ((1000, principals.LOGINS), (principals.MOST, principals.MOST)):
+        with servers(url, processes, "--most", str(most)) as ports:
+            async with client() as http:
+                browser = lines.Browser(http, ports)
+                alive, listed = await principals.logins_at_once(browser, f"of-{most}")
+                what = f"of {principals.LOGINS} logins at once, {most} allowed"
+                found.append(Line(f"sessions alive {what}", backend, alive, wanted=expected))
+                found.append(Line(f"sessions listed {what}", backend, listed, wanted=expected))
+                if most > expected:
+                    lived_on, unlisted = await principals.revocations(browser, size.rounds)
+                    what = f"in {size.rounds} revocations"
+                    found.append(Line(f"sessions that live on {what}", backend, lived_on))
+                    found.append(Line(f"sessions alive and unlisted {what}", backend, unlisted))
+    with servers(url, processes, "--most", "100", "--touch-after", "0%") as ports:
+        async with client() as http:
+            left = await principals.forgotten(lines.Browser(http, ports), size.rounds)
+            what = f"sessions that outlive {size.rounds} revocations, the index lost before"
+            found.append(Line(what, backend, left))
+    with servers(url, processes, "--most", "100", "--idle", str(LIFE)) as ports:
+        async with client() as http:
+            left = await principals.indexes_left(lines.Browser(http, ports), size.rounds, 2 * LIFE)
+            found.append(Line(f"indexes left of {size.rounds} principals", backend, left))
     return found
 
 

@@ -23,6 +23,8 @@ from aiosess import (
     setup,
 )
 from aiosess.options import random_id
+from aiosess.principals import Principals
+from aiosess.records.indexes import key_of_principal
 from aiosess.storages.memcached import MemcachedStorage
 from aiosess.storages.redis import RedisStorage
 
@@ -31,6 +33,8 @@ REPEATING_IDS = 1000
 # A grace that is over before the slow requests are, in seconds.
 BRIEF = 0.001
 THEIRS = web.AppKey("theirs", bool)
+PRINCIPALS = web.AppKey("principals", Principals)
+STORAGE = web.AppKey("storage", Storage)
 
 
 async def either(request: web.Request) -> aiohttp_session.Session:
@@ -134,13 +138,66 @@ async def socket(request: web.Request) -> web.StreamResponse:
     return ws
 
 
+async def bind(request: web.Request) -> web.Response:
+    """Log in as whoever the query says."""
+    session = await opened(request)
+    await session.bind(request.query["as"])
+    session["user"] = request.query["as"]
+    return web.json_response(session.handle)
+
+
+async def unbind(request: web.Request) -> web.Response:
+    """Let the session be nobody's."""
+    await (await opened(request)).unbind()
+    return web.Response()
+
+
+async def handle(request: web.Request) -> web.Response:
+    """Return the handle of the session."""
+    return web.json_response((await opened(request)).handle)
+
+
+async def devices(request: web.Request) -> web.Response:
+    """Return the handles of a principal's sessions."""
+    found = await request.app[PRINCIPALS].sessions_of(request.query["as"])
+    return web.json_response([each.handle for each in found])
+
+
+async def revoke(request: web.Request) -> web.Response:
+    """End all sessions of a principal."""
+    return web.json_response(await request.app[PRINCIPALS].revoke(request.query["as"]))
+
+
+async def forget(request: web.Request) -> web.Response:
+    """Lose the index of a principal, as memcached may."""
+    return web.json_response(
+        await request.app[STORAGE].delete(key_of_principal(request.query["as"]))
+    )
+
+
+async def index(request: web.Request) -> web.Response:
+    """Return whether there is an index of a principal."""
+    found = await request.app[STORAGE].load(key_of_principal(request.query["as"]))
+    return web.json_response(found is not None)
+
+
 def application(
-    backend: str, *, is_theirs: bool, is_repeating: bool, is_brief: bool, watch_every: float
+    backend: str,
+    *,
+    is_theirs: bool,
+    is_repeating: bool,
+    is_brief: bool,
+    watch_every: float,
+    most: int,
+    idle: float,
+    touch_after: str,
 ) -> web.Application:
     """Return the application on *backend*, which is ``memory`` or a URL."""
     app = web.Application()
-    for handler in (put, add, buy, say, tell, show, login, rotate, logout, socket):
-        app.router.add_get(f"/{handler.__name__}", handler)
+    handlers = [put, add, buy, say, tell, show, login, rotate, logout, socket]
+    handlers += [bind, unbind, handle, devices, revoke, forget, index]
+    for each in handlers:
+        app.router.add_get(f"/{each.__name__}", each)
     if is_theirs:
         app[THEIRS] = True
         client = Redis.from_url(backend)
@@ -152,15 +209,20 @@ def application(
         return f"repeated-{next(ids) % REPEATING_IDS}"
 
     # The clients share two cores with the servers: what is measured here is not how long it takes.
+    given = storage(backend)
     options = SessionOptions(
         secret=SECRET,
-        storage=storage(backend),
-        cookie=CookieOptions(max_age=600),
+        storage=given,
+        cookie=CookieOptions(max_age=idle),
+        touch_after=touch_after,
         genid=repeating if is_repeating else random_id,
         timeout=30,
         renew_grace=BRIEF if is_brief else 10.0,
         watch_every=watch_every,
     )
+    if most:
+        app[PRINCIPALS] = Principals(options, max_sessions=most)
+        app[STORAGE] = given
     setup(app, options)
     return app
 
@@ -183,6 +245,9 @@ def main() -> None:
     parser.add_argument("--repeating", action="store_true")
     parser.add_argument("--brief", action="store_true")
     parser.add_argument("--watch-every", type=float, default=15.0)
+    parser.add_argument("--most", type=int, default=0, help="sessions of a principal")
+    parser.add_argument("--idle", type=float, default=600)
+    parser.add_argument("--touch-after", default="5%")
     given = parser.parse_args()
     # A refused id is a 500 with a traceback, and that is wanted a hundred thousand times here.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
@@ -192,6 +257,9 @@ def main() -> None:
         is_repeating=given.repeating,
         is_brief=given.brief,
         watch_every=given.watch_every,
+        most=given.most,
+        idle=given.idle,
+        touch_after=given.touch_after,
     )
     web.run_app(app, host="127.0.0.1", port=given.port, print=None, access_log=None, backlog=4096)
 

@@ -95,7 +95,7 @@ async def increments_lost(browser: Browser, requests: int) -> int:
 
 async def logout_races(browser: Browser, rounds: int) -> tuple[int, int]:
     """A slow request against a log-out: sessions that came back, cookies that were re-issued."""
-    outcomes = await _rounds(rounds, lambda: _logout_race(browser))
+    outcomes = await in_rounds(rounds, lambda: _logout_race(browser))
     return sum(revived for revived, _ in outcomes), sum(reissued for _, reissued in outcomes)
 
 
@@ -113,7 +113,7 @@ async def _logout_race(browser: Browser) -> tuple[bool, bool]:
 
 async def rotations(browser: Browser, rounds: int, in_flight: int = 8) -> tuple[int, int]:
     """Requests in flight while the id is rotated: how many were logged out, changes lost."""
-    outcomes = await _rounds(rounds, lambda: _rotation(browser, in_flight))
+    outcomes = await in_rounds(rounds, lambda: _rotation(browser, in_flight))
     return sum(out for out, _ in outcomes), sum(lost for _, lost in outcomes)
 
 
@@ -140,7 +140,7 @@ async def logins(browser: Browser, rounds: int) -> tuple[int, int, int]:
     Return how often that one saw data of the login, how often the session was changed or destroyed
     by way of the old id, and how many requests under way overwrote the login's cookie.
     """
-    outcomes = await _rounds(rounds, lambda: _login(browser))
+    outcomes = await in_rounds(rounds, lambda: _login(browser))
     seen, changed, overwritten = zip(*outcomes, strict=True)
     return sum(seen), sum(changed), sum(overwritten)
 
@@ -214,11 +214,12 @@ async def ids_shared(browser: Browser, requests: int) -> tuple[int, int]:
         if status == 200 and cookie:
             owners.append(cookie)
 
-    await _rounds(requests, create, at_once=64)
+    await in_rounds(requests, create, at_once=64)
     return len(owners) - len(set(owners)), len(owners)
 
 
-async def _rounds(count: int, once: Any, at_once: int = 8) -> list[Any]:
+async def in_rounds(count: int, once: Any, at_once: int = 8) -> list[Any]:
+    """Return what *once* returned each of *count* times, some of them at once."""
     limit = asyncio.Semaphore(at_once)
 
     async def limited() -> Any:

@@ -165,8 +165,8 @@ def serve(make_options: MakeOptions, aiohttp_client: AiohttpClient) -> Serve:
     return serve
 
 
-@pytest.fixture
-async def site(serve: Serve) -> Site:
+@pytest.fixture(name="site")
+async def usual_site(serve: Serve) -> Site:
     return await serve()
 
 
@@ -413,6 +413,33 @@ async def test_a_session_is_revoked_under_whatever_id_it_goes_on(site: Site, by:
     assert await site.principals.revoke("ann") == 1
 
     assert await site.who(newer) is None
+
+
+@pytest.mark.parametrize("way", ["revoke", "end"])
+@pytest.mark.parametrize("by", ["renew", "prove"])
+async def test_nothing_is_shown_under_an_old_id_once_the_session_has_ended(
+    site: Site, by: str, way: str
+) -> None:
+    cookie = await site.log_in()
+    handle = str(await site.handle(cookie))
+    _, newer = await site.get(f"/renew?by={by}", cookie)
+    assert newer is not None
+    assert await site.who(newer) == "ann"
+    assert await site.who(cookie) == "ann"
+
+    await (site.principals.revoke("ann") if way == "revoke" else site.principals.end("ann", handle))
+
+    assert await site.who(cookie) is None
+
+
+async def test_what_was_before_a_logout_is_shown_until_it_is_revoked(site: Site) -> None:
+    cookie = await site.log_in()
+    await site.get("/unbind", cookie)
+    before = await site.who(cookie)
+
+    await site.principals.revoke("ann")
+
+    assert (before, await site.who(cookie)) == ("ann", None)
 
 
 async def test_a_session_can_be_kept_when_all_others_are_revoked(
@@ -742,7 +769,7 @@ async def test_a_look_that_fails_refuses_nobody(
 
 
 async def test_a_logout_happens_though_the_index_cannot_be_written(
-    serve: Serve, faulty: FaultyStorage
+    serve: Serve, faulty: FaultyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = await serve(storage=faulty)
     cookie = await site.log_in()
@@ -756,7 +783,7 @@ async def test_a_logout_happens_though_the_index_cannot_be_written(
             raise StorageUnavailable("told to fail")
         return await real(key, *args, **options)
 
-    faulty.replace = replace  # type: ignore[method-assign]
+    monkeypatch.setattr(faulty, "replace", replace)
 
     answer, cleared = await site.get("/destroy", cookie)
 
@@ -766,7 +793,7 @@ async def test_a_logout_happens_though_the_index_cannot_be_written(
 
 
 async def test_a_revocation_that_fails_says_how_far_it_came_and_can_be_repeated(
-    serve: Serve, faulty: FaultyStorage
+    serve: Serve, faulty: FaultyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = await serve(storage=faulty)
     cookies = [await site.log_in() for _ in range(3)]
@@ -777,7 +804,7 @@ async def test_a_revocation_that_fails_says_how_far_it_came_and_can_be_repeated(
             raise StorageUnavailable("told to fail")
         return await real(key)
 
-    faulty.load = load  # type: ignore[method-assign]
+    monkeypatch.setattr(faulty, "load", load)
     with pytest.raises(StorageUnavailable) as raised:
         await site.principals.revoke("ann")
     is_away = False
