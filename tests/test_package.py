@@ -28,6 +28,7 @@ MODULES = [
 INSIDE = "aiosess.storages._"
 PUBLIC = [
     "aiosess.errors",
+    "aiosess.principals",
     *(
         name
         for name in MODULES
@@ -41,6 +42,7 @@ PROMISED = {*PUBLIC, *COLLECTIONS, *STAND_INS, "aiosess.testing.pytest"}
 # What a back-end, an encrypted cookie or a test needs, and nobody else.
 LEFT_OUT = (
     "aiosess.compat",
+    "aiosess.principals",
     "aiosess.storages.memcached",
     "aiosess.storages.redis",
     "aiosess.testing",

@@ -374,7 +374,10 @@ class SessionRepository:
         try:
             written = await self.writing.known_again(state, conflict, payload, snapshot)
         except Conflict as other:
-            return await self._conflicts.put_on_top(state, other.current)
+            before = state.kept_bond
+            is_kept = await self._conflicts.put_on_top(state, other.current)
+            await self._unlist(before, state)
+            return is_kept
         self.writing.saved(state, written)
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from typing import Any, Final, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, Final, TypeVar
 from aiosess import CookieOptions, MemoryStorage
 from aiosess.attributes import SessionCookie
 from aiosess.errors import RecordError
+from aiosess.records.bonds import Bond
 from aiosess.records.format import Alias, Former, Record, decode, encode, encode_alias
 from aiosess.storages import Stored, Version
 from aiosess.testing import FakeClock, FaultyStorage
@@ -19,6 +21,7 @@ __all__ = ["Backend", "PunctualBackend", "Records", "TouchingBackend"]
 
 T = TypeVar("T")
 
+_REVISION: Final = re.compile(rb',"rev":"[^"]*"')
 _STRANGE: Final = encode(
     "stranger",
     {"n": "a secret of somebody else"},
@@ -138,6 +141,7 @@ class Records:
         own: dict[str, Any] | None = None,
         of: str | None = None,
         unknown: dict[str, Any] | None = None,
+        bond: Bond | None = None,
     ) -> None:
         """Keep a record as aiosess writes it, *age* seconds after the session began.
 
@@ -150,6 +154,7 @@ class Records:
             created_at=self._clock() - age,
             now=self._clock(),
             unknown=unknown or {},
+            bond=bond,
         )
         await self.put(session_id, payload)
 
@@ -185,7 +190,11 @@ class Records:
         elif isinstance(found, Record) and stored is not None:
             change(found.data)
             payload = self._payload(
-                session_id, found.data, found.created_at or self._clock(), found.own
+                session_id,
+                found.data,
+                found.created_at or self._clock(),
+                found.own,
+                bond=found.bond,
             )
             await self._memory.replace(session_id, payload, 86_400, expected=stored.version)
 
@@ -193,7 +202,7 @@ class Records:
         """Renew the id as another process does."""
         found = self._decoded(await self._memory.load(session_id))
         if isinstance(found, Record):
-            await self.keep(renewed_to, found.data)
+            await self.keep(renewed_to, found.data, bond=found.bond)
             await self.lead(session_id, renewed_to, 10)
 
     async def delete(self, session_id: str) -> None:
@@ -211,7 +220,10 @@ class Records:
 
     def _shown(self, stored: Stored) -> str:
         found = self._decoded(stored)
-        return repr(stored.payload) if found is None else _in_full(found)
+        if found is not None:
+            return _in_full(found)
+        # Whatever it was that was written, it has a revision by chance.
+        return repr(_REVISION.sub(b"", stored.payload))
 
     def _decoded(self, stored: Stored | None) -> Record | Alias | Former | None:
         if stored is None:
@@ -222,10 +234,16 @@ class Records:
             return None
 
     def _payload(
-        self, session_id: str, data: dict[str, Any], created_at: float, own: dict[str, Any]
+        self,
+        session_id: str,
+        data: dict[str, Any],
+        created_at: float,
+        own: dict[str, Any],
+        *,
+        bond: Bond | None,
     ) -> bytes:
-        cookie = SessionCookie(self._cookie, own)
-        return encode(session_id, data, cookie, created_at=created_at, now=self._clock())
+        cookie, now = SessionCookie(self._cookie, own), self._clock()
+        return encode(session_id, data, cookie, created_at=created_at, now=now, bond=bond)
 
 
 def _in_full(found: Record | Alias | Former) -> str:

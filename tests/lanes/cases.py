@@ -75,6 +75,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_record_size: int = 1_000_000
     version: int | None = None
     on_reuse: Literal["refuse", "end"] = "refuse"
+    max_sessions: int = 0
+    """Of a principal; where there is none, sessions belong to nobody."""
 
 
 USUAL: Final = Options()
@@ -143,6 +145,7 @@ _USUAL: Final = (
 _VERBS_OF_SESSION: Final = (
     *("save", "touch", "reload", "rollback", "renew the id", "regenerate", "destroy"),
     *("invalidate", "changed", "log in", "log out", "change atomically", "look atomically"),
+    *("bind", "bind to another", "unbind"),
 )
 _ODD: Final = (
     *("set what cannot be kept", "delete all", "set a list", "choose the id", "ask who it is"),
@@ -161,6 +164,7 @@ _ODD: Final = (
 _THEIRS: Final = (
     *("they write", "they write the same key", "they write the same value", "they append"),
     *("they delete", "they renew", "they renew", "they renew", "they end", "they garble"),
+    *("they revoke", "they lose the index"),
 )
 _RACES: Final = tuple(f"{what} at {verb}" for verb in VERBS for what in _THEIRS)
 _FAULTS: Final = (
@@ -194,6 +198,7 @@ _UNUSUAL: Final[dict[str, Sequence[object]]] = {
     "max_record_size": [100],
     "version": [3],
     "on_reuse": ["end"],
+    "max_sessions": [1, 100, 100, 100],
 }
 
 

@@ -81,8 +81,21 @@ MUTANTS: Final = (
     ),
     Mutant(
         "that a record says which version of the application wrote it",
-        "state.authenticated_at, version_of(state.unknown))",
-        "state.authenticated_at)",
+        "version = version_of(state.unknown)",
+        "version = 0",
+        first=2550,
+    ),
+    Mutant(
+        "that a record says whose it is",
+        "version, state.bond)",
+        "version)",
+        first=800,
+    ),
+    Mutant(
+        "that a session is looked up in its index now and then",
+        "repository.bonds.looked.is_due)",
+        "lambda _handle: False)",
+        first=100,
     ),
     Mutant(
         "what a newer version remembers",

@@ -10,12 +10,16 @@ import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Final, cast
+from unittest import mock
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
 from aiosess import CookieOptions, SessionOptions, session_middleware, setup
+from aiosess.exchange import acting
+from aiosess.principals import Principals
+from aiosess.records.bonds import Bond
 from aiosess.testing import FakeClock
 from aiosess.transports.signing import Signer
 from tests.lanes.backend import Backend, PunctualBackend, Records, TouchingBackend
@@ -50,7 +54,8 @@ async def observed(case: Case, lane: Lane) -> list[str]:
     clock = FakeClock()
     stage = _Stage(case, clock)
     others = asyncio.all_tasks()
-    with driving(lane), _heard(stage.note):
+    handles = mock.patch.object(acting, "new_handle", stage.made_handle)
+    with driving(lane), handles, _heard(stage.note):
         try:
             async with asyncio.timeout(_LONGEST):
                 await _run(stage, others)
@@ -77,7 +82,8 @@ class _Stage:
         self.request = Request()
         self.handled: Scene | None = None
         self.wire: Wire | None = None
-        self._made = self._theirs = 0
+        self._made = self._theirs = self._handles = 0
+        self._principals: Principals | None = None
         self._tasks: set[asyncio.Future[None]] = set()
 
     def note(self, line: str) -> None:
@@ -88,6 +94,14 @@ class _Stage:
         return (
             "apple" if self.case.options.is_id_taken and self._made == 1 else f"made-{self._made}"
         )
+
+    def made_handle(self) -> str:
+        self._handles += 1
+        return f"handle-{self._handles:09}"
+
+    async def revoke(self, principal: str) -> None:
+        if self._principals is not None:
+            await self._principals.revoke(principal)
 
     def their_id(self) -> str:
         self._theirs += 1
@@ -123,7 +137,7 @@ class _Stage:
             "by a function": self.cookie_of,
             "by a coroutine": self.awaited_cookie_of,
         }
-        return SessionOptions(
+        options = SessionOptions(
             secret=[_SECRET, _OLD_SECRET],
             storage=self.backend,
             name=given.name,
@@ -150,6 +164,9 @@ class _Stage:
             on_reuse=given.on_reuse,
             migrate=None if given.version is None else _brought_up,
         )
+        if given.max_sessions:
+            self._principals = Principals(options, max_sessions=given.max_sessions)
+        return options
 
 
 def _cookie(case: Case) -> CookieOptions:
@@ -237,6 +254,7 @@ class _Browser:
         return f"{shown};{attributes}"
 
 
+_BOND: Final = Bond("handle-of-apple0", "me", 1)
 _REMEMBERED: Final[dict[str, dict[str, Any]]] = {
     "by a newer version": {"later": [1]},
     "by an older application": {"version": 1},
@@ -252,7 +270,9 @@ async def _arrival(stage: _Stage) -> list[str]:
     """Keep the records that are there at first, and return the cookies of the browser."""
     records, sign = stage.records, stage.signer.sign
     data: dict[str, Any] = {"n": 1, "cart": ["a"], "deep": {"tags": {"count": 1}}}
-    await records.keep("apple", data)
+    # Where principals are known, somebody has logged in, and the index has forgotten that.
+    bond = _BOND if stage.case.options.max_sessions else None
+    await records.keep("apple", data, bond=bond)
     ours, pear, came = sign("apple"), sign("pear"), stage.case.came
     match came:
         case "renewed a moment ago":

@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from aiosess import SESSION, Session, find_session, get_session
+from aiosess.records.indexes import key_of_principal
 from aiosess.testing import FakeClock
 from tests.lanes.backend import Backend, Records
 from tests.lanes.cases import VERBS
@@ -37,6 +38,10 @@ class Stage(Protocol):
 
     def their_id(self) -> str:
         """Return a new id, as another process makes one."""
+        ...
+
+    async def revoke(self, principal: str) -> None:
+        """End all sessions of *principal*, as another process does."""
         ...
 
     def begin(self, act: Coroutine[Any, Any, object]) -> None:
@@ -89,7 +94,10 @@ class Scene:
         """Return what the session looks like, without asking it."""
         session = self._session
         # Not dict(session): a container that is handed out is looked at again at the end.
-        return "" if session is None else f" {session.id} new={session.new} {session._mapping}"
+        if session is None:
+            return ""
+        whose = "" if session.principal is None else f" of {session.principal} {session.handle}"
+        return f" {session.id} new={session.new}{whose} {session._mapping}"
 
 
 async def play(scene: Scene, steps: Iterable[str], *, raises: bool = False) -> None:
@@ -207,6 +215,9 @@ _on_session("invalidate", lambda session: session.invalidate())
 _on_session("changed", lambda session: session.changed())
 _on_session("change atomically", lambda session: session.atomic(_count))
 _on_session("look atomically", lambda session: session.atomic(lambda newest: newest.get("n")))
+_on_session("bind", lambda session: session.bind("me", label="phone"))
+_on_session("bind to another", lambda session: session.bind("somebody else"))
+_on_session("unbind", lambda session: session.unbind())
 _on_session("choose the id", lambda session: session.set_new_identity("chosen"))
 _on_session("ask who it is", lambda session: (session.identity, session.created, session.max_age))
 _on_session("read the cookie", lambda session: (session.cookie.max_age, session.cookie.path))
@@ -395,6 +406,8 @@ _they_change("they append", lambda data: data.setdefault("cart", []).append("t")
 _they("they delete", lambda stage: stage.records.delete(stage.session_id))
 _they("they renew", lambda stage: stage.records.renew(stage.session_id, stage.their_id()))
 _they("they end", lambda stage: stage.records.lead(stage.session_id, "", 0))
+_they("they revoke", lambda stage: stage.revoke("me"))
+_they("they lose the index", lambda stage: stage.records.delete(key_of_principal("me")))
 _they("they garble", lambda stage: stage.records.put(stage.session_id, b"garbled"))
 
 
