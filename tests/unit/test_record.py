@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiosess import CookieOptions, RecordError, SessionCookie, UnserializableValue
+from aiosess.records.bonds import Bond
 from aiosess.records.format import (
     RESERVED_KEYS,
     Alias,
@@ -44,7 +45,7 @@ from aiosess.records.format import (
     start_of,
 )
 from aiosess.records.migration import Migration
-from aiosess.records.usual import usual, usual_of
+from aiosess.records.usual import usual, usual_bound, usual_of
 from aiosess.storages import Stored
 from aiosess.timeouts import LONGEST
 
@@ -938,3 +939,92 @@ def test_whatever_follows_a_known_frame_is_read_as_if_it_were_not_known(
     assert known is None or decode(payload) == Record(
         *(known[0], None, {}, known[1], known[2]), is_in_clear=True
     )
+
+
+# Whose a session is.
+
+BONDS = [
+    Bond("h" * 16, "ann", 1_700_000_000_250),
+    Bond("h" * 16, 'a},"handle":"b', 1, "Ann's \u2603", {"sid": "},"}, "127.0.0.1", "curl"),
+]
+
+
+@pytest.mark.parametrize("version", [0, 3])
+@pytest.mark.parametrize("bond", BONDS, ids=["plain", "odd"])
+def test_a_record_says_whose_it_is(bond: Bond, version: int) -> None:
+    unknown = {"version": version} if version else {}
+    payload = encode(
+        *(ID, {"n": 1}, SessionCookie(options())),
+        created_at=NOW,
+        now=NOW,
+        authenticated_at=NOW,
+        unknown=unknown,
+        bond=bond,
+    )
+
+    assert decoded(payload).bond == bond
+    assert decoded(payload).unknown == unknown
+
+
+@pytest.mark.parametrize("version", [None, 3])
+def test_the_fast_way_reads_whose_a_record_is_and_writes_it_so(version: int | None) -> None:
+    migration = Migration(version)
+    payload = encode(
+        *(ID, {"n": 1}, SessionCookie(options())),
+        created_at=NOW,
+        now=NOW,
+        unknown=migration.beginning,
+        bond=BONDS[0],
+    )
+    fast = usual_bound(usual_of(migration), lambda _handle: False)
+
+    state = fast(ID, Stored(payload, 1), options(), NOW)
+
+    assert state is not None
+    assert (state.data, state.bond, state.kept_bond) == ({"n": 1}, BONDS[0], BONDS[0])
+    again = encode_usual({"n": 1}, options().frame, state.instants, start_of(ID))
+    assert decoded(again) == decoded(payload)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"bound":', b'"later":1,"bound":'),
+        (b'"bound":1', b'"bound":"1'),
+        (b'"principal":"ann"', b'"principal":"\xff"'),
+        (b'"created":', b'"created":"never",'),
+    ],
+)
+def test_the_fast_way_leaves_an_odd_bond_to_the_whole_way(old: bytes, new: bytes) -> None:
+    payload = encode(
+        *(ID, {"n": 1}, SessionCookie(options())), created_at=NOW, now=NOW, bond=BONDS[0]
+    )
+    fast = usual_bound(usual, lambda _handle: False)
+    assert fast(ID, Stored(payload, 1), options(), NOW) is not None
+
+    assert fast(ID, Stored(payload.replace(old, new), 1), options(), NOW) is None
+
+
+def test_the_fast_way_leaves_a_session_that_is_to_be_looked_at_to_the_whole_way() -> None:
+    payload = encode(
+        *(ID, {"n": 1}, SessionCookie(options())), created_at=NOW, now=NOW, bond=BONDS[0]
+    )
+    asked: list[str] = []
+
+    def is_due(handle: str) -> bool:
+        asked.append(handle)
+        return True
+
+    assert usual_bound(usual, is_due)(ID, Stored(payload, 1), options(), NOW) is None
+    assert asked == ["h" * 16]
+
+
+@pytest.mark.parametrize(
+    "meta", [{"handle": 1}, {"handle": "h"}, {"handle": "h", "principal": "ann", "bound": "x"}]
+)
+def test_a_bond_that_is_none_makes_a_record_nobodys(meta: dict[str, Any]) -> None:
+    payload = encode(
+        *(ID, {"n": 1}, SessionCookie(options())), created_at=NOW, now=NOW, unknown=meta
+    )
+
+    assert decoded(payload).bond is None
