@@ -91,7 +91,7 @@ class Reason(enum.Enum):
     EVICTED = (
         "session",
         logging.INFO,
-        "a session was ended, since its principal has as many as max_sessions allows",
+        "a session was ended to make room for another one of the same principal or label",
     )
     # What is open beside a request: a WebSocket, a stream, a long handler.
     ENDED = ("watch", logging.DEBUG, "the session ended")

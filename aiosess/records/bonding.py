@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class Bonds:
         self._lifetime = lifetime
         self._events = events
         self.looked: Touched = Touched(lifetime.touch_after, lifetime.steady)
-        """Which sessions were looked at, by their handles."""
+        """Under which ids sessions were looked at; one that has a new id is due."""
         self._looked_passively = Touched(lifetime.touch_after, lifetime.steady)
 
     # A session begins to belong to somebody.
@@ -132,7 +133,7 @@ class Bonds:
             bond.agent,
         )
         state.listed = (state.session_id, self._lifetime.now())
-        self.looked.add(bond.handle)
+        self.looked.add(state.session_id)
 
     async def enter_again(self, state: SessionState) -> None:
         """Have the indexes name *state* by the id that it has now, where a bond is to be kept."""
@@ -147,7 +148,7 @@ class Bonds:
     ) -> int:
         known = index.sessions.get(handle)
         if known is None:
-            await self._make_room(index, is_limited=is_limited)
+            await self._make_room(index, math.inf, is_limited=is_limited)
         now = self._lifetime.now()
         bound = max(int(now * 1000), index.revoked + 1)
         # What is kept under the id before leads on, and is to be found until that is written.
@@ -156,8 +157,11 @@ class Bonds:
         index.sessions[handle] = Entry(session_id, bound, now, self._lifetime.latest_end(state))
         return bound
 
-    async def _make_room(self, index: Index, *, is_limited: bool) -> None:
-        """End sessions, or raise TooManySessions, where *index* can name no more."""
+    async def _make_room(self, index: Index, bound: float, *, is_limited: bool) -> None:
+        """End sessions where *index* can name no more.
+
+        Raise TooManySessions where it is the one that was *bound* then which is too many.
+        """
         most = self._limits.max_sessions if is_limited else MOST_SESSIONS
         if len(index.sessions) < most:
             return
@@ -169,12 +173,16 @@ class Bonds:
             handle, entry = min(
                 index.sessions.items(), key=lambda each: each[1].seen if is_idle else each[1].bound
             )
+            if not is_idle and bound < entry.bound:
+                raise TooManySessions(most)
             bond = await self.end(handle, entry)
             del index.sessions[handle]
-            if bond is not None and is_limited:
-                self._events.tell(Reason.EVICTED, handle=handle)
-                for key in _label_keys(bond):
-                    await self._leave(key, handle)
+            if bond is None:
+                continue
+            self._events.tell(Reason.EVICTED, handle=handle)
+            # Who waits for the index of a label never has that of a principal to wait for.
+            for key in _label_keys(bond) if is_limited else ():
+                await self._leave(key, handle)
 
     async def _drop_dead(self, index: Index) -> None:
         live = await self.live(index, lambda _: True)
@@ -196,14 +204,14 @@ class Bonds:
         is no activity. Where the storage does not answer, the next request looks.
         """
         bond = state.kept_bond
-        if bond is None or state.standing is Standing.FORMER or not self._is_due(bond, is_passive):
+        if bond is None or state.standing is Standing.FORMER or not self._is_due(state, is_passive):
             return True
         try:
             reason = await self._looked_up(state, bond, is_passive=is_passive)
         except (StorageError, MergeConflict):
             return True
         looked = self._looked_passively if is_passive else self.looked
-        looked.add(bond.handle)
+        looked.add(state.session_id)
         if reason is None:
             return True
         self._events.tell(reason, handle=bond.handle)
@@ -226,9 +234,9 @@ class Bonds:
             return False
         return not is_same or bond.handle in index.sessions
 
-    def _is_due(self, bond: Bond, is_passive: bool) -> bool:  # noqa: FBT001 - of its caller
-        return self.looked.is_due(bond.handle) and (
-            not is_passive or self._looked_passively.is_due(bond.handle)
+    def _is_due(self, state: SessionState, is_passive: bool) -> bool:  # noqa: FBT001 - of its caller
+        return self.looked.is_due(state.session_id) and (
+            not is_passive or self._looked_passively.is_due(state.session_id)
         )
 
     async def _looked_up(
@@ -257,7 +265,7 @@ class Bonds:
         bound = bond.bound if known is None else max(known.bound, bond.bound)
         if known is None:
             try:
-                await self._make_room(index, is_limited=is_limited)
+                await self._make_room(index, bound, is_limited=is_limited)
             except TooManySessions:
                 return Reason.EVICTED
         elif (

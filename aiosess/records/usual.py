@@ -105,7 +105,7 @@ def usual_of(migration: Migration) -> Usual:
 def usual_bound(plain: Usual, is_due: Callable[[str], bool]) -> Usual:
     """Return what does as *plain*, also for sessions that are bound to a principal.
 
-    ``None`` where *is_due* says of the handle that the session is to be looked at.
+    ``None`` where *is_due* says of the id that the session is to be looked at.
     """
 
     def usual_whoever(
@@ -115,11 +115,11 @@ def usual_bound(plain: Usual, is_due: Callable[[str], bool]) -> Usual:
         unbound, _, said = meta.partition(BOND)
         if not said:
             return plain(session_id, stored, cookie, now)
+        if is_due(session_id):
+            return None
         try:
             bond = _bond(b'{"handle":' + said + b"}")
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            return None
-        if is_due(bond.handle):
             return None
         payload = unbound + AFTER_META + rest
         state = plain(session_id, Stored(payload, stored.version), cookie, now)

@@ -94,7 +94,7 @@ MUTANTS: Final = (
     Mutant(
         "that a session is looked up in its index now and then",
         "repository.bonds.looked.is_due)",
-        "lambda _handle: False)",
+        "lambda _id: False)",
         first=100,
     ),
     Mutant(

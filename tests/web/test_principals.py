@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 from aiohttp import DummyCookieJar, web
+from aiohttp_session import SimpleCookieStorage
 from pytest_aiohttp import AiohttpClient
 
 from aiosess import (
@@ -24,6 +25,8 @@ from aiosess import (
     setup,
 )
 from aiosess.principals import Principals
+from aiosess.records import bonding
+from aiosess.records.format import Alias, encode_alias
 from aiosess.records.indexes import key_of_label, key_of_principal
 from aiosess.testing import FakeClock, FaultyStorage
 from tests.conftest import MakeOptions
@@ -532,6 +535,41 @@ async def test_a_login_too_many_is_refused_where_the_options_say_so(serve: Serve
     assert await site.who(cookies[1]) == "ann"
 
 
+async def test_a_session_that_makes_room_leaves_the_index_of_its_label(
+    serve: Serve, storage: Storage
+) -> None:
+    site = await serve(limits={"max_sessions": 1})
+    await site.log_in(sid="s1")
+
+    await site.log_in(sid="s2")
+
+    await gone(storage, key_of_label("oidc_sid", "s1"))
+    assert await storage.load(key_of_label("oidc_sid", "s2")) is not None
+
+
+async def test_a_label_names_so_many_sessions_at_the_most(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bonding, "MOST_SESSIONS", 2)
+    site = await serve()
+
+    cookies = [await site.log_in(principal, sid="all") for principal in ("ann", "bob", "eve")]
+
+    assert [await site.who(cookie) for cookie in cookies] == [None, "bob", "eve"]
+    assert await site.principals.revoke_label("oidc_sid", "all") == 2
+
+
+async def test_an_entry_that_leads_in_a_circle_names_nothing(
+    serve: Serve, storage: Storage
+) -> None:
+    site = await serve(genid=lambda _request: "apple")
+    await site.get("/log_in?as=ann")
+    await storage.delete("apple")
+    await storage.create("apple", encode_alias("apple", Alias("apple", 2e9)), 60)
+
+    assert await site.handles() == []
+
+
 async def test_sessions_that_have_ended_unseen_count_no_more(
     serve: Serve, storage: Storage, clock: FakeClock
 ) -> None:
@@ -702,6 +740,112 @@ async def test_a_passive_request_meets_a_revocation_and_is_no_activity(
     assert (await site.get("/poll", forgotten))[0] is None
 
 
+async def test_a_session_is_found_however_often_its_id_was_rotated(site: Site) -> None:
+    cookie = await site.log_in()
+    handle = await site.handle(cookie)
+    for _ in range(25):
+        _, newer = await site.get("/renew?by=rotate", cookie)
+        cookie = str(newer)
+
+    assert await site.handles() == [handle]
+    assert await site.principals.revoke("ann") == 1
+    assert await site.who(cookie) is None
+
+
+async def test_a_session_that_has_ended_unseen_leaves_the_list(
+    serve: Serve, storage: Storage, clock: FakeClock
+) -> None:
+    site = await serve(clock=clock, genid=lambda _request: "apple")
+    await site.get("/log_in?as=ann")
+    handle = (await site.handles())[0]
+    await storage.delete("apple")
+    assert await site.handles() == []
+    assert not await site.principals.end("ann", "another")
+
+    clock.advance(61)
+
+    assert await site.handles() == []
+    assert not await site.principals.end("ann", handle)
+    await gone(storage, ANN)
+
+
+@pytest.mark.parametrize(
+    ("evict", "who_stays"), [("reject", "newer"), ("oldest", "newer"), ("idle", "forgotten")]
+)
+async def test_a_forgotten_session_comes_back_within_the_limit(
+    serve: Serve, storage: Storage, clock: FakeClock, evict: str, who_stays: str
+) -> None:
+    site = await serve(clock=clock, limits={"max_sessions": 1, "evict": evict})
+    forgotten = await site.log_in()
+    await storage.delete(ANN)
+    clock.advance(HOUR / 10)
+    newer = await site.log_in()
+    clock.advance(1)
+
+    principals = {"forgotten": await site.who(forgotten), "newer": await site.who(newer)}
+
+    assert [name for name, principal in principals.items() if principal == "ann"] == [who_stays]
+    assert len(await site.handles()) == 1
+
+
+async def test_two_processes_enter_sessions_at_once(serve: Serve) -> None:
+    sites = [await serve(limits={"max_sessions": 5}) for _ in range(2)]
+
+    logins = await asyncio.gather(
+        *(site.get("/log_in?as=ann") for _ in range(20) for site in sites)
+    )
+
+    alive = [await sites[0].who(cookie) for _, cookie in logins if cookie is not None]
+    assert alive.count("ann") == 5
+    assert len(await sites[1].handles()) == 5
+
+
+async def test_a_record_that_comes_while_its_login_is_revoked_ends(
+    serve: Serve, faulty: FaultyStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def log_in_meanwhile(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.bind("ann")
+        real = faulty.create
+
+        async def create(key: str, *rest: Any) -> Any:
+            # Between the look for the record, and the barring of its id.
+            monkeypatch.setattr(faulty, "create", real)
+            await session.save()
+            return await real(key, *rest)
+
+        monkeypatch.setattr(faulty, "create", create)
+        return web.json_response(await site.principals.revoke("ann"))
+
+    site = await serve(log_in_meanwhile, storage=faulty)
+
+    ended, cookie = await site.get("/log_in_meanwhile")
+
+    assert ended == 1
+    assert await site.who(str(cookie)) is None
+
+
+async def test_a_session_that_becomes_somebody_elses_while_it_is_ended_goes_on(
+    serve: Serve, faulty: FaultyStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = await serve(storage=faulty)
+    cookie = await site.log_in()
+    handle, real, others = str(await site.handle(cookie)), faulty.load, list[str | None]()
+
+    async def load(key: str) -> Any:
+        stored = await real(key)
+        if key in cookie:
+            monkeypatch.setattr(faulty, "load", real)
+            _, newer = await site.get("/log_in?as=bob", cookie)
+            others.append(newer)
+        return stored
+
+    monkeypatch.setattr(faulty, "load", load)
+
+    assert not await site.principals.end("ann", handle)
+    assert await site.who(str(others[0])) == "bob"
+
+
 # Costs, and outages.
 
 
@@ -727,7 +871,7 @@ async def test_a_login_costs_two_commands_more_and_a_read_none(
     assert logging_in == renewing + 2 + 2  # And the first use of the id before.
 
 
-async def test_a_look_that_is_due_costs_two_commands_and_one_if_another_process_was_there(
+async def test_a_look_that_is_due_costs_two_commands(
     serve: Serve, faulty: FaultyStorage, clock: FakeClock
 ) -> None:
     site = await serve(storage=faulty, clock=clock)
@@ -739,6 +883,46 @@ async def test_a_look_that_is_due_costs_two_commands_and_one_if_another_process_
     await site.get("/who", cookie)
 
     assert faulty.calls == ["load", "load", "replace", "touch"]
+
+
+async def test_a_look_costs_one_command_where_another_process_was_there(
+    serve: Serve, faulty: FaultyStorage, clock: FakeClock
+) -> None:
+    site, other = [await serve(storage=faulty, clock=clock) for _ in range(2)]
+    cookie = await site.log_in()
+    await site.who(cookie)
+    faulty.calls.clear()
+
+    await other.who(cookie)
+
+    assert faulty.calls == ["load", "load", "touch"]
+
+
+async def test_what_was_before_is_shown_though_the_index_cannot_be_read(
+    serve: Serve, faulty: FaultyStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = await serve(storage=faulty)
+    cookie = await site.log_in()
+    await site.get("/renew?by=renew", cookie)
+    real = faulty.load
+
+    async def load(key: str) -> Any:
+        if key == ANN:
+            raise StorageUnavailable("told to fail")
+        return await real(key)
+
+    monkeypatch.setattr(faulty, "load", load)
+
+    assert await site.who(cookie) == "ann"
+
+
+async def test_calls_for_principals_are_told_as_well(serve: Serve) -> None:
+    told: list[str] = []
+    site = await serve(on_storage_call=lambda call: told.append(call.operation))
+
+    await site.principals.sessions_of("ann")
+
+    assert told == ["load"]
 
 
 async def test_a_login_whose_index_cannot_be_written_fails_as_the_options_say(
@@ -971,6 +1155,14 @@ def test_a_limit_that_makes_no_sense_is_an_error_that_says_so(
         Principals(make_options(), **limits)
 
     assert words in str(raised.value)
+
+
+@pytest.mark.one_lane("there is no request")
+def test_a_storage_of_aiohttp_session_keeps_no_principals() -> None:
+    options = SessionOptions(storage=SimpleCookieStorage())
+
+    with pytest.raises(OptionsError, match="SimpleCookieStorage is a storage of aiohttp-session"):
+        Principals(options)
 
 
 @pytest.mark.one_lane("there is no request")
