@@ -700,6 +700,36 @@ async def test_whoever_changes_the_id_after_the_login_is_listed(serve: Serve) ->
         assert await site.handle(cookie) in await site.handles()
 
 
+async def test_a_session_is_listed_while_its_principal_logs_in_again(serve: Serve) -> None:
+    async def log_in_again(request: web.Request) -> web.Response:
+        await (await session_of(request)).bind("ann")
+        return web.json_response(await site.handles())
+
+    site = await serve(log_in_again)
+    cookie = await site.log_in()
+
+    listed, _ = await site.get("/log_in_again", cookie)
+
+    assert listed == [await site.handle(cookie)]
+
+
+async def test_a_login_that_is_rolled_back_is_none(serve: Serve) -> None:
+    async def log_in_and_think_better(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.bind("ann")
+        session.rollback()
+        return web.json_response([session.principal, session.handle])
+
+    site = await serve(log_in_and_think_better)
+    _, anonymous = await site.get("/cart")
+
+    bound, cookie = await site.get("/log_in_and_think_better", anonymous)
+
+    assert bound == [None, None]
+    assert cookie == anonymous
+    assert await site.handles() == []
+
+
 async def test_a_session_that_is_held_long_and_written_is_revoked_as_well(
     serve: Serve, storage: Storage, clock: FakeClock
 ) -> None:
