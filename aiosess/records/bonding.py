@@ -180,7 +180,7 @@ class Bonds:
             if bond is None:
                 continue
             self._events.tell(Reason.EVICTED, handle=handle)
-            # Who waits for the index of a label never has that of a principal to wait for.
+            # Nobody who has the index of a label waits for that of a principal.
             for key in _label_keys(bond) if is_limited else ():
                 await self._leave(key, handle)
 
