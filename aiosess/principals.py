@@ -102,6 +102,7 @@ class Principals:
             clock=options.clock,
             events=events,
         )
+        repository.on_end = seat.tell
         # The seat has its limits.
         self._bonds: Bonds = cast("Bonds", repository.bonds)
 

@@ -153,7 +153,6 @@ class SessionManager:
         if options.on_storage_call is not None:
             storage = ObservedStorage(storage, options.on_storage_call)
         self._guard = guard_of(storage, options.plan.retry_policy, self.breaker)
-        options.plan.records.seat.is_in_service = True
         repository = SessionRepository(
             guarded_by(self._guard, storage),
             options.plan.records,
@@ -168,6 +167,7 @@ class SessionManager:
             storage=as_notifying(repository.storage),
         )
         repository.on_end = watcher.tell
+        options.plan.records.seat.serve(watcher)
         if transport is not None:
             self.transport = transport
             self.exchange = Exchange

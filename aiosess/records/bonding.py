@@ -14,7 +14,8 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
+from weakref import WeakSet
 
 from aiosess.errors import IdTaken, MergeConflict, SessionGone, StorageError, TooManySessions
 from aiosess.events import Events, Reason
@@ -52,12 +53,36 @@ class Limits:
     evict: Evict = "oldest"
 
 
+class Listener(Protocol):
+    """Hears of sessions that have ended."""
+
+    def tell(self, session_id: str) -> None:
+        """Have whatever is open under *session_id* looked at."""
+        ...
+
+
 class Seat:
-    """Where options keep the limits of their principals, once somebody has set them."""
+    """Where options keep the limits of their principals, once somebody has set them.
+
+    Those who serve sessions with these options hear of what the principals end.
+    """
 
     limits: Limits | None = None
     is_in_service: bool = False
     """Whether sessions are served already, so that it is too late for limits."""
+
+    def __init__(self) -> None:
+        self._listeners: WeakSet[Listener] = WeakSet()
+
+    def serve(self, listener: Listener) -> None:
+        """Take note that sessions are served, whose watchers *listener* tells."""
+        self.is_in_service = True
+        self._listeners.add(listener)
+
+    def tell(self, session_id: str) -> None:
+        """Tell all who serve sessions that the one under *session_id* may have ended."""
+        for listener in list(self._listeners):
+            listener.tell(session_id)
 
 
 @private()

@@ -876,6 +876,26 @@ async def test_a_session_that_becomes_somebody_elses_while_it_is_ended_goes_on(
     assert await site.who(str(others[0])) == "bob"
 
 
+async def test_what_is_open_hears_of_a_revocation_at_once(serve: Serve) -> None:
+    async def wait(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        waiting.set()
+        await session.ended()
+        return web.json_response("over")
+
+    waiting = asyncio.Event()
+    site = await serve(wait)
+    cookie = await site.log_in()
+    open_request = asyncio.ensure_future(site.get("/wait", cookie))
+    await waiting.wait()
+
+    await site.principals.revoke("ann")
+
+    # Nobody looks for fifteen seconds.
+    answer, _ = await asyncio.wait_for(open_request, 10)
+    assert answer == "over"
+
+
 # Costs, and outages.
 
 
