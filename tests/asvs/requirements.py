@@ -47,8 +47,9 @@ ASVS: Final[dict[str, tuple[Requirement, ...]]] = {
             "level 2",
             "How many sessions an account may have at once, and what happens at one more, is "
             "written down.",
-            application="Decide and document it; until then there is no limit.",
-            missing="A limit for each principal.",
+            "`Principals(max_sessions=100)` limits the sessions of each principal, and `evict` "
+            "says whether a login too many ends another session or is refused.",
+            "Choose both, write down why, and call `session.bind()` at login.",
         ),
         Requirement(
             "7.1.3",
@@ -130,16 +131,15 @@ ASVS: Final[dict[str, tuple[Requirement, ...]]] = {
             "7.4.2",
             "level 1",
             "All sessions of an account that was disabled or deleted end.",
-            application="Ask at each request whether the account is still there, or note the end "
-            "as in [back-channel logout](../how-to/backchannel-logout.md).",
-            missing="An index by principal, and a verb that ends all of its sessions.",
+            "`principals.revoke(principal)` ends all of them; see [devices](../how-to/devices.md).",
+            "Call it where an account is disabled or deleted.",
         ),
         Requirement(
             "7.4.3",
             "level 2",
             "After a new password or second factor, all other sessions can be ended.",
-            application="As for 7.4.2.",
-            missing="The same verb, but for the session that asks.",
+            "`principals.revoke(principal, keep=session)` ends all but the one that asks.",
+            "Call it, or offer it, where a factor was changed.",
         ),
         Requirement(
             "7.4.4",
@@ -152,9 +152,8 @@ ASVS: Final[dict[str, tuple[Requirement, ...]]] = {
             "level 2",
             "Administrators can end the sessions of one user, and those of all.",
             "Of all: once a secret was taken out of `secret`, no session that was signed with it "
-            "is accepted.",
-            "Of one user: as for 7.4.2.",
-            "The verb that ends all sessions of one principal.",
+            "is accepted. Of one user: as for 7.4.2.",
+            "Have a page for administrators that calls it.",
         ),
     ),
     "7.5 Against abuse": (
@@ -170,8 +169,9 @@ ASVS: Final[dict[str, tuple[Requirement, ...]]] = {
             "7.5.2",
             "level 2",
             "Users see their sessions and, after a repeated login, can end each of them.",
-            application="Keep a list of your own until then.",
-            missing="The list of a principal's sessions, by handles that are no ids.",
+            "`principals.sessions_of()` lists them, by handles that are no ids, and "
+            "`principals.end()` ends one.",
+            "Have a page for it, and let `@require_fresh` stand before the end.",
         ),
         Requirement(
             "7.5.3",
@@ -187,10 +187,10 @@ ASVS: Final[dict[str, tuple[Requirement, ...]]] = {
             "level 2",
             "Sessions here and at the identity provider end as documented, and a login is asked "
             "for where the last one there is too long ago.",
-            "`absolute_timeout` counts from the login.",
+            "`absolute_timeout` counts from the login. A label of `session.bind()` is what a "
+            "session of the provider ends ours by, at once.",
             "Compare `auth_time` of the ID token, and end sessions as in "
-            "[back-channel logout](../how-to/backchannel-logout.md).",
-            "Labels by which the provider's session ends ours at once.",
+            "[back-channel logout](../how-to/backchannel-logout.md), or by `revoke_label()`.",
         ),
         Requirement(
             "7.6.2",

@@ -326,6 +326,7 @@ async def test_a_session_is_listed_with_what_is_known_of_it(serve: Serve, clock:
     assert not info.is_current
 
 
+@pytest.mark.asvs("7.5.2")
 async def test_the_current_session_is_marked(serve: Serve) -> None:
     async def devices(request: web.Request) -> web.Response:
         session = await session_of(request)
@@ -367,6 +368,7 @@ async def test_long_descriptions_are_cut(serve: Serve) -> None:
     assert await site.principals.revoke_label("n", "v" * 1000) == 1
 
 
+@pytest.mark.asvs("7.5.2")
 async def test_one_session_is_ended_by_its_handle(site: Site) -> None:
     lost, kept = await site.log_in(), await site.log_in()
 
@@ -396,6 +398,7 @@ async def test_an_unknown_principal_or_handle_is_no_error(site: Site) -> None:
     assert await site.principals.revoke_label("oidc_sid", "none") == 0
 
 
+@pytest.mark.asvs("7.4.2", "7.4.5")
 async def test_all_sessions_of_a_principal_are_revoked(site: Site) -> None:
     cookies = [await site.log_in() for _ in range(3)]
     other = await site.log_in("bob")
@@ -445,6 +448,7 @@ async def test_what_was_before_a_logout_is_shown_until_it_is_revoked(site: Site)
     assert (before, await site.who(cookie)) == ("ann", None)
 
 
+@pytest.mark.asvs("7.4.3")
 async def test_a_session_can_be_kept_when_all_others_are_revoked(
     serve: Serve, clock: FakeClock
 ) -> None:
@@ -475,6 +479,7 @@ async def test_who_logs_in_after_a_revocation_stays(serve: Serve, clock: FakeClo
     assert await site.who(cookie) == "ann"
 
 
+@pytest.mark.asvs("7.6.1")
 async def test_a_label_ends_the_sessions_that_have_it(site: Site, storage: Storage) -> None:
     first, second = await site.log_in(sid="s1"), await site.log_in(sid="s2")
 
@@ -489,6 +494,7 @@ async def test_a_label_ends_the_sessions_that_have_it(site: Site, storage: Stora
 # A limit.
 
 
+@pytest.mark.asvs("7.1.2")
 async def test_a_login_too_many_ends_the_oldest(serve: Serve, clock: FakeClock) -> None:
     site = await serve(clock=clock, limits={"max_sessions": 2})
     cookies = []
@@ -514,6 +520,7 @@ async def test_a_login_too_many_ends_the_one_that_was_idle_for_longest(
     assert (await site.who(busy), await site.who(idle)) == ("ann", None)
 
 
+@pytest.mark.asvs("7.1.2")
 async def test_a_login_too_many_is_refused_where_the_options_say_so(serve: Serve) -> None:
     async def try_to_log_in(request: web.Request) -> web.Response:
         session = await session_of(request)
