@@ -176,7 +176,7 @@ async def sockets_left(browser: Browser, rounds: int, patience: float) -> tuple[
     Some are opened while the log-out is under way, and sometimes the id was rotated before. Return
     how many were open so many seconds after it, and how many there were.
     """
-    outcomes = await _rounds(rounds, lambda: _sockets(browser, patience))
+    outcomes = await in_rounds(rounds, lambda: _sockets(browser, patience))
     return sum(left for left, _ in outcomes), sum(opened for _, opened in outcomes)
 
 
