@@ -85,7 +85,10 @@ class MarkedStorage:
         if found is None or _fits(session_id, found):
             return stored
         if not isinstance(storage, FreshStorage) and stored != doubted:
-            raise StorageUnavailable("the storage did not answer: its replies are mixed up")
+            error = StorageUnavailable("the storage did not answer: its replies are mixed up")
+            # It did answer, so that this is no failure of the node.
+            error.operation = "load"
+            raise error
         if found.is_record:
             self._events.tell(Reason.RECORD_COPIED)
         if len(self._seen_again) >= _MOST_SEEN:

@@ -41,6 +41,10 @@ class FaultyStorage:
         *times*: so many calls, then work again; ``None``: until ``recover()``. *lose_answer*: the
         call is done first, as when a connection breaks while the answer is on its way.
         """
+        if not isinstance(error, Exception | None):
+            raise TypeError(
+                f"fail({error!r}): give an exception, or verbs=({error!r},) for calls of one verb"
+            )
         if unknown := set(verbs).difference(_VERBS):
             raise ValueError(f"verbs={sorted(unknown)!r}: a storage has only {_VERBS!r}")
         self._error = StorageUnavailable("told to fail") if error is None else error
@@ -96,7 +100,8 @@ class FaultyStorage:
             return await call()
         if self._is_answer_lost:
             await call()
-        raise error
+        # A back-end raises a new one each time, and whoever catches it may write into it.
+        raise error.again() if isinstance(error, StorageUnavailable) else error
 
     def _next_error(self, verb: str) -> Exception | None:
         if verb not in self._verbs or self._failures_left == 0:

@@ -23,6 +23,25 @@ async def test_nothing_that_can_be_seen_tells_the_lanes_apart() -> None:
     )
 
 
+# Larger cases that told the lanes apart once: by the log line of an outage.
+ONCE_DIFFERENT = [
+    (
+        '{"seed":3887,"came":"unreadable","requests":'
+        '[{"steps":["reload"]},{"steps":["mix up load","read a list"]}]}'
+    ),
+    (
+        '{"seed":4047,"came":"ours","storage":"punctual","requests":'
+        '[{"steps":["set another"],"outer":{"before":["fail twice replace"]}},'
+        '{"later":11,"steps":["set"]}]}'
+    ),
+]
+
+
+@pytest.mark.parametrize("case", ONCE_DIFFERENT)
+async def test_what_once_told_the_lanes_apart_does_not_any_more(case: str) -> None:
+    assert await on_both(Case.from_json(case)) is None
+
+
 async def on_both(case: Case) -> Difference | None:
     return await difference(case, WHOLE, FAST)
 

@@ -598,6 +598,27 @@ async def test_the_error_can_be_chosen() -> None:
         await storage.load("an id")
 
 
+async def test_each_call_that_fails_has_an_error_of_its_own() -> None:
+    storage = FaultyStorage()
+    storage.fail(StorageUnavailable("away", may_retry=False))
+    caught: list[StorageUnavailable] = []
+
+    for _ in range(2):
+        with pytest.raises(StorageUnavailable, match="away") as error:
+            await storage.load("an id")
+        caught.append(error.value)
+
+    assert caught[0] is not caught[1]
+    assert [each.may_retry for each in caught] == [False, False]
+
+
+def test_a_verb_in_the_place_of_the_error_says_what_to_write() -> None:
+    storage: Any = FaultyStorage()
+
+    with pytest.raises(TypeError, match=r"or verbs=\('replace',\) for calls of one verb"):
+        storage.fail("replace")
+
+
 async def test_a_failing_call_does_nothing() -> None:
     memory = MemoryStorage()
     storage = FaultyStorage(memory)
@@ -687,4 +708,6 @@ def test_the_tests_in_the_guide_pass_as_they_stand_there(tmp_path: Path) -> None
         cwd=tmp_path,
     )
 
-    assert "8 passed" in finished.stdout, finished.stdout
+    tests = re.findall(r"^ *(?:async )?def test_", "\n".join(blocks), re.MULTILINE)
+    assert len(tests) > 5
+    assert f"{len(tests)} passed" in finished.stdout, finished.stdout
