@@ -43,6 +43,8 @@ CASES = [
     Case("unused", "aiosess", "memory:", "/plain"),
     Case("memory-read", "aiosess", "memory:", "/read"),
     Case("memory-write", "aiosess", "memory:", "/write"),
+    Case("bound-read", "aiosess-bound", "{redis}", "/read"),
+    Case("bound-write", "aiosess-bound", "{redis}", "/write"),
     *(
         Case(f"{prefix}{storage}-{act}", sessions, "{" + storage + "}", f"/{act}")
         for storage in ("redis", "memcached")

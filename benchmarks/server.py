@@ -100,8 +100,13 @@ def with_sessions(app: web.Application, get_session: GetSession) -> None:
     app.router.add_get("/excluded", plain)
 
 
-def with_aiosess(app: web.Application, storage_url: str, *, is_eager: bool) -> None:
-    """Install aiosess as its documentation says, but for the time limits."""
+def with_aiosess(
+    app: web.Application, storage_url: str, *, is_eager: bool, is_bound: bool = False
+) -> None:
+    """Install aiosess as its documentation says, but for the time limits.
+
+    With *is_bound*, each session belongs to a principal of its own.
+    """
     import aiosess
 
     options = aiosess.SessionOptions(
@@ -111,8 +116,22 @@ def with_aiosess(app: web.Application, storage_url: str, *, is_eager: bool) -> N
         exclude=["/excluded"],
         timeout=PATIENCE,
     )
+    if not is_bound:
+        aiosess.setup(app, options)
+        with_sessions(app, aiosess.get_session)
+        return
+    from aiosess.principals import Principals
+
+    Principals(options)
     aiosess.setup(app, options)
-    with_sessions(app, aiosess.get_session)
+
+    async def bound(request: web.Request) -> aiosess.Session:
+        session = await aiosess.get_session(request)
+        if session.new:
+            await session.bind(f"principal of {session.id}")
+        return session
+
+    with_sessions(app, bound)
 
 
 def with_aiohttp_session(app: web.Application, storage_url: str) -> None:
@@ -179,6 +198,8 @@ def application(sessions: str, storage_url: str, *, is_eager: bool = False) -> w
     match sessions:
         case "aiosess":
             with_aiosess(app, storage_url, is_eager=is_eager)
+        case "aiosess-bound":
+            with_aiosess(app, storage_url, is_eager=is_eager, is_bound=True)
         case "aiohttp-session":
             with_aiohttp_session(app, storage_url)
         case "sketch":
