@@ -86,7 +86,7 @@ class MarkedStorage:
             return stored
         if not isinstance(storage, FreshStorage) and stored != doubted:
             error = StorageUnavailable("the storage did not answer: its replies are mixed up")
-            # It did answer, so that this is no failure of the node.
+            # The node did answer, so that this is no failure of it.
             error.operation = "load"
             raise error
         if found.is_record:

@@ -121,13 +121,13 @@ async def test_each_call_is_told_with_its_verb_and_how_it_ended(
     ids=str,
 )
 async def test_an_error_is_told_by_its_kind_and_raised(
-    storage: ObservedStorage,
-    faulty: FaultyStorage,
-    told: list[StorageCall],
-    error: Exception,
-    outcome: Outcome,
+    told: list[StorageCall], error: Exception, outcome: Outcome
 ) -> None:
-    faulty.fail(error)
+    class Raising(MemoryStorage):
+        async def load(self, session_id: str) -> Stored | None:  # noqa: ARG002 - whatever the id
+            raise error
+
+    storage = ObservedStorage(Raising(), told.append)
 
     with pytest.raises(type(error)) as raised:
         await storage.load("id")
