@@ -20,6 +20,7 @@ from aiosess import (
     MemoryStorage,
     MergeConflict,
     OptionsError,
+    Reason,
     Route,
     Session,
     SessionCookie,
@@ -31,10 +32,12 @@ from aiosess import (
     Version,
     find_session,
     get_session,
+    require_fresh,
     session_middleware,
     setup,
     setup_async,
 )
+from aiosess.principals import Principals, SessionInfo
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import FakeClock, FaultyStorage
 
@@ -251,3 +254,37 @@ def errors(conflict: Conflict, merge_conflict: MergeConflict) -> None:
     away: Exception = StorageUnavailable("no")
     assert_type(wrong.args, tuple[Any, ...])
     assert_type(away.args, tuple[Any, ...])
+
+
+# Whose a session is, and how fresh.
+
+
+async def devices(session: Session, principals: Principals) -> None:
+    assert_type(await session.bind("user-42", label="phone", labels={"sid": "1"}), None)
+    assert_type(await session.unbind(), None)
+    assert_type(session.principal, str | None)
+    assert_type(session.handle, str | None)
+    assert_type(await principals.sessions_of("user-42", current=session), list[SessionInfo])
+    assert_type(await principals.end("user-42", "a handle"), bool)
+    assert_type(await principals.revoke("user-42", keep=session), int)
+    assert_type(await principals.revoke_label("sid", "1"), int)
+
+
+async def fresh(session: Session, ws: web.WebSocketResponse) -> None:
+    assert_type(await session.authenticated(), None)
+    assert_type(session.is_fresh(timedelta(minutes=10)), bool)
+    assert_type(session.expires_at, float | None)
+    assert_type(await session.ended(), Reason)
+    async with session.watch(ws) as watch:
+        assert_type(watch.reason, Reason | None)
+
+
+@require_fresh(600, on_stale="/confirm")
+async def pay(_request: web.Request) -> web.Response:
+    return web.Response()
+
+
+class Account(web.View):
+    @require_fresh(timedelta(minutes=10))
+    async def delete(self) -> web.Response:
+        return web.Response()
