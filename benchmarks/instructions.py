@@ -83,8 +83,8 @@ async def answer_by_function(
     counting.end_counting_by_function()
 
 
-async def answer_all(cases: Sequence[Case], library: Path, *, is_by_function: bool) -> None:
-    counting = ctypes.PyDLL(str(library))
+async def answer_all(cases: Sequence[Case], counter: Path, *, is_by_function: bool) -> None:
+    counting = ctypes.PyDLL(str(counter))
     for case in cases:
         await answer(case, counting, is_by_function=is_by_function)
 
@@ -97,8 +97,8 @@ class Counting:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._library = folder / "counting.so"
-        compile_command = ["cc", "-O1", "-shared", "-fPIC", "-o", str(self._library)]
+        self._counter = folder / "counting.so"
+        compile_command = ["cc", "-O1", "-shared", "-fPIC", "-o", str(self._counter)]
         subprocess.run([*compile_command, str(HERE / "counting.c")], check=True)
 
     def figures(self, cases: Sequence[Case], package: Path) -> Figures:
@@ -131,7 +131,7 @@ class Counting:
         command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", "--combine-dumps=yes"]
         command += [f"--callgrind-out-file={target}", sys.executable, __file__]
         command += ["--run", json.dumps([asdict(case) for case in cases])]
-        command += ["--library", str(self._library)]
+        command += ["--counter", str(self._counter)]
         command += ["--functions", "1"] if is_by_function else []
         environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(package)}
         finished = subprocess.run(
@@ -240,7 +240,7 @@ def parse() -> argparse.Namespace:
         "--check", action="store_true", help=f"fail where there are more than in {KEPT.name}"
     )
     parser.add_argument("--run", metavar="CASES", help=argparse.SUPPRESS)
-    parser.add_argument("--library", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--counter", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -267,7 +267,7 @@ def main() -> None:
     if arguments.run:
         cases = [Case(**fields) for fields in json.loads(arguments.run)]
         is_by_function = arguments.functions is not None
-        asyncio.run(answer_all(cases, arguments.library, is_by_function=is_by_function))
+        asyncio.run(answer_all(cases, arguments.counter, is_by_function=is_by_function))
         return
     if arguments.write and arguments.only:
         raise SystemExit("--write keeps all figures: leave --only out")

@@ -61,7 +61,7 @@ def shown() -> Shown:
 def marks_in(source: str) -> Iterator[tuple[str, str, str]]:
     """Give each test in *source* that has a mark, with the mark and each of its numbers.
 
-    Raise ValueError for a number that is not listed, or of which the library has nothing to show.
+    Raise ValueError for a number that is not listed, or of which aiosess has nothing to show.
     """
     for function in ast.walk(ast.parse(source)):
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -92,10 +92,10 @@ def page() -> str:
 
 def _count(mark: str) -> str:
     requirements = REQUIREMENTS[mark].values()
-    done = sum(1 for each in requirements if each.library and not each.missing)
-    partly = sum(1 for each in requirements if each.library and each.missing)
-    waiting = sum(1 for each in requirements if not each.library and each.missing)
-    theirs = sum(1 for each in requirements if not each.library and not each.missing)
+    done = sum(1 for each in requirements if each.provided and not each.missing)
+    partly = sum(1 for each in requirements if each.provided and each.missing)
+    waiting = sum(1 for each in requirements if not each.provided and each.missing)
+    theirs = sum(1 for each in requirements if not each.provided and not each.missing)
     return (
         f"\nOf {len(requirements)}, aiosess does its part of {done}, and some of it for {partly}; "
         f"{waiting} wait for what is not there yet; {theirs} are the application's alone.\n"
@@ -108,7 +108,7 @@ def _sections(mark: str, groups: dict[str, tuple[Requirement, ...]], found: Show
         for each in requirements:
             tests = [f"`{test}`" for test in found.get((mark, each.number), ())]
             yield f"\n#### {each.number} ({each.level})\n\n{each.asks}\n\n"
-            yield from _line("aiosess", each.library)
+            yield from _line("aiosess", each.provided)
             yield from _line("The application", each.application)
             yield from _line("Not there yet", each.missing)
             yield from _line("Tests", ", ".join(tests))
@@ -123,8 +123,8 @@ def _check(mark: str, number: str) -> None:
     requirement = REQUIREMENTS[mark].get(number)
     if requirement is None:
         raise ValueError(f"{mark}({number!r}): tests/asvs/requirements.py lists no such number")
-    if not requirement.library:
-        raise ValueError(f"{mark}({number!r}): say there what the library does, or take the mark")
+    if not requirement.provided:
+        raise ValueError(f"{mark}({number!r}): say there what aiosess does, or take the mark")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ class Requirement:
     """One requirement: what it *asks*, and what is whose; empty where there is nothing to say.
 
     - ``level``: the level of ASVS from which it counts; how binding it is with NIST.
-    - ``library``: what aiosess does. A test has to show that.
+    - ``provided``: what aiosess does. A test has to show that.
     - ``application``: what is left to the application.
     - ``missing``: what aiosess is to have one day, and has not.
     """
@@ -26,7 +26,7 @@ class Requirement:
     number: str
     level: str
     asks: str
-    library: str = ""
+    provided: str = ""
     application: str = ""
     missing: str = ""
 

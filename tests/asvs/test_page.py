@@ -11,7 +11,7 @@ HELD = [
     (mark, number)
     for mark, requirements in REQUIREMENTS.items()
     for number, requirement in requirements.items()
-    if requirement.library
+    if requirement.provided
 ]
 
 
@@ -27,7 +27,7 @@ def tests_of() -> Shown:
 
 
 @pytest.mark.parametrize(("mark", "number"), HELD)
-def test_what_the_library_does_has_a_test(tests_of: Shown, mark: str, number: str) -> None:
+def test_what_aiosess_does_has_a_test(tests_of: Shown, mark: str, number: str) -> None:
     assert tests_of[mark, number]
 
 
@@ -36,7 +36,7 @@ def test_each_requirement_is_somebodys(mark: str) -> None:
     nobodys = [
         number
         for number, each in REQUIREMENTS[mark].items()
-        if not (each.library or each.application)
+        if not (each.provided or each.application)
     ]
 
     assert nobodys == []
@@ -75,7 +75,7 @@ async def test_an_id() -> None: ...
 
 @pytest.mark.parametrize(
     ("number", "problem"),
-    [("7.9.9", "lists no such number"), ("7.4.4", "say there what the library does")],
+    [("7.9.9", "lists no such number"), ("7.4.4", "say there what aiosess does")],
 )
 def test_a_mark_that_shows_nothing_is_refused(number: str, problem: str) -> None:
     source = f"@pytest.mark.asvs({number!r})\ndef test_it() -> None: ...\n"
