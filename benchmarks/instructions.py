@@ -48,8 +48,10 @@ COUNTS, FEW, MORE = 2, 2, 8
 # By function each call is written down by itself: fewer will do.
 FEW_CONNECTIONS = 8
 
-# Thousand instructions: runs of the same code differ by up to 1.5.
+# Thousand instructions: runs of the same code differ by up to 1.5, by where objects lie by more.
 TOLERANCE = 2.0
+# Of hashes: with each, objects lie elsewhere.
+OTHER_SEEDS = (1, 2)
 
 # Thousand instructions a request, by case.
 Figures = dict[str, float]
@@ -101,10 +103,14 @@ class Counting:
         compile_command = ["cc", "-O1", "-shared", "-fPIC", "-o", str(self._counter)]
         subprocess.run([*compile_command, str(HERE / "counting.c")], check=True)
 
-    def figures(self, cases: Sequence[Case], package: Path) -> Figures:
-        """Return the thousand instructions of a request, with the aiosess in *package*."""
+    def figures(self, cases: Sequence[Case], package: Path, *, seed: int = 0) -> Figures:
+        """Return the thousand instructions of a request, with the aiosess in *package*.
+
+        Another *seed* of hashes lays objects elsewhere in memory, where other names share a place
+        in the interpreter's caches: that is worth up to three thousand instructions.
+        """
         found: dict[str, list[int]] = {}
-        for name, count in self._run(cases, package, is_by_function=False):
+        for name, count in self._run(cases, package, is_by_function=False, seed=seed):
             found.setdefault(name, []).append(count)
         figures = {}
         for case in cases:
@@ -124,7 +130,7 @@ class Counting:
         return Counter({name: round(count / 2 / FEW_CONNECTIONS) for name, count in found.items()})
 
     def _run(
-        self, cases: Sequence[Case], package: Path, *, is_by_function: bool
+        self, cases: Sequence[Case], package: Path, *, is_by_function: bool, seed: int = 0
     ) -> Iterator[tuple[str, int]]:
         target = self._folder / "counted"
         target.unlink(missing_ok=True)
@@ -133,7 +139,7 @@ class Counting:
         command += ["--run", json.dumps([asdict(case) for case in cases])]
         command += ["--counter", str(self._counter)]
         command += ["--functions", "1"] if is_by_function else []
-        environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(package)}
+        environment = {**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": str(package)}
         finished = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False
         )
@@ -283,13 +289,13 @@ def main() -> None:
             return
         figures = counting.figures(cases, ROOT)
         if arguments.check:
-            if not compare(figures):
-                # Where its objects lie in memory differs from process to process.
-                print("Counted once more, in a new process: the least counts.")
-                again = counting.figures(cases, ROOT)
+            for seed in OTHER_SEEDS:
+                if compare(figures):
+                    return
+                print("Counted once more, with objects elsewhere in memory: the least counts.")
+                again = counting.figures(cases, ROOT, seed=seed)
                 figures = {name: min(count, again[name]) for name, count in figures.items()}
-                sys.exit(not compare(figures))
-            return
+            sys.exit(not compare(figures))
         other = None
         if arguments.against:
             known = [each for each in cases if each.sessions in ("aiosess", "empty-middleware")]
