@@ -408,7 +408,7 @@ class Session(aiohttp_session.Session):
         an open socket keeps no session alive. A new id now and then closes nothing. Raise
         SessionError for a session that has no record yet, RuntimeError where *ws* is not prepared.
         """
-        if not isinstance(ws, web.WebSocketResponse):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(ws, web.WebSocketResponse):  # pyright: ignore[reportUnnecessaryIsInstance] - not all are typed
             raise TypeError(
                 f"watch({type(ws).__name__}): it closes a WebSocketResponse; for what else is "
                 "open, reason = await session.ended()"
@@ -692,8 +692,7 @@ SESSION: Final[RequestKey[Session]] = _SessionKey("aiosess.session", Session)
 
 def is_of(session: object, state: SessionState) -> bool:
     """Ask whether *session* is what was handed out of *state*."""
-    mine: Any = session
-    return isinstance(session, Session) and mine._state is state  # noqa: SLF001 - in its own module
+    return isinstance(session, Session) and state_of(session) is state
 
 
 def state_of(session: Session) -> SessionState:

@@ -41,7 +41,7 @@ def is_number(said: str) -> bool:
 
 def split(url: str) -> SplitResult:
     """Return the parts of *url*; OptionsError, which shows none of it, where it has none."""
-    if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not all are typed
         raise OptionsError(f"the url is of type {type(url).__name__}, and must be a string")
     if not is_text(url):
         raise OptionsError("the url has half of a character (a lone surrogate)")

@@ -600,10 +600,10 @@ class _Wire(Pipeline):
             # From here on what arrives is ours; redis-py has read the answers to what it asked.
             self._reader = _Reader(
                 protocolError=exceptions.InvalidResponse,
-                replyError=connection._parser.parse_error,  # noqa: SLF001 - see _is_lent()
+                replyError=connection._parser.parse_error,  # noqa: SLF001 - no API lends a connection: see _is_lent()
                 notEnoughData=_NOT_YET,
             )
-            transport = connection._writer.transport  # noqa: SLF001 - see _is_lent()
+            transport = connection._writer.transport  # noqa: SLF001 - no API lends a connection: see _is_lent()
             self._lender = transport.get_protocol()
             transport.set_protocol(self)
             if transport.is_closing():
@@ -654,7 +654,7 @@ class _Wire(Pipeline):
 
     async def _hear(self, push: Any) -> None:
         """Tell redis-py what Redis said unasked: the connection may have to be replaced."""
-        parser = self._connection._parser  # noqa: SLF001 - see _is_lent()
+        parser = self._connection._parser  # noqa: SLF001 - no API lends a connection: see _is_lent()
         if not hasattr(parser, "handle_push_response"):
             return
         try:

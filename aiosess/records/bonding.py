@@ -229,7 +229,9 @@ class Bonds:
         is no activity. Where the storage does not answer, the next request looks.
         """
         bond = state.kept_bond
-        if bond is None or state.standing is Standing.FORMER or not self._is_due(state, is_passive):
+        if bond is None or state.standing is Standing.FORMER:
+            return True
+        if not self._is_due(state, is_passive=is_passive):
             return True
         try:
             reason = await self._looked_up(state, bond, is_passive=is_passive)
@@ -259,7 +261,7 @@ class Bonds:
             return False
         return not is_same or bond.handle in index.sessions
 
-    def _is_due(self, state: SessionState, is_passive: bool) -> bool:  # noqa: FBT001 - of its caller
+    def _is_due(self, state: SessionState, *, is_passive: bool) -> bool:
         return self.looked.is_due(state.session_id) and (
             not is_passive or self._looked_passively.is_due(state.session_id)
         )

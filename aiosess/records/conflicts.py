@@ -27,7 +27,7 @@ __all__ = [
     "Rebase",
     "go_on_under",
     "gone",
-    "longest_pause",
+    "pause_after",
     "superseded",
     "too_often",
 ]
@@ -160,13 +160,14 @@ class Conflicts:
         if tries < QUICK_TRIES:
             return conflict.current
         # Jitter parts processes that keep meeting each other; what the conflict told is old then.
-        await self._sleep(random.uniform(0, longest_pause(tries)))  # noqa: S311 - no secret hangs on it
+        await self._sleep(pause_after(tries))
         return await self.storage.load(state.session_id)
 
 
-def longest_pause(tries: int) -> float:
-    """Return the most seconds to wait after *tries* that others were quicker than."""
-    return min(_LONGEST_PAUSE, 0.001 * 2.0 ** (tries - QUICK_TRIES))
+def pause_after(tries: int) -> float:
+    """Return how many seconds to wait after *tries* that others were quicker than; by chance."""
+    most = min(_LONGEST_PAUSE, 0.001 * 2.0 ** (tries - QUICK_TRIES))
+    return random.uniform(0, most)  # noqa: S311 - no secret hangs on it
 
 
 def gone(state: SessionState) -> SessionGone:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import random
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -19,7 +18,7 @@ from aiosess.attributes import RESERVED_KEY
 from aiosess.errors import Conflict, IdTaken
 from aiosess.events import Events, Reason
 from aiosess.privacy import private
-from aiosess.records.conflicts import MOST_MERGES, QUICK_TRIES, Queues, longest_pause, too_often
+from aiosess.records.conflicts import MOST_MERGES, QUICK_TRIES, Queues, pause_after, too_often
 from aiosess.records.format import stamp_of
 from aiosess.records.lifetime import LEAST_TTL
 from aiosess.storages import Storage, Stored
@@ -146,7 +145,7 @@ class Indexes:
                 else:
                     return result
                 if tries >= QUICK_TRIES:
-                    await self._sleep(random.uniform(0, longest_pause(tries)))  # noqa: S311 - no secret hangs on it
+                    await self._sleep(pause_after(tries))
                     stored = await self._storage.load(key)
         raise too_often()
 

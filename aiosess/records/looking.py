@@ -88,7 +88,9 @@ class Looking:
             match self._aliases.read(stored):
                 case Record() as record if stored is not None:
                     found = self._aliases.found(session_id, record, stored.version)
-                    return self._gone(sight, is_told) if found is None else self._seen(sight, found)
+                    if found is None:
+                        return self._gone(sight, is_told=is_told)
+                    return self._seen(sight, found)
                 case Former() as former:
                     if not former.is_same_principal:
                         return Reason.TAKEN_OVER
@@ -98,7 +100,7 @@ class Looking:
                 case Alias():
                     return Reason.ENDED
                 case _:
-                    return self._gone(sight, is_told)
+                    return self._gone(sight, is_told=is_told)
         return Reason.ENDED
 
     def is_over(self, sight: Sight) -> bool:
@@ -118,7 +120,7 @@ class Looking:
         kept = {key: _as_kept(state, key) for key in self._principal_keys}
         return {key: value for key, value in kept.items() if value not in (None, MISSING)}
 
-    def _gone(self, sight: Sight, is_told: bool) -> Reason:  # noqa: FBT001 - private
+    def _gone(self, sight: Sight, *, is_told: bool) -> Reason:
         may_have_expired = not is_told and self._lifetime.steady() >= sight.may_end_at
         return Reason.EXPIRED if may_have_expired else Reason.ENDED
 

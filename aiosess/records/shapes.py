@@ -109,8 +109,7 @@ class TypeReader:
     """
 
     def __init__(self, kind: object, *, merged: bool) -> None:
-        # Those who give no session a type do without.
-        from msgspec.inspect import type_info  # noqa: PLC0415
+        from msgspec.inspect import type_info  # noqa: PLC0415 - only who has typed values needs it
 
         self._info: _Info = type_info(kind)
         self._merged = merged

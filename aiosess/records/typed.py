@@ -206,7 +206,7 @@ class SessionKey(Reads[T], Generic[T]):
         """Raise UnserializableValue where *plain* data could not be read again."""
         try:
             self._converted(plain)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - whatever a hook raises
             del plain
             raise self._not_kept(error) from None
 

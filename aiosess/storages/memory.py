@@ -399,7 +399,7 @@ class _Ends:
 
 
 def _bound(value: int, name: str) -> int:
-    if not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance] - not all are typed
         raise OptionsError(f"{name}={value!r} must be one or more, and a whole number")
     return value
 
