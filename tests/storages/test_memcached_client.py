@@ -15,10 +15,12 @@ from typing import Any, TypeAlias
 import pytest
 import trustme
 
+from aiosess.clients import memcached
 from aiosess.clients.memcached import MemcachedClient, Value
 from aiosess.errors import OptionsError, StorageError, StorageUnavailable
 from aiosess.guard.retries import RetryingStorage, RetryPolicy
 from aiosess.storages import Version
+from aiosess.storages import memcached as memcached_storage
 from aiosess.storages.memcached import MemcachedStorage
 from tests.servers import MemcachedServer, binary, free_port
 from tests.storages.real_memcached import Memcached, running
@@ -805,3 +807,83 @@ async def test_a_reply_to_another_command_ends_the_connection(command: bytes, re
         )
 
     assert causes(outcomes) == [ConnectionResetError] * 2
+
+
+# Connections, and replies that a server seldom gives
+
+
+async def test_a_call_that_was_given_up_is_not_failed_as_well() -> None:
+    given_up, waiting = (asyncio.get_running_loop().create_future() for _ in range(2))
+    given_up.cancel()
+
+    memcached._refuse(
+        [(answer, b"", 0.0, 1.0, b"") for answer in (given_up, waiting)],
+        StorageUnavailable("away"),
+    )
+
+    assert given_up.cancelled()
+    assert isinstance(waiting.exception(), StorageUnavailable)
+
+
+class Standing:
+    """A connection to memcached that stands, or is over already."""
+
+    def __init__(self, *, is_over: bool = False) -> None:
+        self.is_over = is_over
+        self.taken: list[Any] = []
+
+    def take(self, calls: Any) -> None:
+        self.taken.extend(calls)
+
+
+@pytest.fixture
+def node() -> Any:
+    return memcached._Node("127.0.0.1:1", memcached._Dial(1.0, None, None))
+
+
+async def test_what_one_connection_did_not_send_is_taken_by_the_next(node: Any) -> None:
+    connection = Standing()
+
+    async def connect(_limit: float) -> Standing:
+        return connection
+
+    node.connect = connect
+    call = (asyncio.get_running_loop().create_future(), b"mg id", 0.0, 1.0, b"id")
+
+    await node._connect_and_take([call])
+
+    assert connection.taken == [call]
+
+
+async def test_a_connection_that_was_closed_at_once_is_not_kept(node: Any) -> None:
+    connection = Standing(is_over=True)
+
+    async def dialled(_loop: object) -> Standing:
+        return connection
+
+    node._dialled = dialled
+
+    assert await node._connect(asyncio.get_running_loop()) is connection
+    assert node.wires.here() is None
+
+
+def test_a_value_of_a_size_that_there_is_not_is_refused_before_it_is_waited_for() -> None:
+    with pytest.raises(ValueError, match="no size that there is"):
+        memcached._value_at(b"", 0, b"id", b"99999999999", b"1")
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "words"),
+    [
+        (b"ERROR Too many open connections", StorageUnavailable, "is not ready"),
+        (b"SERVER_ERROR out of memory storing object", StorageUnavailable, "refuses for now"),
+        (b"CLIENT_ERROR unauthenticated", StorageUnavailable, "refuses this user"),
+        (b"CLIENT_ERROR bad data chunk", StorageError, "answered with an error"),
+        (b"STORED", StorageUnavailable, "answers another command"),
+    ],
+)
+def test_a_reply_that_is_not_the_one_says_what_it_means(
+    reply: bytes, kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        memcached_storage._is_done(reply, b"TOUCHED")

@@ -681,3 +681,35 @@ async def test_two_storages_share_nothing(clock: FakeClock) -> None:
     await one.create("an id", b"cart", 60)
 
     assert await other.load("an id") is None
+
+
+async def test_the_id_of_a_record_that_ended_unseen_is_free() -> None:
+    clock = FakeClock()
+    memory = MemoryStorage(clock=clock)
+    for number in range(100):
+        await memory.create(f"id{number}", b"first", 60)
+    clock.advance(61)
+
+    for number in range(100):
+        await memory.create(f"id{number}", b"second", 60)
+
+    stored = await memory.load("id0")
+    assert stored is not None
+    assert stored.payload == b"second"
+
+
+async def test_a_record_that_has_ended_makes_room_without_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    memory = MemoryStorage(clock=clock, max_records=100)
+    for number in range(100):
+        await memory.create(f"id{number}", b"", 60)
+    clock.advance(61)
+    memory._sweep_at = clock() + 1
+    caplog.clear()
+
+    await memory.create("new", b"", 60)
+
+    assert caplog.records == []
+    assert await memory.load("new") is not None

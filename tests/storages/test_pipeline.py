@@ -427,3 +427,22 @@ async def test_what_is_no_tcp_connection_is_left_alone(echo: Echo) -> None:
     pipeline.keep_alive(echo.sent)
 
     assert not echo.is_over
+
+
+def test_a_system_without_a_name_for_an_option_does_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(pipeline._KEEP_ALIVE, "TCP_NO_SUCH_OPTION", 1)
+    with socket.create_server(("127.0.0.1", 0)) as end:
+
+        class Transport:
+            def get_extra_info(self, _name: str) -> socket.socket:
+                return end
+
+        pipeline.keep_alive(Transport())  # type: ignore[arg-type]
+
+        assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_a_connection_that_never_stood_is_not_hung_up() -> None:
+    pipeline.hang_up(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from aiosess import (
 from aiosess.exchange.exchange import Exchange
 from aiosess.exchange.manager import EXCHANGE
 from aiosess.testing import put_session
+from aiosess.testing.requests import _at_once
 
 
 @pytest.fixture
@@ -159,3 +161,8 @@ def test_the_log_does_not_say_that_a_memory_is_lost_with_its_process(
         put_session(request_, {"user": "ann"})
 
     assert caplog.records == []
+
+
+def test_a_memory_that_is_waited_for_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="was waited for"):
+        _at_once(asyncio.sleep(0))

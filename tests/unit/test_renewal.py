@@ -10,11 +10,15 @@ from aiosess import (
     MISSING,
     CookieOptions,
     MemoryStorage,
+    MergeConflict,
+    SessionCookie,
     SessionGone,
     StorageError,
     StorageUnavailable,
 )
 from aiosess.records.aliases import Leftover
+from aiosess.records.conflicts import MOST_MERGES
+from aiosess.records.format import Alias, encode_alias
 from aiosess.records.repository import RecordOptions, SessionRepository
 from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.testing import FakeClock, FaultyStorage
@@ -344,3 +348,64 @@ async def test_a_logout_that_is_refused_leaves_what_was_before_the_login(bench: 
         await bench.repository.delete(state)
 
     assert (await bench.come("a")).data == {"cart": 1}
+
+
+# What has gone by itself, or never ends
+
+
+def test_from_an_id_that_was_rotated_away_only_what_was_changed_comes_along() -> None:
+    state = SessionState("old", SessionCookie(COOKIE), 0.0, {"n": 1, "cart": "pear"})
+    state.originals["n"] = 0
+    state.standing = Standing.ALIAS
+
+    state.fork_to("new", 1.0)
+
+    assert (state.session_id, state.data, state.standing) == ("new", {"n": 1}, Standing.LIVE)
+
+
+async def test_what_was_left_under_the_id_before_a_login_may_have_gone_by_itself(
+    bench: Bench,
+) -> None:
+    await bench.keep("apple", n=1)
+    await bench.renew("apple", "pear")
+    await bench.storage.delete("apple")
+
+    state = await bench.come("pear")
+
+    assert (state.former_id, state.must_be_written) == (None, True)
+
+
+async def test_a_logout_by_the_id_before_ends_what_is_left_where_the_session_has_gone(
+    bench: Bench,
+) -> None:
+    await bench.keep("apple", user="ann")
+    await bench.renew("apple", "pear")
+    former = await bench.come("apple")
+    await bench.storage.delete("pear")
+
+    await bench.repository.delete(former)
+
+    assert await bench.storage.load("apple") is None
+
+
+async def test_a_session_that_others_rotate_without_end_is_given_up(bench: Bench) -> None:
+    for number in range(MOST_MERGES + 1):
+        payload = encode_alias(f"id{number}", Alias(f"id{number + 1}", bench.clock() + 60))
+        await bench.storage.create(f"id{number}", payload, 60)
+    first = await bench.storage.load("id0")
+
+    with pytest.raises(MergeConflict):
+        await bench.repository._renewal._where_it_lives("id0", first)
+
+
+async def test_an_id_that_was_rotated_away_leads_to_nothing_where_the_session_has_gone(
+    bench: Bench,
+) -> None:
+    payload = encode_alias("apple", Alias("pear", bench.clock() + 60))
+    await bench.storage.create("apple", payload, 60)
+    stored = await bench.storage.load("apple")
+    assert stored is not None
+
+    left = await bench.repository._renewal.end_reused("apple", stored)
+
+    assert left is Leftover.REUSED

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import pickle
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -31,6 +33,7 @@ from aiosess.records.format import Record
 from aiosess.records.merge import Lost, freeze
 from aiosess.records.state import Intent, SessionState
 from aiosess.session import End
+from aiosess.testing import put_session
 
 T = TypeVar("T")
 
@@ -1037,3 +1040,26 @@ async def test_a_task_that_waits_for_the_end_may_be_cancelled_as_it_comes() -> N
 
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+# A copy of a session is one of its data
+
+
+def test_a_copy_is_a_dict() -> None:
+    session = put_session(make_mocked_request("GET", "/"), {"cart": ["pear"]})
+
+    assert copy.copy(session) == {"cart": ["pear"]}
+
+
+def test_what_is_changed_in_a_deep_copy_is_not_changed_in_the_session() -> None:
+    session = put_session(make_mocked_request("GET", "/"), {"cart": ["pear"]})
+
+    copy.deepcopy(session)["cart"].append("apple")
+
+    assert session["cart"] == ["pear"]
+
+
+def test_what_is_pickled_is_a_dict() -> None:
+    session = put_session(make_mocked_request("GET", "/"), {"cart": ["pear"]})
+
+    assert pickle.loads(pickle.dumps(session)) == {"cart": ["pear"]}  # noqa: S301 - our own bytes

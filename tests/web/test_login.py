@@ -481,3 +481,21 @@ async def test_a_record_that_says_nothing_of_tls_keeps_its_id(
 
     assert cookies_set(response) == []
     assert (await response.json())["id"] == "old"
+
+
+async def rotate(request: web.Request) -> web.Response:
+    session = await session_of(request)
+    await session.rotate_id()
+    return web.Response(text=session.id)
+
+
+async def test_one_who_comes_by_an_id_that_was_rotated_does_not_rotate_it_again(
+    connect: Connect, storage: Storage
+) -> None:
+    await keep(storage, "apple", n=1)
+    client = await connect(rotate, forgets=True)
+    new_id = await (await client.get("/rotate", headers=signed("apple"))).text()
+
+    again = await client.get("/rotate", headers=signed("apple"))
+
+    assert await again.text() == new_id

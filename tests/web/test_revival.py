@@ -237,3 +237,22 @@ async def test_an_id_that_is_taken_is_refused_as_new_id_too(
     assert response.status == 500
     assert cookies_set(response) == []
     assert found == [{"n": "apple"}, {"n": "pear"}]
+
+
+async def test_a_record_that_goes_while_the_handler_is_at_it_clears_the_cookie(
+    connect: Connect, storage: Storage
+) -> None:
+    async def change(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await storage.delete("apple")
+        session["n"] = 2
+        return web.Response()
+
+    await keep(storage, "apple", n=1)
+    client = await connect(show, change, forgets=True)
+    await client.get("/show", headers=signed("apple"))
+
+    response = await client.get("/change", headers=signed("apple"))
+
+    assert cookies_set(response)[0].startswith("sid=; Max-Age=0;")
+    assert await storage.load("apple") is None

@@ -10,9 +10,10 @@ from typing import Any
 import aiohttp_session
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
 from aiosess import SESSION, CookieOptions, Session, SessionGone, Storage, StorageUnavailable
-from aiosess.testing import FaultyStorage
+from aiosess.testing import FaultyStorage, put_session
 from tests.web.conftest import Connect
 from tests.web.handlers import (
     cookies_set,
@@ -1110,3 +1111,20 @@ async def test_a_dict_in_the_place_of_the_session_is_an_error_with_the_way_out(
     assert response.status == 500
     assert await kept(storage, "apple") == {"n": 1}
     assert "request[SESSION] was set to a dict, which is not kept" in caplog.text
+
+
+async def test_the_session_of_another_request_is_not_kept_in_the_place_of_ones_own(
+    connect: Connect, storage: Storage
+) -> None:
+    async def mix_up(request: web.Request) -> web.Response:
+        (await session_of(request))["n"] = 2
+        request[SESSION] = put_session(make_mocked_request("GET", "/"), {"n": 3})
+        return web.Response()
+
+    await keep(storage, "apple", n=1)
+    client = await connect(show, mix_up, forgets=True)
+    await client.get("/show", headers=signed("apple"))
+
+    await client.get("/mix_up", headers=signed("apple"))
+
+    assert await kept(storage, "apple") == {"n": 1}

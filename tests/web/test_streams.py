@@ -669,3 +669,41 @@ async def test_a_stream_whose_cookie_is_withheld_is_whole_and_nothing_is_kept(
     assert cookies_set(response) == []
     assert faulty.calls == []
     assert "is withheld" in caplog.text
+
+
+async def rotate(request: web.Request) -> web.Response:
+    session = await session_of(request)
+    await session.rotate_id()
+    return web.Response(text=session.id)
+
+
+async def stream_then_empty(request: web.Request) -> web.StreamResponse:
+    session = await session_of(request)
+    response = web.StreamResponse()
+    await response.prepare(request)
+    session.invalidate()
+    return response
+
+
+async def test_with_the_middleware_only_a_stream_by_an_id_that_was_rotated_is_kept(
+    connect_bare: Connect, storage: Storage
+) -> None:
+    await keep(storage, "apple", n=1)
+    client = await connect_bare(rotate, stream_then_change, forgets=True)
+    new_id = await (await client.get("/rotate", headers=signed("apple"))).text()
+
+    response = await client.get("/stream_then_change", headers=signed("apple"))
+
+    assert response.status == 200
+    assert await kept(storage, new_id) == {"n": 1, "late": True}
+
+
+async def test_a_session_that_is_emptied_when_the_headers_have_left_is_over(
+    connect: Connect, storage: Storage
+) -> None:
+    await keep(storage, "apple", n=1)
+    client = await connect(stream_then_empty, forgets=True)
+
+    await (await client.get("/stream_then_empty", headers=signed("apple"))).read()
+
+    assert await storage.load("apple") is None

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
-from aiosess import Session, SessionGone, Storage, Version
+from aiosess import Session, SessionGone, Storage, Version, get_session, setup
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import FaultyStorage
+from tests.conftest import MakeOptions
 from tests.servers import RedisServer
 from tests.web.conftest import Connect
-from tests.web.handlers import cookies_set, keep, kept, session_of, show, signed
+from tests.web.handlers import cookies_set, keep, kept, session_of, show, signed, views
 
 
 async def test_what_is_changed_while_a_save_is_under_way_is_kept(
@@ -395,3 +398,194 @@ async def test_a_list_in_somebodys_hands_stays_the_sessions_after_a_reload(
 
     lines = ["apple", "pear", "plum", "fig"]
     assert await kept(storage, "apple") == {"cart": {"lines": lines}}
+
+
+# After the handler
+
+
+async def test_what_a_task_changes_after_its_handler_has_failed_is_kept(
+    connect: Connect, storage: Storage
+) -> None:
+    may_go_on = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def later(session: Session, _request: web.Request) -> None:
+        await may_go_on.wait()
+        session["late"] = True
+
+    async def fail(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["early"] = True
+        tasks.append(asyncio.create_task(later(session, request)))
+        raise LookupError
+
+    await keep(storage, "apple", n=1)
+    client = await connect(fail, forgets=True)
+    response = await client.get("/fail", headers=signed("apple"))
+    may_go_on.set()
+    await tasks[0]
+    await client.server.close()
+
+    assert response.status == 500
+    assert await kept(storage, "apple") == {"n": 1, "late": True}
+
+
+async def test_what_a_task_adds_to_a_list_after_the_response_is_kept(
+    connect: Connect, storage: Storage
+) -> None:
+    may_go_on = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def later(session: Session, _request: web.Request) -> None:
+        await may_go_on.wait()
+        session["cart"].append("apple")
+
+    async def answer(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        tasks.append(asyncio.create_task(later(session, request)))
+        return web.Response()
+
+    await keep(storage, "apple", cart=["pear"])
+    client = await connect(answer, forgets=True)
+    await client.get("/answer", headers=signed("apple"))
+    may_go_on.set()
+    await tasks[0]
+    await client.server.close()
+
+    assert await kept(storage, "apple") == {"cart": ["pear", "apple"]}
+
+
+# Turns
+
+
+class Meeting(FaultyStorage):
+    """A storage that takes its time, and says when it is asked to write."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
+        self.is_writing = asyncio.Event()
+        self.may_write = asyncio.Event()
+        self.may_write.set()
+
+    async def load(self, session_id: str) -> Any:
+        await asyncio.sleep(0)
+        return await super().load(session_id)
+
+    async def replace(
+        self, session_id: str, payload: bytes, ttl: float, *, expected: Version
+    ) -> Version:
+        await self._meet()
+        return await super().replace(session_id, payload, ttl, expected=expected)
+
+    async def touch(self, session_id: str, ttl: float) -> bool:
+        await self._meet()
+        return await super().touch(session_id, ttl)
+
+    async def _meet(self) -> None:
+        self.is_writing.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await self.may_write.wait()
+
+
+async def test_two_tasks_that_ask_at_once_get_one_session(
+    connect: Connect, storage: Storage
+) -> None:
+    async def twice(request: web.Request) -> web.Response:
+        first, second = await asyncio.gather(get_session(request), get_session(request))
+        return web.json_response(first is second)
+
+    await keep(storage, "apple", n=1)
+    meeting = Meeting(storage)
+    client = await connect(show, twice, storage=meeting, forgets=True)
+    await client.get("/show", headers=signed("apple"))
+    meeting.calls.clear()
+
+    response = await client.get("/twice", headers=signed("apple"))
+
+    assert await response.json() is True
+    assert meeting.calls.count("load") == 1
+
+
+async def test_a_task_that_acts_while_the_session_is_kept_has_its_turn_afterwards(
+    connect: Connect, storage: Storage
+) -> None:
+    meeting = Meeting(storage)
+    tasks: list[asyncio.Task[bool]] = []
+
+    async def touch(session: Session, _request: web.Request) -> bool:
+        await meeting.is_writing.wait()
+        return await session.touch()
+
+    async def change(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["n"] = 2
+        tasks.append(asyncio.create_task(touch(session, request)))
+        await asyncio.sleep(0)
+        return web.Response()
+
+    await keep(storage, "apple", n=1)
+    client = await connect(show, change, storage=meeting, forgets=True)
+    await client.get("/show", headers=signed("apple"))
+    meeting.calls.clear()
+    meeting.is_writing.clear()
+
+    await client.get("/change", headers=signed("apple"))
+
+    assert await tasks[0]
+    assert [each for each in meeting.calls if each != "load"] == ["replace", "touch"]
+    assert await kept(storage, "apple") == {"n": 2}
+
+
+async def look(request: web.Request) -> web.Response:
+    session = await session_of(request)
+    return web.json_response(len(session["cart"]))
+
+
+@pytest.mark.parametrize(
+    ("path", "views_kept"), [("/views", {"views": 2}), ("/look", {})], ids=["write", "touch"]
+)
+async def test_what_is_under_way_when_the_client_goes_is_finished_by_itself(
+    path: str, views_kept: dict[str, int], make_options: MakeOptions, storage: Storage
+) -> None:
+    is_cancelled = asyncio.Event()
+
+    @web.middleware
+    async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except asyncio.CancelledError:
+            is_cancelled.set()
+            raise
+
+    await keep(storage, "apple", cart=["pear"])
+    meeting = Meeting(storage)
+    app = web.Application(middlewares=[note])
+    setup(app, make_options(storage=meeting, timeout=30, touch_after=0))
+    app.router.add_get("/views", views)
+    app.router.add_get("/look", look)
+    runner = web.AppRunner(app, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    lines = [
+        f"GET {path} HTTP/1.1",
+        "Host: localhost",
+        f"Cookie: {signed('apple')['Cookie']}",
+        "",
+        "",
+    ]
+    request = "\r\n".join(lines).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
+    writer.write(request)
+    await reader.readuntil(b"\r\n\r\n1")
+    meeting.is_writing.clear()
+    meeting.may_write.clear()
+
+    writer.write(request)
+    await meeting.is_writing.wait()
+    writer.close()
+    await is_cancelled.wait()
+    meeting.may_write.set()
+    await runner.cleanup()
+
+    assert await kept(storage, "apple") == {"cart": ["pear"], **views_kept}

@@ -600,3 +600,46 @@ async def test_what_the_storage_opened_is_closed_once(
     await start(app)
 
     assert closed == [faulty]
+
+
+# A session that is known already
+
+
+class Punctual(FaultyStorage):
+    """A storage that keeps the time limit itself, and so is asked past its guard."""
+
+    def within(self, timeout: float) -> Punctual:  # noqa: ARG002
+        return self
+
+
+@pytest.mark.parametrize("verb", ["load", "replace"])
+async def test_a_storage_that_keeps_time_itself_is_known_to_be_away_when_it_failed(
+    verb: str, connect: Connect, storage: Storage
+) -> None:
+    await keep(storage, "apple", n=1)
+    punctual = Punctual(storage)
+    client = await connect(views, storage=punctual, forgets=True)
+    await client.get("/views", headers=APPLE)
+    await client.get("/views", headers=APPLE)
+
+    punctual.fail(verbs=(verb,))
+    await client.get("/views", headers=APPLE)
+
+    assert client.app is not None
+    assert [node.is_well for node in await health(client.app)] == [False]
+
+
+async def test_a_page_that_may_do_without_is_answered_though_its_change_is_lost(
+    connect: Connect, storage: Storage
+) -> None:
+    await keep(storage, "apple", n=1)
+    faulty = FaultyStorage(storage)
+    client = await connect(views, storage=faulty, on_unavailable="anonymous", forgets=True)
+    await client.get("/views", headers=APPLE)
+
+    faulty.fail(verbs=("replace",))
+    response = await client.get("/views", headers=APPLE)
+
+    assert response.status == 200
+    assert cookies_set(response) == []
+    assert await kept(storage, "apple") == {"n": 1, "views": 1}

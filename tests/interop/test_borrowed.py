@@ -1,4 +1,4 @@
-"""What is rarely asked of a storage that was made for aiohttp-session."""
+"""A storage that was made for aiohttp-session, at its seams: what it knows, and what it cannot."""
 
 from __future__ import annotations
 

@@ -1,31 +1,21 @@
-"""What is rare in the life of a session and of its record."""
+"""Writes that meet what they wrote themselves, and touches of what goes meanwhile."""
 
 from __future__ import annotations
 
-import asyncio
-import copy
-import pickle
 from typing import Any
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
 
 from aiosess import (
     Conflict,
     CookieOptions,
     MemoryStorage,
-    MergeConflict,
-    SessionCookie,
     StorageUnavailable,
 )
-from aiosess.records.aliases import Leftover
-from aiosess.records.conflicts import MOST_MERGES
-from aiosess.records.format import Alias, encode_alias
 from aiosess.records.repository import RecordOptions, SessionRepository
-from aiosess.records.state import Intent, SessionState, Standing
+from aiosess.records.state import Intent, SessionState
 from aiosess.storages import Storage, Stored
-from aiosess.testing import FakeClock, FaultyStorage, put_session
-from aiosess.testing.requests import _at_once
+from aiosess.testing import FakeClock, FaultyStorage
 from aiosess.timeouts import Timeouts
 
 COOKIE = CookieOptions(secure=False)
@@ -69,37 +59,6 @@ class Bench:
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
-
-
-# A copy of a session is one of its data.
-
-
-def test_a_copy_is_a_dict() -> None:
-    session = put_session(make_mocked_request("GET", "/"), {"cart": ["pear"]})
-
-    assert copy.copy(session) == {"cart": ["pear"]}
-
-
-def test_what_is_changed_in_a_deep_copy_is_not_changed_in_the_session() -> None:
-    session = put_session(make_mocked_request("GET", "/"), {"cart": ["pear"]})
-
-    copy.deepcopy(session)["cart"].append("apple")
-
-    assert session["cart"] == ["pear"]
-
-
-def test_what_is_pickled_is_a_dict() -> None:
-    session = put_session(make_mocked_request("GET", "/"), {"cart": ["pear"]})
-
-    assert pickle.loads(pickle.dumps(session)) == {"cart": ["pear"]}  # noqa: S301
-
-
-def test_a_memory_that_is_waited_for_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="was waited for"):
-        _at_once(asyncio.sleep(0))
-
-
-# Writes that meet what they wrote themselves.
 
 
 async def changed(bench: Bench) -> tuple[SessionState, bytes, Any]:
@@ -151,64 +110,3 @@ async def test_a_record_that_goes_while_it_is_touched_is_gone() -> None:
     state = await bench.keep("id", n=1)
 
     assert not await bench.repository.touch(state)
-
-
-# Other ids of a session.
-
-
-def test_from_an_id_that_was_rotated_away_only_what_was_changed_comes_along() -> None:
-    state = SessionState("old", SessionCookie(COOKIE), 0.0, {"n": 1, "cart": "pear"})
-    state.originals["n"] = 0
-    state.standing = Standing.ALIAS
-
-    state.fork_to("new", 1.0)
-
-    assert (state.session_id, state.data, state.standing) == ("new", {"n": 1}, Standing.LIVE)
-
-
-async def test_what_was_left_under_the_id_before_a_login_may_have_gone_by_itself(
-    bench: Bench,
-) -> None:
-    await bench.keep("apple", n=1)
-    await bench.renew("apple", "pear")
-    await bench.memory.delete("apple")
-
-    state = await bench.come("pear")
-
-    assert (state.former_id, state.must_be_written) == (None, True)
-
-
-async def test_a_logout_by_the_id_before_ends_what_is_left_where_the_session_has_gone(
-    bench: Bench,
-) -> None:
-    await bench.keep("apple", user="ann")
-    await bench.renew("apple", "pear")
-    former = await bench.come("apple")
-    await bench.memory.delete("pear")
-
-    await bench.repository.delete(former)
-
-    assert await bench.memory.load("apple") is None
-
-
-async def test_a_session_that_others_rotate_without_end_is_given_up(bench: Bench) -> None:
-    for number in range(MOST_MERGES + 1):
-        payload = encode_alias(f"id{number}", Alias(f"id{number + 1}", bench.clock() + 60))
-        await bench.memory.create(f"id{number}", payload, 60)
-    first = await bench.memory.load("id0")
-
-    with pytest.raises(MergeConflict):
-        await bench.repository._renewal._where_it_lives("id0", first)
-
-
-async def test_an_id_that_was_rotated_away_leads_to_nothing_where_the_session_has_gone(
-    bench: Bench,
-) -> None:
-    payload = encode_alias("apple", Alias("pear", bench.clock() + 60))
-    await bench.memory.create("apple", payload, 60)
-    stored = await bench.memory.load("apple")
-    assert stored is not None
-
-    left = await bench.repository._renewal.end_reused("apple", stored)
-
-    assert left is Leftover.REUSED

@@ -1,9 +1,8 @@
-"""What is rare between a storage and its back-end, with stand-ins for what a server seldom does."""
+"""Connections, nodes and clients of redis-py, by stand-ins for what a server seldom does."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 import sys
 from typing import Any
@@ -11,10 +10,7 @@ from typing import Any
 import pytest
 from redis import exceptions
 
-from aiosess import MemoryStorage, StorageError, StorageUnavailable
-from aiosess.clients import memcached, pipeline, redis, redis_clients
-from aiosess.storages import memcached as storage
-from aiosess.testing import FakeClock
+from aiosess.clients import redis, redis_clients
 
 
 class Connection:
@@ -57,9 +53,6 @@ class Node:
 class Broken(Connection):
     async def connect(self) -> None:
         raise ConnectionRefusedError
-
-
-# Redis.
 
 
 @pytest.mark.parametrize(
@@ -378,140 +371,3 @@ async def test_a_node_that_lends_no_connection_has_none_to_be_closed() -> None:
     line._lines = {"client": {"node": (object(), None)}}
 
     await line.close()
-
-
-# Any connection.
-
-
-def test_a_system_without_a_name_for_an_option_does_without_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(pipeline._KEEP_ALIVE, "TCP_NO_SUCH_OPTION", 1)
-    with socket.create_server(("127.0.0.1", 0)) as end:
-
-        class Transport:
-            def get_extra_info(self, _name: str) -> socket.socket:
-                return end
-
-        pipeline.keep_alive(Transport())  # type: ignore[arg-type]
-
-        assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-
-
-def test_a_connection_that_never_stood_is_not_hung_up() -> None:
-    pipeline.hang_up(None)
-
-
-# memcached.
-
-
-async def test_a_call_that_was_given_up_is_not_failed_as_well() -> None:
-    given_up, waiting = (asyncio.get_running_loop().create_future() for _ in range(2))
-    given_up.cancel()
-
-    memcached._refuse(
-        [(answer, b"", 0.0, 1.0, b"") for answer in (given_up, waiting)],
-        StorageUnavailable("away"),
-    )
-
-    assert given_up.cancelled()
-    assert isinstance(waiting.exception(), StorageUnavailable)
-
-
-class Standing:
-    """A connection to memcached that stands, or is over already."""
-
-    def __init__(self, *, is_over: bool = False) -> None:
-        self.is_over = is_over
-        self.taken: list[Any] = []
-
-    def take(self, calls: Any) -> None:
-        self.taken.extend(calls)
-
-
-@pytest.fixture
-def node() -> Any:
-    return memcached._Node("127.0.0.1:1", memcached._Dial(1.0, None, None))
-
-
-async def test_what_one_connection_did_not_send_is_taken_by_the_next(node: Any) -> None:
-    connection = Standing()
-
-    async def connect(_limit: float) -> Standing:
-        return connection
-
-    node.connect = connect
-    call = (asyncio.get_running_loop().create_future(), b"mg id", 0.0, 1.0, b"id")
-
-    await node._connect_and_take([call])
-
-    assert connection.taken == [call]
-
-
-async def test_a_connection_that_was_closed_at_once_is_not_kept(node: Any) -> None:
-    connection = Standing(is_over=True)
-
-    async def dialled(_loop: object) -> Standing:
-        return connection
-
-    node._dialled = dialled
-
-    assert await node._connect(asyncio.get_running_loop()) is connection
-    assert node.wires.here() is None
-
-
-def test_a_value_of_a_size_that_there_is_not_is_refused_before_it_is_waited_for() -> None:
-    with pytest.raises(ValueError, match="no size that there is"):
-        memcached._value_at(b"", 0, b"id", b"99999999999", b"1")
-
-
-@pytest.mark.parametrize(
-    ("reply", "kind", "words"),
-    [
-        (b"ERROR Too many open connections", StorageUnavailable, "is not ready"),
-        (b"SERVER_ERROR out of memory storing object", StorageUnavailable, "refuses for now"),
-        (b"CLIENT_ERROR unauthenticated", StorageUnavailable, "refuses this user"),
-        (b"CLIENT_ERROR bad data chunk", StorageError, "answered with an error"),
-        (b"STORED", StorageUnavailable, "answers another command"),
-    ],
-)
-def test_a_reply_that_is_not_the_one_says_what_it_means(
-    reply: bytes, kind: type[Exception], words: str
-) -> None:
-    with pytest.raises(kind, match=words):
-        storage._is_done(reply, b"TOUCHED")
-
-
-# Memory.
-
-
-async def test_the_id_of_a_record_that_ended_unseen_is_free() -> None:
-    clock = FakeClock()
-    memory = MemoryStorage(clock=clock)
-    for number in range(100):
-        await memory.create(f"id{number}", b"first", 60)
-    clock.advance(61)
-
-    for number in range(100):
-        await memory.create(f"id{number}", b"second", 60)
-
-    stored = await memory.load("id0")
-    assert stored is not None
-    assert stored.payload == b"second"
-
-
-async def test_a_record_that_has_ended_makes_room_without_a_word(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    clock = FakeClock()
-    memory = MemoryStorage(clock=clock, max_records=100)
-    for number in range(100):
-        await memory.create(f"id{number}", b"", 60)
-    clock.advance(61)
-    memory._sweep_at = clock() + 1
-    caplog.clear()
-
-    await memory.create("new", b"", 60)
-
-    assert caplog.records == []
-    assert await memory.load("new") is not None
