@@ -19,17 +19,13 @@ from aiohttp_session import AbstractStorage
 
 from aiosess.errors import OptionsError
 from aiosess.events import Events
-from aiosess.guard.breaker import Breaker
-from aiosess.guard.observed import ObservedStorage
-from aiosess.guard.retries import guard_of, guarded_by
+from aiosess.exchange.manager import breaker_of, repository_of
 from aiosess.options import SessionOptions
 from aiosess.privacy import private
 from aiosess.records.bonding import MOST_SESSIONS, Bonds, Evict, Limits, Listed
 from aiosess.records.bonds import Bond, check_principal, checked_labels
 from aiosess.records.indexes import key_of_label, key_of_principal
-from aiosess.records.repository import SessionRepository
 from aiosess.session import Session, state_of
-from aiosess.timeouts import steady_of
 
 __all__ = ["Principals", "SessionInfo"]
 
@@ -91,17 +87,8 @@ class Principals:
             )
         seat.limits = limits
         events = Events(options.on_event, options.clock)
-        breaker = Breaker(
-            options.breaker, events, clock=options.clock, steady=steady_of(options.clock)
-        )
-        if options.on_storage_call is not None:
-            storage = ObservedStorage(storage, options.on_storage_call)
-        repository = SessionRepository(
-            guarded_by(guard_of(storage, options.plan.retry_policy, breaker), storage),
-            options.plan.records,
-            clock=options.clock,
-            events=events,
-        )
+        breaker = breaker_of(options, events)
+        _, repository = repository_of(options, storage, breaker, events)
         repository.on_end = seat.tell
         # The seat has its limits.
         self._bonds: Bonds = cast("Bonds", repository.bonds)

@@ -43,7 +43,15 @@ from aiosess.transports.base import Transport
 from aiosess.transports.cookie import CookieTransport
 from aiosess.transports.signing import Signer
 
-__all__ = ["EXCHANGE", "OURS", "SessionManager", "lane_of", "managers_in"]
+__all__ = [
+    "EXCHANGE",
+    "OURS",
+    "SessionManager",
+    "breaker_of",
+    "lane_of",
+    "managers_in",
+    "repository_of",
+]
 
 EXCHANGE: Final = RequestKey[Exchange | NoSession]("aiosess.exchange")
 """Where a request keeps its exchange, which stands under aiohttp_session's key as well."""
@@ -85,6 +93,26 @@ _Make: TypeAlias = "Callable[[SessionManager, web.Request], Exchange]"
 """Makes the exchange of a request."""
 
 
+def breaker_of(options: SessionOptions, events: Events) -> Breaker:
+    """Return the breaker that stands before the storage of *options*."""
+    clock = options.clock
+    return Breaker(options.breaker, events, clock=clock, steady=steady_of(clock))
+
+
+def repository_of(
+    options: SessionOptions, storage: Storage, breaker: Breaker, events: Events
+) -> tuple[RetryingStorage | None, SessionRepository]:
+    """Return the guard before *storage*, where it takes one, and the sessions that are kept there.
+
+    *storage* is that of *options*.
+    """
+    if options.on_storage_call is not None:
+        storage = ObservedStorage(storage, options.on_storage_call)
+    guard = guard_of(storage, options.plan.retry_policy, breaker)
+    kept, records = guarded_by(guard, storage), options.plan.records
+    return guard, SessionRepository(kept, records, clock=options.clock, events=events)
+
+
 class SessionManager:
     """The sessions of one application."""
 
@@ -115,12 +143,7 @@ class SessionManager:
         self.outage: OutagePolicy = outage or AsOptionsSay(
             options.on_unavailable, self.events, finds_none=options.retries is None
         )
-        self.breaker: Breaker = Breaker(
-            options.breaker,
-            self.events,
-            clock=options.clock,
-            steady=steady_of(options.clock),
-        )
+        self.breaker: Breaker = breaker_of(options, self.events)
         self.budget: Budget = options.plan.retry_policy.budget_of_an_act()
         self.plan: Plan = options.plan
         self.rules: Rules = options.plan.rules
@@ -150,15 +173,7 @@ class SessionManager:
         signer: Signer,
         transport: Transport | None,
     ) -> None:
-        if options.on_storage_call is not None:
-            storage = ObservedStorage(storage, options.on_storage_call)
-        self._guard = guard_of(storage, options.plan.retry_policy, self.breaker)
-        repository = SessionRepository(
-            guarded_by(self._guard, storage),
-            options.plan.records,
-            clock=options.clock,
-            events=self.events,
-        )
+        self._guard, repository = repository_of(options, storage, self.breaker, self.events)
         self.repository = repository
         self.watcher = watcher = Watcher(
             repository.looking,
