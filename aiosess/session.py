@@ -624,8 +624,9 @@ class Session(aiohttp_session.Session):
         return default
 
     def __contains__(self, key: object) -> bool:
-        self._gather()
-        return (key.name if isinstance(key, SessionKey) else key) in self._mapping
+        if self._state.views is not None:
+            self._state.gather()
+        return key in self._mapping or (isinstance(key, SessionKey) and key.name in self._mapping)
 
     def __iter__(self) -> Iterator[str]:
         self._gather()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from aiosess.errors import (
     AiosessError,
@@ -195,46 +196,37 @@ class Acting(Holding):
         bonds = self.repository.bonds
         if bonds is None:
             raise SessionError(_NO_PRINCIPALS)
-        described = cut(label, "label"), checked_labels(labels)
-        check_principal(principal)
-        await self.act(self._bind, self._opened(), bonds, principal, *described)
+        bond = self._new_bond(check_principal(principal), label, labels)
+        await self.act(self._bind, self._opened(), bonds, bond)
 
-    async def _bind(
-        self,
-        state: SessionState,
-        bonds: Bonds,
-        principal: str,
-        label: str | None = None,
-        labels: dict[str, str] | None = None,
-    ) -> None:
+    def _new_bond(
+        self, principal: str, label: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> Bond:
+        """Return what binds a session to *principal*, by a login with this request."""
+        return Bond(
+            new_handle(),
+            principal,
+            bound=0,
+            label=cut(label, "label"),
+            address=cut(self.request.remote, "address"),
+            agent=cut(self.request.headers.get("User-Agent"), "agent"),
+            labels=checked_labels(labels),
+        )
+
+    async def _bind(self, state: SessionState, bonds: Bonds, bond: Bond) -> None:
         await self._change_id(state, Intent.RENEW)
         before, state.authenticated_at = state.authenticated_at, self.repository.now()
         try:
-            await self._enter(state, bonds, principal, label, labels)
+            await self._enter(state, bonds, bond)
         except AiosessError:
             state.authenticated_at = before
             raise
         state.must_be_written = True
 
-    async def _enter(
-        self,
-        state: SessionState,
-        bonds: Bonds,
-        principal: str,
-        label: str | None = None,
-        labels: dict[str, str] | None = None,
-    ) -> None:
-        """Let *state* belong to *principal*, whose index says so before the record does."""
-        is_same = state.bond is not None and state.bond.principal == principal
-        bond = Bond(
-            state.bond.handle if is_same and state.bond is not None else new_handle(),
-            principal,
-            0,
-            label,
-            labels or {},
-            cut(self.request.remote, "address"),
-            cut(self.request.headers.get("User-Agent"), "agent"),
-        )
+    async def _enter(self, state: SessionState, bonds: Bonds, bond: Bond) -> None:
+        """Bind *state* by *bond*; the index of the principal says so before the record does."""
+        if state.bond is not None and state.bond.principal == bond.principal:
+            bond = replace(bond, handle=state.bond.handle)
         await bonds.enter(state, bond)
         self._say(Reason.BOUND)
 
@@ -468,7 +460,7 @@ class Acting(Holding):
                     f"session[{key!r}] is in renew_on, and a {type(who).__name__} names no "
                     "principal: put a str or an int there, or call session.bind() at login"
                 )
-            await self._enter(state, bonds, check_principal(who))
+            await self._enter(state, bonds, self._new_bond(check_principal(who)))
 
     def _drop_former(self, state: SessionState) -> None:
         """Drop what was done through the id from before a change of rights."""

@@ -17,6 +17,8 @@ from functools import partial
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 from weakref import WeakSet
 
+from msgspec.structs import replace
+
 from aiosess.errors import IdTaken, MergeConflict, SessionGone, StorageError, TooManySessions
 from aiosess.events import Events, Reason
 from aiosess.privacy import private
@@ -148,15 +150,7 @@ class Bonds:
         bound = await self._indexes.change(key, partial(enter, is_limited=True))
         for key in _label_keys(bond):
             await self._indexes.change(key, partial(enter, is_limited=False))
-        state.bond = Bond(
-            bond.handle,
-            bond.principal,
-            bound,
-            bond.label,
-            bond.labels,
-            bond.address,
-            bond.agent,
-        )
+        state.bond = replace(bond, bound=bound)
         state.listed = (state.session_id, self._lifetime.now())
         self.looked.add(state.session_id)
 

@@ -30,17 +30,19 @@ class Bond(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     - ``principal``: who it belongs to.
     - ``bound``: when that began, in milliseconds of Unix time; later than each revocation that was
       known then.
-    - ``label``, ``labels``: what the application calls it, and knows it by elsewhere.
+    - ``label``: what the application calls it.
     - ``address``, ``agent``: where it logged in from, and with what.
+    - ``labels``: what others know it by.
     """
 
     handle: str
     principal: str
     bound: int
     label: str | None = None
-    labels: dict[str, str] = {}
     address: str | None = None
     agent: str | None = None
+    # The last, so that a usual record is cut where this ends: see usual_bound().
+    labels: dict[str, str] = {}
 
     @property
     def stamp(self) -> bytes:

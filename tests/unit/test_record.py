@@ -945,12 +945,13 @@ def test_whatever_follows_a_known_frame_is_read_as_if_it_were_not_known(
 
 BONDS = [
     Bond("h" * 16, "ann", 1_700_000_000_250),
-    Bond("h" * 16, 'a},"handle":"b', 1, "Ann's \u2603", {"sid": "},"}, "127.0.0.1", "curl"),
+    Bond("h" * 16, "ann", 1, "Ann's \u2603", "127.0.0.1", "curl", {"sid": "a", "tenant": "b"}),
+    Bond("h" * 16, 'a},"handle":"b', 1, None, None, None, {"sid": "},"}),
 ]
 
 
 @pytest.mark.parametrize("version", [0, 3])
-@pytest.mark.parametrize("bond", BONDS, ids=["plain", "odd"])
+@pytest.mark.parametrize("bond", BONDS, ids=["plain", "full", "odd"])
 def test_a_record_says_whose_it_is(bond: Bond, version: int) -> None:
     unknown = {"version": version} if version else {}
     payload = encode(
@@ -967,21 +968,24 @@ def test_a_record_says_whose_it_is(bond: Bond, version: int) -> None:
 
 
 @pytest.mark.parametrize("version", [None, 3])
-def test_the_fast_way_reads_whose_a_record_is_and_writes_it_so(version: int | None) -> None:
+@pytest.mark.parametrize("bond", BONDS[:2], ids=["plain", "full"])
+def test_the_fast_way_reads_whose_a_record_is_and_writes_it_so(
+    bond: Bond, version: int | None
+) -> None:
     migration = Migration(version)
     payload = encode(
         *(ID, {"n": 1}, SessionCookie(options())),
         created_at=NOW,
         now=NOW,
         unknown=migration.beginning,
-        bond=BONDS[0],
+        bond=bond,
     )
     fast = usual_bound(usual_of(migration), lambda _handle: False)
 
     state = fast(ID, Stored(payload, 1), options(), NOW)
 
     assert state is not None
-    assert (state.data, state.bond, state.kept_bond) == ({"n": 1}, BONDS[0], BONDS[0])
+    assert (state.data, state.bond, state.kept_bond) == ({"n": 1}, bond, bond)
     again = encode_usual({"n": 1}, options().frame, state.instants, start_of(ID))
     assert decoded(again) == decoded(payload)
 
