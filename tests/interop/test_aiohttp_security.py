@@ -11,8 +11,9 @@ from aiohttp_security import SessionIdentityPolicy
 from aiohttp_security.abc import AbstractAuthorizationPolicy
 from pytest_aiohttp import AiohttpClient
 
-from aiosess import Storage
-from tests.conftest import MakeApp
+from aiosess import Storage, setup
+from aiosess.principals import Principals
+from tests.conftest import MakeApp, MakeOptions
 from tests.web.conftest import Client
 from tests.web.handlers import kept, put, session_of, show, signed
 
@@ -95,6 +96,26 @@ async def test_who_was_forgotten_is_nobody(serve: Serve) -> None:
     response = await client.get("/who")
 
     assert await response.json() == [None, False]
+
+
+async def test_who_was_remembered_is_the_principal_until_they_are_forgotten(
+    make_options: MakeOptions, aiohttp_client: AiohttpClient
+) -> None:
+    options = make_options()
+    principals = Principals(options)
+    app = web.Application()
+    app.router.add_get("/login", login)
+    app.router.add_get("/logout", logout)
+    setup(app, options)
+    aiohttp_security.setup(app, SessionIdentityPolicy(), Users())
+    client = await aiohttp_client(app)
+
+    counts: list[int] = []
+    for path in ("/login?as=ann", "/logout"):
+        await client.get(path)
+        counts.append(len(await principals.sessions_of("ann")))
+
+    assert counts == [1, 0]
 
 
 @pytest.mark.asvs("7.2.4")
