@@ -50,7 +50,10 @@ def test_a_request_keeps_to_its_budget_of_steps_in_memory(case: str, budget: int
     assert steps_in_aiosess(case, "memory:") <= budget
 
 
-@pytest.mark.parametrize(("case", "budget"), [("redis-read", 740), ("redis-write", 1_330)])
+@pytest.mark.parametrize(
+    ("case", "budget"),
+    [("redis-read", 740), ("bound-read", 800), ("redis-write", 1_330), ("bound-write", 1_400)],
+)
 def test_a_request_keeps_to_its_budget_of_steps_on_redis(
     case: str, budget: int, own_redis_server: RedisServer
 ) -> None:

@@ -31,7 +31,7 @@ from aiosess.records.format import encode_usual, instants_of, start_of, version_
 from aiosess.records.merge import Original
 from aiosess.records.repository import SessionRepository
 from aiosess.records.state import Past, SessionState, Standing
-from aiosess.records.usual import Usual, usual_bound, usual_of
+from aiosess.records.usual import Usual, usual_of
 from aiosess.session import SESSION, Session
 from aiosess.spelling import called
 from aiosess.storages import Stored, Version
@@ -76,9 +76,10 @@ class Shortcuts:
         self._choose(is_well=True)
         if guard is not None:
             guard.breaker.on_change = lambda is_well: self._choose(is_well=is_well)
-        self.usual: Usual = usual_of(repository.migration)
-        if repository.bonds is not None:
-            self.usual = usual_bound(self.usual, repository.bonds.looked.is_due)
+        bonds = repository.bonds
+        self.usual: Usual = usual_of(
+            repository.migration, None if bonds is None else bonds.looked.is_due
+        )
         self.sizes: range = range(1, repository.writing.max_size + 1)
         self.encoded: Callable[[SessionState], bytes] = repository.writing.encoded
         self.is_touching: bool = repository.touching is not None

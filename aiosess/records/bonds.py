@@ -41,7 +41,7 @@ class Bond(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     label: str | None = None
     address: str | None = None
     agent: str | None = None
-    # The last, so that a usual record is cut where this ends: see usual_bound().
+    # The last, so that a usual record is cut where this ends: see usual.py.
     labels: dict[str, str] = {}
 
     @property

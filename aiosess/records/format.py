@@ -73,8 +73,9 @@ _KNOWN_KEYS: Final = frozenset(
 _MARK_LENGTH: Final = 10
 # So many revisions are made at once, a multiple of four.
 _STOCK: Final = 512
-# So many ids, one for each session that was here last.
-_MOST_STARTS: Final = 4096
+MOST_REMEMBERED: Final = 4096
+"""Of so many sessions, those that were here last, is remembered what their records say."""
+
 # The year 9999: beyond, an instant cannot be written as a date.
 LATEST: Final = 253_370_764_800
 
@@ -183,7 +184,7 @@ def mark_of(session_id: str) -> str:
     return base64.urlsafe_b64encode(digest)[:_MARK_LENGTH].decode("ascii")
 
 
-@lru_cache(maxsize=_MOST_STARTS)
+@lru_cache(maxsize=MOST_REMEMBERED)
 def start_of(session_id: str) -> bytes:
     """Return how each payload begins that is written under *session_id*; kept for thousands."""
     return f'{{"{RESERVED_KEY}":{{"mark":"{mark_of(session_id)}","rev":"'.encode()

@@ -3,129 +3,143 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
 from aiosess.attributes import COOKIE_KEY, RESERVED_KEY, CookieOptions, SessionCookie
+from aiosess.privacy import private
 from aiosess.records.bonds import BOND, Bond
 from aiosess.records.format import (
     AFTER_META,
     CREATED,
     LATEST,
-    LOGIN,
+    MOST_REMEMBERED,
     SHORT,
     may_be_deep,
     start_of,
-    version_stamp,
 )
 from aiosess.records.migration import Migration
 from aiosess.records.state import SessionState
 from aiosess.storages import Stored
 
-__all__ = ["Usual", "usual", "usual_bound", "usual_of"]
+__all__ = ["Usual", "usual_of"]
 
 Usual: TypeAlias = Callable[[str, Stored, CookieOptions, float], SessionState | None]
-"""What ``usual()`` is."""
+"""Takes an id, what is kept under it, the cookie's options, and Unix time.
+
+Returns the session where ``encode_usual()`` wrote it for such a cookie. ``None`` where it takes
+more to tell what the payload is, or whose; also where the session began after that time.
+"""
 
 _QUOTE: Final = ord('"')
-_COMMA: Final = ord(",")
 
 _Instant: TypeAlias = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
 _instant: Final = msgspec.json.Decoder(_Instant).decode
 _decode: Final = msgspec.json.Decoder().decode
+
+
+@private()
+class _Said(Struct, forbid_unknown_fields=True):
+    """What a usual record may say of its session; the names are those in the record."""
+
+    created: _Instant
+    auth: _Instant | None = None
+    version: Annotated[int, msgspec.Meta(gt=0)] = 0
+
+
+_said: Final = msgspec.json.Decoder(_Said).decode
 _bond: Final = msgspec.json.Decoder(Bond).decode
 
 
-def usual(
-    session_id: str, stored: Stored, cookie: CookieOptions, now: float
-) -> SessionState | None:
-    """Return the session that *stored* keeps where ``encode_usual()`` wrote it for such a *cookie*.
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _said_in(
+    instants: bytes, version: int
+) -> tuple[float, float | None, Bond | None, float] | None:
+    """Return when a session began, its last login, whose it is, and the later of the two instants.
 
-    ``None`` where it takes more to tell what the payload is, or whose; also where the session began
-    after *now*.
+    ``None`` where it takes more to tell, or the record is of another *version*.
     """
-    payload = stored.payload
-    rest = payload.removeprefix(start_of(session_id))
-    meta, _, framed = rest.partition(AFTER_META)
-    revision, _, instants = meta.partition(CREATED)
-    # With a quote in it, the revision is not all that stands there.
-    if rest is payload or _QUOTE in revision or (len(payload) > SHORT and may_be_deep(payload)):
-        return None
-    authenticated_at = None
+    instants, is_bound, bond = instants.partition(BOND)
     try:
-        if _COMMA in instants:
-            began, _, login = instants.partition(LOGIN)
-            created_at, authenticated_at = _instant(began), _instant(login)
-            if authenticated_at > now:
-                return None
-        else:
-            created_at = _instant(instants)
-        data: Any = _decode(b"{" + framed.removeprefix(cookie.frame))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        said = _said(b'{"created":' + instants + b"}")
+        whose = _bond(b"{" + BOND[1:] + bond + b"}") if is_bound else None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    # Of two keys that are the same the last one counts; a cookie of other options is in the data.
-    if created_at > now or COOKIE_KEY in data or RESERVED_KEY in data:
+    if said.version != version or CREATED[2:] in instants:
         return None
-    return SessionState(
-        session_id,
-        SessionCookie(cookie),
-        created_at,
-        data,
-        stored.version,
-        only_data=True,
-        authenticated_at=authenticated_at,
-        instants=instants,
-    )
+    return said.created, said.auth, whose, max(said.created, said.auth or 0.0)
 
 
-def usual_of(migration: Migration) -> Usual:
-    """Return what does as ``usual()`` for the records of the application's own version."""
-    stamp = version_stamp(migration.version)
-    if not stamp:
-        return usual
+def usual_of(migration: Migration, is_look_due: Callable[[str], bool] | None = None) -> Usual:
+    """Return what reads the usual records of an application, which are of its own version.
 
-    def usual_stamped(
-        session_id: str, stored: Stored, cookie: CookieOptions, now: float
-    ) -> SessionState | None:
-        meta, _, rest = stored.payload.partition(AFTER_META)
-        unstamped = meta.removesuffix(stamp)
-        if unstamped is meta:
-            return None
-        plain = Stored(unstamped + AFTER_META + rest, stored.version)
-        state = usual(session_id, plain, cookie, now)
-        if state is not None:
-            state.instants += stamp
-            state.unknown = state.beginning = migration.beginning
-        return state
-
-    return usual_stamped
-
-
-def usual_bound(plain: Usual, is_due: Callable[[str], bool]) -> Usual:
-    """Return what does as *plain*, also for sessions that are bound to a principal.
-
-    ``None`` where *is_due* says of the id that the session is to be looked at.
+    A record that belongs to a principal is not read where *is_look_due* says of its id that the
+    session is to be looked at.
     """
+    version, beginning = migration.version, migration.beginning
+    is_due = is_look_due or _never
+    # Stands where more is said than when the session began: of a version, in each record.
+    more = b"" if version else b","
 
-    def usual_whoever(
+    def usual(
         session_id: str, stored: Stored, cookie: CookieOptions, now: float
     ) -> SessionState | None:
-        meta, _, rest = stored.payload.partition(AFTER_META)
-        unbound, _, said = meta.partition(BOND)
-        if not said:
-            return plain(session_id, stored, cookie, now)
-        if is_due(session_id):
+        payload = stored.payload
+        rest = payload.removeprefix(start_of(session_id))
+        meta, _, framed = rest.partition(AFTER_META)
+        revision, _, instants = meta.partition(CREATED)
+        # With a quote in it, the revision is not all that stands there.
+        if rest is payload or _QUOTE in revision or (len(payload) > SHORT and may_be_deep(payload)):
             return None
         try:
-            bond = _bond(b'{"handle":' + said + b"}")
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            data: Any = _decode(b"{" + framed.removeprefix(cookie.frame))
+            # Of two keys that are the same the last one counts; a cookie of other options is in
+            # the data.
+            if COOKIE_KEY in data or RESERVED_KEY in data:
+                return None
+            if more not in instants:
+                created_at = _instant(instants)
+                return (
+                    None
+                    if created_at > now
+                    else SessionState(
+                        session_id,
+                        SessionCookie(cookie),
+                        created_at,
+                        data,
+                        stored.version,
+                        only_data=True,
+                        instants=instants,
+                    )
+                )
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        payload = unbound + AFTER_META + rest
-        state = plain(session_id, Stored(payload, stored.version), cookie, now)
-        if state is not None:
-            state.instants += BOND + said
-            state.bond = state.kept_bond = bond
-        return state
+        said = _said_in(instants, version)
+        if said is None:
+            return None
+        created_at, authenticated_at, bond, latest = said
+        if latest > now or (bond is not None and is_due(session_id)):
+            return None
+        return SessionState(
+            session_id,
+            SessionCookie(cookie),
+            created_at,
+            data,
+            stored.version,
+            only_data=True,
+            instants=instants,
+            authenticated_at=authenticated_at,
+            unknown=beginning,
+            beginning=beginning,
+            bond=bond,
+            kept_bond=bond,
+        )
 
-    return usual_whoever
+    return usual
+
+
+def _never(_session_id: str) -> bool:
+    return False

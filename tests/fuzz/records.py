@@ -22,7 +22,8 @@ from aiosess.records.format import (
     origin_of,
     start_of,
 )
-from aiosess.records.usual import usual
+from aiosess.records.migration import Migration
+from aiosess.records.usual import usual_of
 from aiosess.storages import Stored
 from tests.fuzz.site import LANES, SIGNER, Site, cookie_of, run, site_of
 from tests.fuzz.target import Target
@@ -32,6 +33,7 @@ __all__ = ["TARGETS", "mutated"]
 _ID: Final = "apple"
 _NOW: Final = 1_700_000_000.0
 _COOKIE: Final = CookieOptions(secure=False)
+_USUAL: Final = usual_of(Migration())
 
 _TEXTS = st.text(st.characters(exclude_categories=()), max_size=6)
 _NUMBERS = st.one_of(
@@ -206,7 +208,7 @@ def _check(payload: bytes) -> None:
     origin = origin_of(payload)
     if found is not None:
         assert origin.is_record
-    short = usual(_ID, Stored(payload, 1), _COOKIE, _NOW)
+    short = _USUAL(_ID, Stored(payload, 1), _COOKIE, _NOW)
     if short is not None:
         assert isinstance(found, Record)
         assert short.data == found.data

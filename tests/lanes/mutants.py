@@ -76,8 +76,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "which version of the application wrote a record",
-        "usual_of(repository.migration)",
-        "usual_of(type(repository.migration)())",
+        "repository.migration, None",
+        "type(repository.migration)(), None",
     ),
     Mutant(
         "that a record says which version of the application wrote it",
@@ -93,8 +93,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "that a session is looked up in its index now and then",
-        "repository.bonds.looked.is_due)",
-        "lambda _id: False)",
+        "bonds.looked.is_due",
+        "lambda _id: False",
         first=100,
     ),
     Mutant(

@@ -45,7 +45,7 @@ from aiosess.records.format import (
     start_of,
 )
 from aiosess.records.migration import Migration
-from aiosess.records.usual import usual, usual_bound, usual_of
+from aiosess.records.usual import usual_of
 from aiosess.storages import Stored
 from aiosess.timeouts import LONGEST
 
@@ -68,7 +68,7 @@ def encoded(
 
 def read(payload: bytes, now: float = NOW) -> tuple[Any, ...] | None:
     """Return what the fast way reads: the data, when the session began, its login, and both."""
-    state = usual(ID, Stored(payload, 1), options(), now)
+    state = usual_of(Migration())(ID, Stored(payload, 1), options(), now)
     if state is None:
         return None
     return state.data, state.created_at, state.authenticated_at, state.instants
@@ -980,7 +980,7 @@ def test_the_fast_way_reads_whose_a_record_is_and_writes_it_so(
         unknown=migration.beginning,
         bond=bond,
     )
-    fast = usual_bound(usual_of(migration), lambda _handle: False)
+    fast = usual_of(migration, lambda _id: False)
 
     state = fast(ID, Stored(payload, 1), options(), NOW)
 
@@ -1003,7 +1003,7 @@ def test_the_fast_way_leaves_an_odd_bond_to_the_whole_way(old: bytes, new: bytes
     payload = encode(
         *(ID, {"n": 1}, SessionCookie(options())), created_at=NOW, now=NOW, bond=BONDS[0]
     )
-    fast = usual_bound(usual, lambda _handle: False)
+    fast = usual_of(Migration(), lambda _id: False)
     assert fast(ID, Stored(payload, 1), options(), NOW) is not None
 
     assert fast(ID, Stored(payload.replace(old, new), 1), options(), NOW) is None
@@ -1019,7 +1019,7 @@ def test_the_fast_way_leaves_a_session_that_is_to_be_looked_at_to_the_whole_way(
         asked.append(session_id)
         return True
 
-    assert usual_bound(usual, is_due)(ID, Stored(payload, 1), options(), NOW) is None
+    assert usual_of(Migration(), is_due)(ID, Stored(payload, 1), options(), NOW) is None
     assert asked == [ID]
 
 
