@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -24,6 +24,7 @@ __all__ = [
     "Listener",
     "Reason",
     "SessionEvent",
+    "Whose",
     "in_words",
     "tell_safely",
 ]
@@ -331,7 +332,7 @@ class SessionEvent(Struct, frozen=True):
       what is open beside a request.
     - ``reason``: why.
     - ``handle``: names the session to people without being its id; ``None`` where it is bound to
-      nobody, or not known.
+      nobody, or not known. ``principal``: who it belongs to, or did until it ended.
     - ``request``: the request in which it happened; ``None`` where that is not known.
     - ``at``: Unix time.
     """
@@ -341,6 +342,21 @@ class SessionEvent(Struct, frozen=True):
     handle: str | None
     request: Any
     at: float
+    principal: str | None = None
+
+
+class Whose(Protocol):
+    """Says whose a session is."""
+
+    @property
+    def handle(self) -> str:
+        """What names the session to people."""
+        ...
+
+    @property
+    def principal(self) -> str:
+        """To whom it belongs."""
+        ...
 
 
 Listener: TypeAlias = Callable[[SessionEvent], None]
@@ -381,11 +397,11 @@ class Events:
         self.is_heard = self._listener is not None or _log.isEnabledFor(logging.DEBUG)
 
     def tell(
-        self, reason: Reason, *, request: Any = None, handle: str | None = None, **details: Any
+        self, reason: Reason, *, request: Any = None, whose: Whose | None = None, **details: Any
     ) -> None:
         """Tell that something happened for *reason*; its words name the *details*."""
         _log.log(reason.level, "%s", reason.words.format(**details))
-        self._hand_on(reason, request, handle)
+        self._hand_on(reason, request, whose)
 
     def tell_first(self, reason: Reason, *, request: Any = None, **details: Any) -> None:
         """Tell it the first time, and no more, whatever the details."""
@@ -414,17 +430,18 @@ class Events:
         self._hand_on(reason)
 
     def tell_decisions(
-        self, reasons: Iterable[Reason], *, request: Any, handle: str | None = None
+        self, reasons: Iterable[Reason], *, request: Any, whose: Whose | None = None
     ) -> None:
         """Tell what was decided in one request, in one line."""
         decided = tuple(reasons)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("%s", in_words(decided))
         for each in decided:
-            self._hand_on(each, request, handle)
+            self._hand_on(each, request, whose)
 
-    def _hand_on(self, reason: Reason, request: Any = None, handle: str | None = None) -> None:
+    def _hand_on(self, reason: Reason, request: Any = None, whose: Whose | None = None) -> None:
         if self._listener is None:
             return
-        event = SessionEvent(reason.kind, reason, handle, request, self._clock())
+        handle, principal = (None, None) if whose is None else (whose.handle, whose.principal)
+        event = SessionEvent(reason.kind, reason, handle, request, self._clock(), principal)
         tell_safely(self._listener, event, "on_event")

@@ -151,7 +151,7 @@ class Exchange(Acting):
     def _tell_decisions(self) -> None:
         if self.manager.events.is_heard:
             self.manager.events.tell_decisions(
-                self.decisions(), request=self._request(), handle=self.handle
+                self.decisions(), request=self._request(), whose=self.bond
             )
 
     def decisions(self) -> tuple[Reason, ...]:

@@ -23,7 +23,8 @@ from aiosess.exchange.stages import Opening, moved
 from aiosess.exchange.turns import Turns
 from aiosess.guard.budget import uncounted
 from aiosess.privacy import forget_locals
-from aiosess.records.aliases import Leftover
+from aiosess.records.aliases import Ended, Left
+from aiosess.records.bonds import Bond
 from aiosess.records.repository import Repository
 from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.records.typed import SessionKey
@@ -181,17 +182,17 @@ class Holding(Turns):
             state.conclude()
         return state
 
-    def _say(self, reason: Reason, **details: Any) -> None:
-        """Tell what happened in this request."""
-        self.manager.events.tell(reason, request=self._request(), handle=self.handle, **details)
+    def _say(self, reason: Reason, *, whose: Bond | None = None, **details: Any) -> None:
+        """Tell what happened in this request, to its session or to the one that was *whose*."""
+        whose = whose or self.bond
+        self.manager.events.tell(reason, request=self._request(), whose=whose, **details)
 
     @property
-    def handle(self) -> str | None:
-        """What names the session to people; ``None`` where it is bound to nobody."""
-        bond = None if self.state is None else self.state.bond or self.state.kept_bond
-        return None if bond is None else bond.handle
+    def bond(self) -> Bond | None:
+        """Whose the session is, or was before this request; ``None``: nobody's."""
+        return None if self.state is None else self.state.bond or self.state.kept_bond
 
-    def _arrival(self, request: web.Request, found: SessionState | Leftover | None) -> Reason:
+    def _arrival(self, request: web.Request, found: SessionState | Left | None) -> Reason:
         """Return how the session is opened, where *found* is what the id that came leads to."""
         if isinstance(found, SessionState):
             return Reason.OPENED
@@ -205,8 +206,8 @@ class Holding(Turns):
         cookie: CookieOptions,
         *,
         but: SignedId | None = None,
-        refused: Leftover | None = None,
-    ) -> SessionState | Leftover | None:
+        refused: Left | None = None,
+    ) -> SessionState | Left | None:
         """Return the session of the first id in *request* that has a record, and note what came.
 
         An id without a record may have been planted, or be left from before. The id *but* is known
@@ -229,10 +230,10 @@ class Holding(Turns):
             refused = refused or found
         return refused
 
-    def _note_ended(self, found: Leftover | None) -> None:
+    def _note_ended(self, found: Left | None) -> None:
         """Tell of a session that was ended because an old id of it came back."""
-        if found is Leftover.ENDED:
-            self._say(Reason.REUSE_ENDED)
+        if isinstance(found, Ended):
+            self._say(Reason.REUSE_ENDED, whose=found.bond)
 
     def _note_path(self, path: str, cookie_path: str) -> None:
         """Take note that there can be no session, since no browser sends its cookie along."""
@@ -246,7 +247,7 @@ class Holding(Turns):
         )
 
     async def _or_fresh(
-        self, found: SessionState | Leftover | None, cookie: CookieOptions
+        self, found: SessionState | Left | None, cookie: CookieOptions
     ) -> SessionState:
         """Return what was *found*, else a new session in the place of what came."""
         if isinstance(found, SessionState):

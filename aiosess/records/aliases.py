@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from aiosess.errors import RecordError
 from aiosess.events import Events, Reason
 from aiosess.privacy import private
+from aiosess.records.bonds import Bond
 from aiosess.records.format import Alias, Former, Record, decode
 from aiosess.records.migration import Migration
 from aiosess.records.state import Standing
 from aiosess.storages import Storage, Stored, Version
 
-__all__ = ["ENDED", "MOST_ALIASES", "Aliases", "Found", "Leftover"]
+__all__ = ["ENDED", "MOST_ALIASES", "Aliases", "Ended", "Found", "Left", "Leftover"]
 
 # An id that was rotated time and again while one request was under way.
 MOST_ALIASES: Final = 10
@@ -41,8 +42,17 @@ class Leftover(enum.Enum):
     """Nothing for the client. Requests under way still know by it what became of theirs."""
     REUSED = enum.auto()
     """Nothing for the client either: an id that was rotated away, and that nobody should have."""
-    ENDED = enum.auto()
-    """Nothing: the session to which such an id led was ended because of it."""
+
+
+@private()
+class Ended(NamedTuple):
+    """A session was ended because an old id of it came back; ``bond`` says whose it was."""
+
+    bond: Bond | None
+
+
+Left: TypeAlias = Leftover | Ended
+"""What is under an id that leads to no session any more."""
 
 
 class Aliases:

@@ -198,7 +198,7 @@ class Bonds:
             del index.sessions[handle]
             if bond is None:
                 continue
-            self._events.tell(Reason.EVICTED, handle=handle)
+            self._events.tell(Reason.EVICTED, whose=bond)
             # Nobody who has the index of a label waits for that of a principal.
             for key in _label_keys(bond) if is_limited else ():
                 await self._leave(key, handle)
@@ -235,7 +235,7 @@ class Bonds:
         looked.add(state.session_id)
         if reason is None:
             return True
-        self._events.tell(reason, handle=bond.handle)
+        self._events.tell(reason, whose=bond)
         with contextlib.suppress(StorageError, SessionGone):
             await self._renewal.end(state.session_id, state.version)
         await self.leave(bond)
@@ -396,7 +396,7 @@ class Bonds:
         if bond is None:
             await self._leave(key, handle)
             return False
-        self._events.tell(Reason.REVOKED, handle=handle)
+        self._events.tell(Reason.REVOKED, whose=bond)
         await self.leave(bond)
         return True
 
@@ -421,7 +421,7 @@ class Bonds:
         ]
         await self._leave_all(key, ended, over)
         for bond in ended:
-            self._events.tell(Reason.REVOKED, handle=bond.handle)
+            self._events.tell(Reason.REVOKED, whose=bond)
         if failures:
             failures[0].add_note(f"{len(ended)} sessions have ended, and {len(failures)} may not")
             raise failures[0]

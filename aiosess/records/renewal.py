@@ -9,7 +9,7 @@ from typing import Final
 
 from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.errors import Conflict, SessionError, SessionGone, StorageError
-from aiosess.records.aliases import ENDED, Found, Leftover
+from aiosess.records.aliases import ENDED, Ended, Found, Left, Leftover
 from aiosess.records.conflicts import MOST_MERGES, Conflicts, superseded, too_often
 from aiosess.records.format import Alias, Former, Record, encode_alias, encode_former
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
@@ -196,7 +196,7 @@ class Renewal:
             await self.end(session_id, live.version)
         await self._storage.delete(former_id)
 
-    async def end_reused(self, session_id: str, stored: Stored) -> Leftover:
+    async def end_reused(self, session_id: str, stored: Stored) -> Left:
         """End the session to which *session_id*, which was rotated away, led; say what is left.
 
         A login since has made it another one, which goes on.
@@ -207,8 +207,9 @@ class Renewal:
             return Leftover.REUSED
         if live is None:
             return Leftover.REUSED
+        record = self._aliases.read(live)
         await self.end(session_id, live.version)
-        return Leftover.ENDED
+        return Ended(record.bond if isinstance(record, Record) else None)
 
     async def _leave_behind(
         self,

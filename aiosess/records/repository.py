@@ -11,7 +11,7 @@ from typing import Literal, Protocol, TypeAlias, TypeVar
 from aiosess.attributes import CookieOptions, SessionCookie
 from aiosess.errors import Conflict, IdTaken, SessionGone, StorageError, StorageUnavailable
 from aiosess.events import Events
-from aiosess.records.aliases import ENDED, Aliases, Found, Leftover
+from aiosess.records.aliases import ENDED, Aliases, Ended, Found, Left, Leftover
 from aiosess.records.bonding import Bonds, Seat
 from aiosess.records.bonds import Bond
 from aiosess.records.changes import Snapshot
@@ -56,7 +56,7 @@ class Repository(Protocol):
 
     async def load(
         self, session_id: str, cookie: CookieOptions, /, *, is_passive: bool = False
-    ) -> SessionState | Leftover | None:
+    ) -> SessionState | Left | None:
         """Return the session under *session_id*; ``None`` when there is none to go on with.
 
         What is left under an id whose time of grace is over is to stay there. With *is_passive*,
@@ -216,7 +216,7 @@ class SessionRepository:
 
     async def load(
         self, session_id: str, cookie: CookieOptions, *, is_passive: bool = False
-    ) -> SessionState | Leftover | None:
+    ) -> SessionState | Left | None:
         """Return the session under *session_id*; ``None`` when there is none to go on with.
 
         A record whose absolute timeout has passed is deleted. One that cannot be decoded counts
@@ -243,7 +243,7 @@ class SessionRepository:
         cookie: CookieOptions,
         *,
         is_passive: bool = False,
-    ) -> SessionState | Leftover | None:
+    ) -> SessionState | Left | None:
         """Return the session to which *stored* leads; ``None`` when there is none to go on with.
 
         *stored* is what the storage answered for *session_id*, which may be another's record.
@@ -251,7 +251,7 @@ class SessionRepository:
         stored = await self._kept.own(session_id, stored)
         found = await self._aliases.follow(session_id, stored, is_by_client=True)
         if found is Leftover.REUSED and stored is not None and self._on_reuse == "end":
-            return await self._renewal.end_reused(session_id, stored)
+            return await self._end_reused(session_id, stored)
         if not isinstance(found, Found):
             return found
         state = self._state(found, cookie)
@@ -268,6 +268,13 @@ class SessionRepository:
                 return None
         await self._renewal.first_use(state)
         return state
+
+    async def _end_reused(self, session_id: str, stored: Stored) -> Left:
+        """End the session to which *session_id*, which was rotated away, led; say what is left."""
+        left = await self._renewal.end_reused(session_id, stored)
+        if isinstance(left, Ended) and left.bond is not None and self.bonds is not None:
+            await self.bonds.leave(left.bond)
+        return left
 
     async def move(self, state: SessionState, new_id: NewId) -> None:
         """Let *state* go on under an id from *new_id*; nothing is written yet."""

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from aiosess import Session, SessionGone
 from aiosess.events import Events, Reason, SessionEvent
 from aiosess.records import repository
-from aiosess.records.aliases import Leftover
+from aiosess.records.aliases import Left
 from aiosess.records.format import Former, Record, decode
 from aiosess.records.repository import RecordOptions
 from aiosess.records.state import Intent, SessionState, Standing
@@ -296,7 +296,7 @@ class LoginMachine(Machine):
         is_view_over = line.used_at is not None and self.clock() >= line.used_at + GRACE
         must, is_over = set(line.must), line.is_dead
 
-        def then(found: SessionState | Leftover | None) -> None:
+        def then(found: SessionState | Left | None) -> None:
             if not isinstance(found, SessionState):
                 is_old = line.follower is not None or is_rotated
                 is_expired = not is_in_grace or is_view_over

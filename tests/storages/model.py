@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from aiosess import CookieOptions, MemoryStorage, Session, SessionGone, Storage, Stored, Version
-from aiosess.records.aliases import Leftover
+from aiosess.records.aliases import Left
 from aiosess.records.repository import RecordOptions, SessionRepository
 from aiosess.records.state import Intent, SessionState
 from aiosess.session import SessionIO
@@ -357,7 +357,7 @@ class SessionMachine(Machine):
         is_in_grace = self.clock() < self.renewed_at + GRACE
         session_id = self.current_id if cookie == "newest" or not is_in_grace else self.ids[-2:][0]
 
-        def then(state: SessionState | Leftover | None) -> None:
+        def then(state: SessionState | Left | None) -> None:
             if not isinstance(state, SessionState):
                 self.was_told_that_it_is_over(client)
                 return

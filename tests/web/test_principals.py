@@ -1128,7 +1128,8 @@ async def test_events_say_what_happened_to_which_session(serve: Serve, clock: Fa
     await site.principals.revoke("ann")
 
     reasons = {Reason.BOUND, Reason.UNBOUND, Reason.EVICTED, Reason.REVOKED}
-    assert [(each.reason, each.handle) for each in told if each.reason in reasons] == [
+    chosen = [each for each in told if each.reason in reasons]
+    assert [(each.reason, each.handle) for each in chosen] == [
         (Reason.BOUND, handle),
         (Reason.EVICTED, handle),
         (Reason.BOUND, newer),
@@ -1136,8 +1137,41 @@ async def test_events_say_what_happened_to_which_session(serve: Serve, clock: Fa
         (Reason.BOUND, third),
         (Reason.REVOKED, third),
     ]
-    opened = [each.handle for each in told if each.reason is Reason.OPENED]
-    assert handle in opened
+    assert {each.principal for each in chosen} == {"ann"}
+    opened = [(each.handle, each.principal) for each in told if each.reason is Reason.OPENED]
+    assert (handle, "ann") in opened
+    assert (None, None) in opened
+
+
+async def test_a_session_that_ends_by_an_old_id_of_it_is_listed_no_more(
+    serve: Serve, clock: FakeClock, storage: Storage
+) -> None:
+    site = await serve(clock=clock, on_reuse="end")
+    old = await site.log_in()
+    await site.get("/renew?by=rotate", old)
+    clock.advance(11)
+
+    await site.get("/who", old)
+
+    await gone(storage, ANN)
+
+
+@pytest.mark.one_lane("a listener takes the whole way")
+async def test_an_event_says_whose_session_ended_by_an_old_id_of_it(
+    serve: Serve, clock: FakeClock
+) -> None:
+    told: list[SessionEvent] = []
+    site = await serve(clock=clock, on_reuse="end", on_event=told.append)
+    old = await site.log_in()
+    handle = await site.handle(old)
+    await site.get("/renew?by=rotate", old)
+    clock.advance(11)
+
+    await site.get("/who", old)
+
+    [event] = [each for each in told if each.reason is Reason.REUSE_ENDED]
+    assert (event.principal, event.handle) == ("ann", handle)
+    assert event.request.remote == "127.0.0.1"
 
 
 # What makes no sense.
