@@ -8,7 +8,7 @@ compares them. A reader of the house may leave this file out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine
 from time import monotonic as clock
 from typing import Any, Final
 from weakref import ref
@@ -90,6 +90,7 @@ class Shortcuts:
         self.verified: dict[str, SignedId] = transport.signer.verified
         self.proxy: bool | None = transport.proxy
         self.cookie_starts: str = f"{transport.name}="
+        self.queued: Container[str] = repository.queued
         self.renew_on: frozenset[str] = options.plan.renew_on
         self.cookies = cookies
 
@@ -242,7 +243,8 @@ class FastExchange(Exchange):
             return self.commit(response)
         if state.originals:
             is_alone = len(self.handed) == 1 and not self.is_busy and self.waiters is None
-            if is_alone and state.originals.keys().isdisjoint(short.renew_on):
+            is_next = state.session_id not in short.queued
+            if is_alone and is_next and state.originals.keys().isdisjoint(short.renew_on):
                 return self._keep_data(state, response)
             return self.commit(response)
         if short.is_touch_due(state.session_id):

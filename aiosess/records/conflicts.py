@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from aiosess.errors import Conflict, MergeConflict, SessionGone
 from aiosess.events import Events, Reason
-from aiosess.guard.budget import in_time, seconds_left
+from aiosess.guard.budget import BudgetSpent, in_time, seconds_left
 from aiosess.records.aliases import Aliases, Found
 from aiosess.records.format import Record
 from aiosess.records.merge import Merge
@@ -82,6 +82,28 @@ class Conflicts:
         self._sleep = sleep
         self._queues = Queues()
 
+    @property
+    def queued(self) -> Container[str]:
+        """The ids of sessions that somebody is changing who was not the quickest."""
+        return self._queues.by_key
+
+    async def write(self, state: SessionState) -> bool:
+        """Write *state* on top of what others wrote meanwhile; False when the record is gone.
+
+        Raise MergeConflict as put_on_top() does.
+        """
+        if state.session_id in self.queued:
+            # Whoever does not wait has read what those in front are about to replace.
+            async with self._queues.enter(state.session_id) as queue:
+                if queue.newest is not None:
+                    return await self._put(queue, state, queue.newest)
+        try:
+            written = await self.writing.replace(state)
+        except Conflict as conflict:
+            return await self.put_on_top(state, conflict.current)
+        self.writing.saved(state, written)
+        return True
+
     async def put_on_top(self, state: SessionState, current: Stored | None) -> bool:
         """Write *state* on top of *current*, which is kept now; False when the record is gone.
 
@@ -89,26 +111,29 @@ class Conflicts:
         """
         # One at a time in this process, so that only other processes can be quicker.
         async with self._queues.enter(state.session_id) as queue:
-            session_id, current = state.session_id, queue.newest or current
-            for tries in range(MOST_MERGES):
-                found = await self.aliases.follow(state.session_id, current)
-                if not isinstance(found, Found):
-                    state.is_gone = True
-                    return False
-                if found.standing is Standing.FORMER:
-                    self.drop(state)
-                    return True
-                go_on_under(state, found)
-                self.rebase(state, found.record, found.version)
-                try:
-                    written = await self.writing.replace(state)
-                except Conflict as conflict:
-                    current = await self._newest(state, conflict, tries)
-                    continue
-                self.writing.saved(state, written)
-                # Under another id, it is nothing to those who wait for this one.
-                queue.newest = written.stored if state.session_id == session_id else None
+            return await self._put(queue, state, queue.newest or current)
+
+    async def _put(self, queue: _Queue, state: SessionState, current: Stored | None) -> bool:
+        session_id = state.session_id
+        for tries in range(MOST_MERGES):
+            found = await self.aliases.follow(state.session_id, current)
+            if not isinstance(found, Found):
+                state.is_gone = True
+                return False
+            if found.standing is Standing.FORMER:
+                self.drop(state)
                 return True
+            go_on_under(state, found)
+            self.rebase(state, found.record, found.version)
+            try:
+                written = await self.writing.replace(state)
+            except Conflict as conflict:
+                current = await self._newest(state, conflict, tries)
+                continue
+            self.writing.saved(state, written)
+            # Under another id, it is nothing to those who wait for this one.
+            queue.newest = written.stored if state.session_id == session_id else None
+            return True
         raise too_often()
 
     async def atomic(
@@ -210,35 +235,60 @@ def _as_record(state: SessionState) -> Record:
 
 
 class _Queue:
-    """Those who wait to change one session; ``newest`` is what the one before them wrote."""
+    """Those who wait to change one session.
+
+    ``newest`` is what the one before them wrote, ``pace`` is how many seconds a turn takes.
+    """
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.people = 0
         self.newest: Stored | None = None
+        self.pace = 0.0
+
+    def check(self, turns: int) -> None:
+        """Raise BudgetSpent where the act under way has no time left for so many *turns*."""
+        if self.pace * turns > seconds_left():
+            raise BudgetSpent(
+                f"so many requests change the session at this moment, {self.people}, that the "
+                "budget of an act is not enough to wait for them"
+            )
+
+    def took(self, seconds: float) -> None:
+        """Take note of a turn; one that was slow does not say that all are."""
+        self.pace = min(seconds, 2 * self.pace) if self.pace else seconds
 
 
 class Queues:
     """One queue for each key of a storage, for as long as somebody stands in it."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, _Queue] = {}
+        self.by_key: dict[str, _Queue] = {}
 
     @asynccontextmanager
     async def enter(self, key: str) -> AsyncGenerator[_Queue]:
-        """Stand in the queue for *key*, and have one's turn in the block."""
-        queue = self._queues.setdefault(key, _Queue())
+        """Stand in the queue for *key*, and have one's turn in the block.
+
+        StorageUnavailable where the budget of the act will not do for all in front: at once, so
+        that their time is not spent on turns that come too late.
+        """
+        queue = self.by_key.setdefault(key, _Queue())
+        queue.check(queue.people + 1)
         queue.people += 1
+        clock = asyncio.get_running_loop().time
         try:
             await _acquired(queue.lock)
+            began = clock()
             try:
+                queue.check(1)
                 yield queue
+                queue.took(clock() - began)
             finally:
                 queue.lock.release()
         finally:
             queue.people -= 1
             if not queue.people:
-                del self._queues[key]
+                del self.by_key[key]
 
 
 async def _acquired(lock: asyncio.Lock) -> None:

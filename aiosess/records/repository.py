@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
@@ -175,6 +175,8 @@ class SessionRepository:
         self._conflicts = Conflicts(
             self._kept, self._aliases, self.writing, rebase=rebase, events=events, sleep=sleep
         )
+        self.queued: Container[str] = self._conflicts.queued
+        """The ids of sessions whose changes wait for those of other requests."""
         self._renewal = Renewal(
             self._conflicts,
             self.lifetime,
@@ -330,7 +332,7 @@ class SessionRepository:
         before = state.kept_bond
         try:
             await self._list(state)
-            is_kept = await self._replace(state)
+            is_kept = await self._conflicts.write(state)
         except StorageError:
             if state.intent is Intent.EMPTY:
                 await self.delete(state)
@@ -364,14 +366,6 @@ class SessionRepository:
         if self.bonds is None or state.bond is None:
             return False
         return self._aliases.read(await self._kept.load(state.session_id)) == ENDED
-
-    async def _replace(self, state: SessionState) -> bool:
-        try:
-            written = await self.writing.replace(state)
-        except Conflict as conflict:
-            return await self._conflicts.put_on_top(state, conflict.current)
-        self.writing.saved(state, written)
-        return True
 
     async def resolve(
         self, state: SessionState, conflict: Conflict, payload: bytes, snapshot: Snapshot

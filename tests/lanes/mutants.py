@@ -141,8 +141,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "to renew the id at a login",
-        "if is_alone and state.originals.keys().isdisjoint(short.renew_on):",
-        "if is_alone:",
+        "if is_alone and is_next and state.originals.keys().isdisjoint(short.renew_on):",
+        "if is_alone and is_next:",
     ),
     Mutant(
         "to touch the record of a session that was only read",

@@ -85,9 +85,9 @@ MUTANTS: Final = (
     ),
     conflicting(
         "that a view is not written on",
-        "                if found.standing is Standing.FORMER:\n"
-        "                    self.drop(state)\n"
-        "                    return True\n",
+        "            if found.standing is Standing.FORMER:\n"
+        "                self.drop(state)\n"
+        "                return True\n",
         "",
     ),
     conflicting(
@@ -97,8 +97,8 @@ MUTANTS: Final = (
     ),
     conflicting(
         "under which id a session goes on",
-        "                go_on_under(state, found)\n                self.rebase(",
-        "                self.rebase(",
+        "            go_on_under(state, found)\n            self.rebase(state, found.record",
+        "            self.rebase(state, found.record",
     ),
     Broken(
         Mutant(

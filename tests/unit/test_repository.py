@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from aiosess import (
     StorageUnavailable,
     Version,
 )
+from aiosess.guard.budget import Budget, BudgetSpent
 from aiosess.guard.retries import RetryingStorage, RetryPolicy
 from aiosess.records.aliases import Leftover
 from aiosess.records.conflicts import Queues
@@ -1413,7 +1415,7 @@ async def test_queues_are_there_only_while_somebody_stands_in_them() -> None:
     await asyncio.gather(stand("first"), stand("second"), stand("third"))
 
     assert order == ["first", "first", "second", "second", "third", "third"]
-    assert queues._queues == {}
+    assert queues.by_key == {}
 
 
 async def test_who_leaves_a_queue_does_not_hold_up_the_others() -> None:
@@ -1428,7 +1430,53 @@ async def test_who_leaves_a_queue_does_not_hold_up_the_others() -> None:
     await patient
 
     assert impatient.cancelled()
-    assert queues._queues == {}
+    assert queues.by_key == {}
+
+
+async def test_whose_budget_will_not_do_for_all_in_front_is_refused_at_once() -> None:
+    queues = Queues()
+    async with queues.enter("id") as queue:
+        queue.took(0.4)
+        waiting = asyncio.create_task(_pass_through(queues))
+        await asyncio.sleep(0)
+
+        with pytest.raises(BudgetSpent, match="at this moment, 2, that"):
+            await Budget(1.0).spend(_pass_through, queues)
+
+    await waiting
+
+
+async def test_whose_budget_will_do_for_all_in_front_has_a_turn() -> None:
+    queues = Queues()
+    async with queues.enter("id") as queue:
+        queue.took(0.4)
+        waiting = asyncio.create_task(Budget(10.0).spend(_pass_through, queues))
+        await asyncio.sleep(0)
+
+    await waiting
+    assert queues.by_key == {}
+
+
+async def test_a_turn_that_would_end_too_late_is_not_begun() -> None:
+    queues = Queues()
+    with contextlib.suppress(StorageUnavailable):
+        async with queues.enter("id") as queue:
+            waiting = asyncio.create_task(Budget(10.0).spend(_pass_through, queues))
+            await asyncio.sleep(0)
+            queue.took(20.0)
+            raise StorageUnavailable("no answer")
+
+    with pytest.raises(BudgetSpent, match="at this moment, 1, that"):
+        await waiting
+    assert queues.by_key == {}
+
+
+async def test_one_slow_turn_does_not_say_that_all_are() -> None:
+    async with Queues().enter("id") as queue:
+        for seconds in (0.02, 0.9):
+            queue.took(seconds)
+
+        assert queue.pace == 0.04
 
 
 async def _pass_through(queues: Queues) -> None:

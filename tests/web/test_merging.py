@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from aiosess import MergeConflict, Session, Storage
+from aiosess.storages import Version
 from aiosess.testing import FaultyStorage
 from tests.web.conftest import Client, Connect
 from tests.web.handlers import keep, kept, session_of, signed
@@ -225,3 +226,53 @@ async def test_who_waited_in_the_queue_begins_with_what_the_one_before_wrote(
     assert await kept(storage, "apple") == {str(n): 1 for n in range(everybody)}
     # One write each, and one more for who was not the first.
     assert faulty.calls.count("replace") <= 2 * everybody - 1
+
+
+class SlowThird(FaultyStorage):
+    """Says when the third replace has come, and does it when it is told to."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
+        self.has_come, self.goes_on = asyncio.Event(), asyncio.Event()
+
+    async def replace(
+        self, session_id: str, payload: bytes, ttl: float, *, expected: Version
+    ) -> Version:
+        if self.calls.count("replace") == 2:
+            self.has_come.set()
+            await self.goes_on.wait()
+        return await super().replace(session_id, payload, ttl, expected=expected)
+
+
+async def test_who_finds_others_in_the_queue_waits_before_the_first_try(
+    connect: Connect, storage: Storage
+) -> None:
+    slow, both_have_read, has_changed = SlowThird(storage), asyncio.Barrier(2), asyncio.Event()
+
+    async def meet(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await both_have_read.wait()
+        session[request.query["key"]] = 1
+        return web.Response()
+
+    async def come_later(request: web.Request) -> web.Response:
+        (await session_of(request))["later"] = 1
+        has_changed.set()
+        return web.Response()
+
+    await keep(storage, "apple")
+    client = await connect(meet, come_later, storage=slow, forgets=True, touch_after=60)
+    paths = ("/meet?key=a", "/meet?key=b")
+    two = [asyncio.create_task(client.get(path, headers=signed("apple"))) for path in paths]
+    await slow.has_come.wait()
+
+    later = asyncio.create_task(client.get("/come_later", headers=signed("apple")))
+    await has_changed.wait()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    slow.goes_on.set()
+    await asyncio.gather(*two, later)
+
+    assert await kept(storage, "apple") == {"a": 1, "b": 1, "later": 1}
+    # Of the two that met, one was not the quickest: it has tried twice.
+    assert slow.calls.count("replace") == 4
