@@ -35,6 +35,7 @@ more to tell what the payload is, or whose; also where the session began after t
 """
 
 _QUOTE: Final = ord('"')
+_COMMA: Final = ord(",")
 
 _Instant: TypeAlias = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
 _instant: Final = msgspec.json.Decoder(_Instant).decode
@@ -81,8 +82,8 @@ def usual_of(migration: Migration, is_look_due: Callable[[str], bool] | None = N
     """
     version, beginning = migration.version, migration.beginning
     is_due = is_look_due or _never
-    # Stands where more is said than when the session began: of a version, in each record.
-    more = b"" if version else b","
+    # What a record says that says no more than when its session began: the version is missing.
+    begin = _unversioned if version else _instant
 
     def usual(
         session_id: str, stored: Stored, cookie: CookieOptions, now: float
@@ -100,8 +101,8 @@ def usual_of(migration: Migration, is_look_due: Callable[[str], bool] | None = N
             # the data.
             if COOKIE_KEY in data or RESERVED_KEY in data:
                 return None
-            if more not in instants:
-                created_at = _instant(instants)
+            if _COMMA not in instants:
+                created_at = begin(instants)
                 return (
                     None
                     if created_at > now
@@ -143,3 +144,7 @@ def usual_of(migration: Migration, is_look_due: Callable[[str], bool] | None = N
 
 def _never(_session_id: str) -> bool:
     return False
+
+
+def _unversioned(_instants: bytes) -> float:
+    raise msgspec.ValidationError("the record does not say its version")
