@@ -990,6 +990,17 @@ def test_the_fast_way_reads_whose_a_record_is_and_writes_it_so(
     assert decoded(again) == decoded(payload)
 
 
+def test_the_fast_way_reads_whose_a_record_is_where_nobody_looks_at_it() -> None:
+    payload = encode(
+        *(ID, {"n": 1}, SessionCookie(options())), created_at=NOW, now=NOW, bond=BONDS[0]
+    )
+
+    state = usual_of(Migration())(ID, Stored(payload, 1), options(), NOW)
+
+    assert state is not None
+    assert state.bond == BONDS[0]
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -1471,6 +1471,47 @@ async def test_a_turn_that_would_end_too_late_is_not_begun() -> None:
     assert queues.by_key == {}
 
 
+class FailingSecond(FaultyStorage):
+    """Says when the second replace has come, and fails it when it is told to."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
+        self.has_come, self.fails = asyncio.Event(), asyncio.Event()
+
+    async def replace(
+        self, session_id: str, payload: bytes, ttl: float, *, expected: Version
+    ) -> Version:
+        if self.calls.count("replace") == 1:
+            self.has_come.set()
+            await self.fails.wait()
+            self.fail(times=1)
+        return await super().replace(session_id, payload, ttl, expected=expected)
+
+
+async def test_who_waited_for_somebody_who_failed_writes_what_they_have_read(bench: Bench) -> None:
+    storage = FailingSecond(bench.memory)
+    repository = bench.another(storage=storage)
+    await bench.keep(count=1)
+    first, other = await bench.load(), await bench.load()
+    change(other, other=1)
+    await bench.repository.replace(other)
+    second = await bench.load()
+    change(first, first=1)
+    change(second, second=1)
+
+    failing = asyncio.create_task(repository.replace(first))
+    await storage.has_come.wait()
+    waiting = asyncio.create_task(repository.replace(second))
+    await asyncio.sleep(0)
+    storage.fails.set()
+
+    with pytest.raises(StorageUnavailable):
+        await failing
+    assert await waiting
+    assert await bench.kept() == {"count": 1, "other": 1, "second": 1}
+    assert storage.calls.count("replace") == 3
+
+
 async def test_one_slow_turn_does_not_say_that_all_are() -> None:
     async with Queues().enter("id") as queue:
         for seconds in (0.02, 0.9):
