@@ -378,3 +378,31 @@ def test_no_class_keeps_its_life_in_flags(module: Path) -> None:
 )
 def test_a_life_in_flags_is_noticed(source: str, expected: int) -> None:
     assert len(lives_in_flags(source)) == expected
+
+
+# The map says where everything is.
+
+
+def on_the_map() -> set[str]:
+    """Return the modules that the map in ARCHITECTURE.md names, each behind its folder."""
+    text = (PACKAGE.parent / "ARCHITECTURE.md").read_text()
+    drawn = text.partition("## The map\n\n```text\naiosess/\n")[2].partition("_aiosess_pytest.py")[0]
+    folders: list[str] = []
+    named: set[str] = set()
+    for line in drawn.splitlines():
+        folder = re.match(r"( +)(\w+)/ ", line)
+        if folder:
+            folders = [*folders[: len(folder[1]) // 2 - 1], folder[2]]
+        elif re.match(r"  \w", line):
+            folders = []
+        named |= {"/".join((*folders, each)) for each in re.findall(r"\b[a-z_]+\.py\b", line)}
+    return named
+
+
+def test_the_map_names_each_module_and_no_other() -> None:
+    modules = {
+        module.relative_to(PACKAGE).as_posix() for module in MODULES if module.name != "__main__.py"
+    }
+
+    # A folder's own file says what its line on the map says.
+    assert on_the_map() == {each for each in modules if not each.endswith("/__init__.py")}
