@@ -54,6 +54,8 @@ class Exchange(Acting):
     told_on: web.StreamResponse | None = None
     ahead_of: SessionManager | None = None
     """Whose middleware is still to come: one in front of it asked for the session already."""
+    finishing: asyncio.Task[None] | None = None
+    """Does what a task had begun that was cancelled."""
     _is_watched: bool = False
 
     def open(self, request: web.Request, *, required: bool = True) -> Coroutine[Any, Any, Any]:
@@ -130,7 +132,13 @@ class Exchange(Acting):
         return self.has_left
 
     def abandon(self) -> None:
-        """Forget what was not kept yet: the handler failed, or the response that it prepared."""
+        """Forget what was not kept yet: the handler failed, or the response that it prepared.
+
+        What a cancelled task had begun to keep is finished all the same.
+        """
+        if self.finishing is not None:
+            self.leave()
+            return
         if self.state is not None and not self.state.is_gone:
             if self.state.is_bond_changed:
                 self.manager.finish(self.withdraw(self.state.copied()))
@@ -169,11 +177,15 @@ class Exchange(Acting):
             await self._commit(response, rules, has_left=has_left)
         except asyncio.CancelledError:
             # The client is gone, perhaps; what the handler did is not.
-            self.manager.finish(self._finish(response, rules, has_left=has_left))
+            self.finish(response, rules, has_left=has_left)
             raise
 
+    def finish(self, response: web.StreamResponse, rules: Rules, *, has_left: bool) -> None:
+        """Have the commit that was interrupted done again, in a task of its own."""
+        act = self._finish(response, rules, has_left=has_left)
+        self.finishing = self.manager.finish(act)
+
     async def _finish(self, response: web.StreamResponse, rules: Rules, *, has_left: bool) -> None:
-        """Do again, in a task of its own, what was interrupted."""
         if self.stage is Commit.BEGUN:
             self.stage = moved(self.stage, Commit.PENDING)
         try:

@@ -334,7 +334,7 @@ class FastExchange(Exchange):
             self._lose(outage, has_left=False)
             return True
         except asyncio.CancelledError:
-            self.manager.finish(self._finish(response, self.manager.rules, has_left=False))
+            self.finish(response, self.manager.rules, has_left=False)
             raise
 
     def let_go(self, response: web.StreamResponse, /) -> bool:

@@ -318,11 +318,12 @@ class SessionManager:
             raise OptionsError(f"genid returned a str {complaint}")
         return session_id
 
-    def finish(self, act: Coroutine[Any, Any, None]) -> None:
+    def finish(self, act: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Have *act* done in a task of its own, which nobody cancels with a request."""
         task = asyncio.get_running_loop().create_task(act)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def health(self) -> tuple[NodeHealth, ...]:
         """Return how the nodes of the back-end are; those that are not are asked, where due."""

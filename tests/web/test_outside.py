@@ -705,7 +705,15 @@ async def socket_that_counts(request: web.Request) -> web.WebSocketResponse:
     return socket
 
 
-@pytest.mark.parametrize("path", ["/views", "/socket_that_counts"])
+async def stream_after_a_change(request: web.Request) -> web.StreamResponse:
+    session = await session_of(request)
+    session["streamed"] = True
+    response = web.StreamResponse()
+    await response.prepare(request)
+    return response
+
+
+@pytest.mark.parametrize("path", ["/views", "/stream_after_a_change", "/socket_that_counts"])
 async def test_a_commit_that_has_begun_is_finished_though_the_client_is_gone(
     make_options: MakeOptions, storage: Storage, path: str
 ) -> None:
@@ -714,6 +722,7 @@ async def test_a_commit_that_has_begun_is_finished_though_the_client_is_gone(
     setup(app, make_options(storage=slow, timeout=30))
     app.router.add_get("/views", views)
     app.router.add_get("/socket_that_counts", socket_that_counts)
+    app.router.add_get("/stream_after_a_change", stream_after_a_change)
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -723,13 +732,13 @@ async def test_a_commit_that_has_begun_is_finished_though_the_client_is_gone(
     upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     headers = [f"GET {path} HTTP/1.1", "Host: localhost"]
     headers += [f"{name}: {value}" for name, value in signed("apple").items()]
-    if path != "/views":
+    if path == "/socket_that_counts":
         slow.may_go_on.set()
         headers += [upgrade + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
 
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(("\r\n".join(headers) + "\r\n\r\n").encode())
-    if path != "/views":
+    if path == "/socket_that_counts":
         await reader.readuntil(b"\r\n\r\n")
         slow.is_asked.clear()
         slow.may_go_on.clear()
@@ -741,7 +750,8 @@ async def test_a_commit_that_has_begun_is_finished_though_the_client_is_gone(
     slow.may_go_on.set()
     await runner.cleanup()
 
-    assert await kept(storage, "apple") == ({"views": 1} if path == "/views" else {"messages": 1})
+    expected = {"/views": {"views": 1}, "/stream_after_a_change": {"streamed": True}}
+    assert await kept(storage, "apple") == expected.get(path, {"messages": 1})
 
 
 # When the response is made.
