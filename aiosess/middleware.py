@@ -115,8 +115,8 @@ def get_session(request: web.Request) -> Coroutine[Any, Any, Session]:
 
     Raise what ``on_unavailable`` says where the storage does not answer, SessionError where the
     path is not under the cookie's. Raise RuntimeError where the route gets no session, or no
-    session middleware is installed in front of who asks. ``find_session`` is for handlers that can
-    do without.
+    session middleware is installed in front of who asks. Raise it in ``genid`` and ``cookie`` of
+    the options, too, which are asked first. ``find_session`` is for handlers that can do without.
     """
     try:
         exchange = request[EXCHANGE]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -20,7 +21,7 @@ from aiosess.errors import (
 from aiosess.events import Reason
 from aiosess.exchange.keys import ASKING, hand_out
 from aiosess.exchange.stages import Opening, moved
-from aiosess.exchange.turns import Turns
+from aiosess.exchange.turns import Turns, this_task
 from aiosess.guard.budget import uncounted
 from aiosess.privacy import forget_locals
 from aiosess.records.aliases import Ended, Left
@@ -69,6 +70,8 @@ class Holding(Turns):
     """Whether the request is no activity: it reads the session, and nothing lives longer by it."""
     kept_alive: tuple[web.Request, ...] = ()
     """Those of them that the handler may not hold to the end, but may take the session out of."""
+    asking: asyncio.Task[Any] | None = None
+    """The task that is in a function of the options, ``genid`` or ``cookie``, just now."""
 
     def __init__(self, manager: SessionManager, request: web.Request) -> None:
         self.manager = manager
@@ -116,7 +119,15 @@ class Holding(Turns):
     async def act(
         self, act: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Return what *act* returns, while no other task has its turn, and within the budget."""
+        """Return what *act* returns, while no other task has its turn, and within the budget.
+
+        RuntimeError in a function of the options: the session waits for that.
+        """
+        if self.asking is not None and self.asking is this_task():
+            raise RuntimeError(
+                "the functions genid and cookie of SessionOptions cannot ask for the session of "
+                "their request, nor call its verbs: it is not there before they return"
+            )
 
         async def spending() -> T:
             return await self.manager.budget.spend(act, *args, **kwargs)
@@ -157,7 +168,7 @@ class Holding(Turns):
         self.absent = error
         if is_anonymous:
             self.is_secure = self.transport.is_secure(request)
-            cookie = await self.transport.attributes(request, is_secure=self.is_secure)
+            cookie = await self._answer(self._attributes(request))
             self.state = state = self.repository.fresh(await self._new_id(), cookie)
             state.standing = Standing.ANONYMOUS
             self.session = self.session_of(state)
@@ -166,7 +177,7 @@ class Holding(Turns):
         """Return the session that came, or a new one; ``None`` where there can be none."""
         transport = self.transport
         self.is_secure = transport.is_secure(request)
-        cookie = await uncounted(transport.attributes(request, is_secure=self.is_secure))
+        cookie = await self._answer(self._attributes(request))
         if not transport.is_sent(request, cookie):
             self.arrival = Reason.PATH_DIFFERS
             self._note_path(request.rel_url.raw_path, cookie.path)
@@ -265,7 +276,7 @@ class Holding(Turns):
     async def _settle_cookie(self, request: web.Request, state: SessionState) -> None:
         """Take the attributes for a connection that, says a clone of the request, is encrypted."""
         self.is_secure = True
-        cookie = await self.transport.attributes(request, is_secure=True)
+        cookie = await self._answer(self._attributes(request))
         state.beyond_data()
         state.cookie.base = cookie
 
@@ -339,4 +350,15 @@ class Holding(Turns):
         return self.state
 
     async def _new_id(self) -> str:
-        return await uncounted(self.manager.new_id(self.request))
+        return await self._answer(self.manager.new_id(self.request))
+
+    def _attributes(self, request: web.Request) -> Coroutine[Any, Any, CookieOptions]:
+        return self.transport.attributes(request, is_secure=self.is_secure)
+
+    async def _answer(self, call: Coroutine[Any, Any, T]) -> T:
+        """Return what *call* returns, which asks a function of the application's options."""
+        self.asking = this_task()
+        try:
+            return await uncounted(call)
+        finally:
+            self.asking = None

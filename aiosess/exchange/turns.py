@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["Turns"]
+__all__ = ["Turns", "this_task"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,3 +60,11 @@ class Turns:
                 waiter.set_result(None)
                 return
         self.is_busy = False
+
+
+def this_task() -> asyncio.Task[Any] | None:
+    """Return the task that runs now; ``None`` outside of one, as in a test of a handler alone."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

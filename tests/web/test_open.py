@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from aiohttp import web
@@ -233,6 +233,24 @@ async def test_an_id_that_is_taken_is_refused_and_not_shared(
     assert cookies_set(response) == []
     assert await kept(storage, "apple") == {"of": "first"}
     assert "IdTaken" in caplog.text
+
+
+@pytest.mark.parametrize("option", ["genid", "cookie"])
+async def test_a_function_that_a_session_waits_for_cannot_ask_for_it(
+    connect: Connect, caplog: pytest.LogCaptureFixture, option: str
+) -> None:
+    async def asking(request: web.Request) -> NoReturn:
+        await get_session(request)
+        raise AssertionError("there was a session before there could be one")
+
+    options: dict[str, Any] = {option: asking}
+    client = await connect(put, **options)
+
+    async with asyncio.timeout(5):
+        response = await client.get("/put")
+
+    assert response.status == 500
+    assert "genid and cookie of SessionOptions cannot ask for the session" in caplog.text
 
 
 async def test_genid_may_be_a_coroutine_function(connect: Connect) -> None:
