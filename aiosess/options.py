@@ -222,17 +222,19 @@ class SessionOptions:
         if not isinstance(self.breaker, BreakerOptions | None):
             raise OptionsError(f"breaker={self.breaker!r} must be BreakerOptions(...) or None")
         if self.on_event is not None:
-            _check_callable(self.on_event, "on_event", "takes a SessionEvent")
+            _check_plain(self.on_event, "on_event", "takes a SessionEvent")
         if self.on_storage_call is not None:
-            _check_callable(self.on_storage_call, "on_storage_call", "takes a StorageCall")
-        _check_callable(self.clock, "clock", "returns the Unix time")
+            _check_plain(self.on_storage_call, "on_storage_call", "takes a StorageCall")
+        _check_plain(self.clock, "clock", "returns the Unix time")
         for option in ("resave", "rolling", "save_uninitialized"):
             _check_one_of(getattr(self, option), option, (True, False))
         _check_one_of(self.proxy, "proxy", (True, False, None))
         _check_one_of(self.unset, "unset", ("keep", "destroy"))
         _check_one_of(self.load, "load", ("lazy", "eager", None))
         _check_one_of(self.on_reuse, "on_reuse", ("refuse", "end"))
-        if not callable(self.merge):
+        if callable(self.merge):
+            _check_plain(self.merge, "merge", "returns the value that is kept")
+        else:
             _check_one_of(self.merge, "merge", ("mine", "theirs", "raise"), " or a function")
         in_order = _checked_keys(self.renew_on, "renew_on")
         renew_on = frozenset(in_order)
@@ -346,9 +348,7 @@ def _built_migration(version: object, migrate: Migrate | None) -> Migration:
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise OptionsError(f"version={version!r} must be a whole number, 1 or more")
     if migrate is not None:
-        _check_callable(migrate, "migrate", MIGRATES)
-        if inspect.iscoroutinefunction(migrate):
-            raise OptionsError(f"migrate={migrate!r} is a coroutine function: give a plain one")
+        _check_plain(migrate, "migrate", MIGRATES)
     return Migration(version, migrate)
 
 
@@ -400,6 +400,13 @@ def _checked_size(size: object) -> int:
 def _check_callable(value: object, name: str, way_out: str) -> None:
     if not callable(value):
         raise OptionsError(f"{name}={value!r} is not callable: give a function that {way_out}")
+
+
+def _check_plain(value: object, name: str, way_out: str) -> None:
+    _check_callable(value, name, way_out)
+    if inspect.iscoroutinefunction(value):
+        # Nobody would await it.
+        raise OptionsError(f"{name}={value!r} is a coroutine function: give a plain one")
 
 
 def _check_one_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias, cast
@@ -74,6 +75,8 @@ def check_on_unavailable(given: object) -> None:
             f"on_unavailable={given!r} must be an HTTP error, such as "
             "web.HTTPServiceUnavailable, 'anonymous', or a function of request and outage"
         )
+    if inspect.iscoroutinefunction(given):
+        raise OptionsError(f"on_unavailable={given!r} is a coroutine function: give a plain one")
 
 
 def answer_to(

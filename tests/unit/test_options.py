@@ -395,3 +395,18 @@ def test_a_short_secret_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> N
     assert (record.name, record.levelno) == ("aiosess", logging.WARNING)
     assert "fewer than 32 bytes" in record.getMessage()
     assert "keyboard cat" not in record.getMessage()
+
+
+# What ends in silence otherwise.
+
+
+async def later(*_given: object) -> None:
+    """Stand for a function that somebody would have to await."""
+
+
+@pytest.mark.parametrize(
+    "option", ["on_event", "on_storage_call", "on_unavailable", "merge", "clock"]
+)
+def test_a_coroutine_function_is_refused_where_nobody_would_await_it(option: str) -> None:
+    with pytest.raises(OptionsError, match=f"{option}=.* is a coroutine function: give a plain"):
+        options(**{option: later})
