@@ -6,7 +6,7 @@ import inspect
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, TypeAlias, cast
 
@@ -210,6 +210,11 @@ class SessionOptions:
     """What the options amount to."""
 
     def __post_init__(self) -> None:
+        for option in ("for_routes", "exclude", "passive", "renew_on", "whole"):
+            given = getattr(self, option)
+            if isinstance(given, Iterator):
+                # Other options may be made of these by replace(), and take it as it was given.
+                object.__setattr__(self, option, tuple(cast("Iterator[object]", given)))
         is_borrowed = isinstance(self.storage, AbstractStorage)
         signer = None if is_borrowed else self._built_signer()
         _check_storage(self.storage)

@@ -410,3 +410,14 @@ async def later(*_given: object) -> None:
 def test_a_coroutine_function_is_refused_where_nobody_would_await_it(option: str) -> None:
     with pytest.raises(OptionsError, match=f"{option}=.* is a coroutine function: give a plain"):
         options(**{option: later})
+
+
+@pytest.mark.parametrize("option", ["for_routes", "exclude", "passive", "renew_on", "whole"])
+def test_what_is_given_by_an_iterator_is_there_for_options_that_are_made_of_these(
+    option: str,
+) -> None:
+    given = options(**{option: iter(["/views"])})
+
+    other = dataclasses.replace(given, name="other")
+
+    assert getattr(other, option) == ("/views",)
