@@ -63,7 +63,8 @@ def setup(app: web.Application, options: SessionOptions) -> None:
     """Give *app* sessions: the middleware, streamed responses, checks at start-up, clean-up.
 
     A route in the options that *app* does not have stops the start with OptionsError. A storage
-    that opened connections itself is closed with *app*.
+    that opened connections itself is closed with *app*. Raise RuntimeError where *app* has started,
+    or was added to another one by ``add_subapp``.
     """
     slot = _Slot(SessionManager(_checked(options)))
 
@@ -106,8 +107,7 @@ def setup_async(
         finally:
             await slot.manager.close()
 
-    app.cleanup_ctx.extend(imports)
-    _install(app, slot, run)
+    _install(app, slot, run, imports)
 
 
 def get_session(request: web.Request) -> Coroutine[Any, Any, Session]:
@@ -293,14 +293,19 @@ def _explain(error: BaseException, exchange: Exchange) -> None:
         error.add_note("A session is no dict, and JSON takes a copy of its data: dict(session)")
 
 
-def _install(app: web.Application, slot: _Slot, run: CleanupProvider) -> None:
-    if app.frozen:
-        raise RuntimeError("the application has started: call setup() before it is run")
+def _install(
+    app: web.Application, slot: _Slot, run: CleanupProvider, imports: Iterable[CleanupProvider] = ()
+) -> None:
+    if app.pre_frozen:
+        raise RuntimeError(
+            "the application has started, or is part of another one already: call setup() before "
+            "it is run, and before add_subapp()"
+        )
     app.middlewares.append(slot.middleware)
     app.on_response_prepare.append(_on_response_prepare)
     app.on_shutdown.append(slot.stop_watching)
     app.setdefault(_SLOTS, []).append(slot)
-    app.cleanup_ctx.append(run)
+    app.cleanup_ctx.extend((*imports, run))
 
 
 def _begin_to_serve(app: web.Application, slot: _Slot) -> None:

@@ -498,6 +498,16 @@ async def test_setup_after_the_start_is_an_error_with_the_way_out(
         setup(app, make_options())
 
 
+def test_setup_of_what_is_a_part_of_another_application_is_an_error_with_the_way_out(
+    make_options: MakeOptions,
+) -> None:
+    part = web.Application()
+    web.Application().add_subapp("/part", part)
+
+    with pytest.raises(RuntimeError, match=r"call setup\(\) .* before add_subapp\(\)"):
+        setup(part, make_options())
+
+
 async def test_setup_twice_sets_one_cookie(
     make_options: MakeOptions, aiohttp_client: AiohttpClient
 ) -> None:
