@@ -162,13 +162,18 @@ async def health(app: web.Application) -> tuple[NodeHealth, ...]:
 
     For a readiness endpoint: ``all(node.is_well for node in await health(app))``. A node that is
     not well is asked, where that is due, so that it is known when it is well again though no
-    request comes. Sessions in memory have no nodes. RuntimeError where ``setup`` was not called.
+    request comes. Sessions in memory have no nodes. RuntimeError where ``setup`` was not called,
+    and where ``setup_async`` was, before the application starts.
     """
     slots = app.get(_SLOTS)
     if slots is None:
         raise RuntimeError(
             "this application has no sessions by aiosess.setup(app, options), and without that "
             "nothing is known of their storage"
+        )
+    if not all(hasattr(slot, "manager") for slot in slots):
+        raise RuntimeError(
+            "the application has not started: setup_async() makes its sessions when it does"
         )
     known = [await slot.manager.health() for slot in slots]
     return tuple(each for nodes in known for each in nodes)

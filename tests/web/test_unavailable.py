@@ -25,6 +25,7 @@ from aiosess import (
     get_session,
     health,
     setup,
+    setup_async,
 )
 from aiosess.testing import FakeClock, FaultyStorage
 from tests.conftest import SECRET, MakeOptions
@@ -522,6 +523,14 @@ async def test_health_is_what_a_readiness_endpoint_asks(
 async def test_health_of_an_application_without_sessions_is_an_error() -> None:
     with pytest.raises(RuntimeError, match=r"no sessions by aiosess\.setup"):
         await health(web.Application())
+
+
+async def test_health_before_there_are_sessions_says_when_there_will_be() -> None:
+    app = web.Application()
+    setup_async(app, use_factory=lambda: SessionOptions(secret=SECRET))
+
+    with pytest.raises(RuntimeError, match="the application has not started"):
+        await health(app)
 
 
 # The budget
