@@ -35,6 +35,8 @@ _log: Final = logging.getLogger("aiosess")
 
 BETWEEN_LINES: Final = 30.0
 """So many seconds are between two lines about what goes on, or happens again and again."""
+# So many lines are remembered, so that none is told twice; what users send in may differ each time.
+_MOST_TOLD: Final = 1_000
 
 
 class Reason(enum.Enum):
@@ -410,9 +412,14 @@ class Events:
             self.tell(reason, request=request, **details)
 
     def tell_once(self, reason: Reason, *, request: Any = None, **details: Any) -> None:
-        """Tell it the first time; the same reason with other details is told again."""
+        """Tell it the first time; the same reason with other details is told again.
+
+        After a thousand others it is forgotten, and told once more.
+        """
         said = reason.words.format(**details)
         if said not in self._told_once:
+            if len(self._told_once) >= _MOST_TOLD:
+                self._told_once.clear()
             self._told_once.add(said)
             self.tell(reason, request=request, **details)
 

@@ -33,6 +33,15 @@ def test_a_listener_hears_of_each_time() -> None:
     assert [event.reason for event in heard] == [Reason.TOO_SLOW] * 5
 
 
+def test_what_is_told_once_takes_no_more_memory_however_it_differs() -> None:
+    events = Events(clock=FakeClock())
+
+    for number in range(5_000):
+        events.tell_once(Reason.VALUE_INVALID, key="age", why=f"{number} is too old")
+
+    assert len(events._told_once) <= 1_000
+
+
 def test_each_reason_is_counted_by_itself(caplog: pytest.LogCaptureFixture) -> None:
     events = Events(clock=FakeClock())
 
