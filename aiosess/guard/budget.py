@@ -62,29 +62,31 @@ class Budget:
         clock = _patient_clock()
         before = _ACT.get()
         until = clock.now() + self.seconds - min(spent, self.seconds / 2)
-        _ACT.set(_Act(clock, until, self._pauses))
+        begun = _Act(clock, until, self._pauses)
+        _ACT.set(begun)
         clock.start()
         try:
             return await act(*args, **kwargs)
         finally:
             clock.stop()
+            begun.is_over = True
             _ACT.set(before)
 
 
 def is_spending() -> bool:
     """Ask whether this task is in an act that has a budget."""
-    return _ACT.get() is not None
+    return _under_way() is not None
 
 
 def seconds_left() -> float:
     """Return the seconds that the act under way may still wait; without a budget, infinity."""
-    act = _ACT.get()
+    act = _under_way()
     return math.inf if act is None else act.until - act.clock.now()
 
 
 def grant_pause(seconds: float) -> bool:
     """Return whether a call can follow after a pause of so many *seconds*, which then begins."""
-    act = _ACT.get()
+    act = _under_way()
     if act is None:
         return True
     if act.pauses:
@@ -95,7 +97,7 @@ def grant_pause(seconds: float) -> bool:
 
 async def uncounted(call: Awaitable[T]) -> T:
     """Return what *call* returns, which asks the application and not the storage."""
-    act = _ACT.get()
+    act = _under_way()
     if act is None:
         return await call
     began = act.clock.now()
@@ -188,9 +190,17 @@ class _Act:
     clock: _PatientClock
     until: float
     pauses: int
+    is_over: bool = False
 
 
 _ACT: ContextVar[_Act | None] = ContextVar("aiosess.act", default=None)
+
+
+def _under_way() -> _Act | None:
+    """Return the act of this task; ``None`` where it has none, or began in one that is over."""
+    act = _ACT.get()
+    return None if act is None or act.is_over else act
+
 
 _CLOCKS: Final[dict[asyncio.AbstractEventLoop, _PatientClock]] = {}
 

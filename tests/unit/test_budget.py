@@ -150,6 +150,21 @@ async def test_a_task_that_begins_in_an_act_has_ended_with_its_own() -> None:
     assert seconds_left() == float("inf")
 
 
+async def test_a_task_that_outlives_the_act_it_began_in_has_a_budget_of_its_own() -> None:
+    guarded = RetryingStorage(FaultyStorage(), RetryPolicy())
+
+    async def later() -> object:
+        await asyncio.sleep(0.05)
+        return await guarded.load("id")
+
+    async def act() -> asyncio.Task[object]:
+        return asyncio.create_task(later())
+
+    task = await Budget(0.01).spend(act)
+
+    assert await task is None
+
+
 async def test_a_call_that_is_in_time_returns_its_answer() -> None:
     assert await in_time(lambda: asyncio.sleep(0, "answer"), 1) == "answer"
 
