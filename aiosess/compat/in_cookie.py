@@ -79,7 +79,7 @@ class SimpleCookieStorage(CookieRecords, _SimpleCookieStorage):
     def _open(self, cookie: str) -> Opened | None:
         try:
             return Opened(self._decoder(cookie), is_outdated=False)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
 
@@ -102,6 +102,6 @@ class EncryptedRecords(CookieRecords):
                 continue
             try:
                 return Opened(self._decoder(plain.decode()), is_outdated=number > 0)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None
         return None

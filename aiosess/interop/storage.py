@@ -27,7 +27,7 @@ class BorrowedStorage:
 
     An OSError means "no answer", and so does an error whose class, or a base of it, is called
     after a connection or a timeout: the call is made again. A ValueError about the cookie that the
-    browser sent means that there is no session.
+    browser sent, or a RecursionError, means that there is no session.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class BorrowedStorage:
     async def _load(self, request: web.Request) -> aiohttp_session.Session:
         try:
             session = await self._answer("load", self.given.load_session(request))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if self.given.load_cookie(request) is None:
                 raise
             self._events.tell_once(

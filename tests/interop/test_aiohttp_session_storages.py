@@ -24,6 +24,7 @@ from aiosess import (
     SessionGone,
     SessionNotSent,
     SessionOptions,
+    compat,
     get_session,
     session_middleware,
     setup,
@@ -515,6 +516,17 @@ async def test_a_cookie_that_the_storage_cannot_read_counts_as_none(
 
     assert await response.json() == 1
     assert "cannot be read (TableStorage: ValueError)" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [SimpleCookieStorage, compat.SimpleCookieStorage])
+async def test_a_cookie_that_is_nested_too_deeply_counts_as_none(
+    serve: Serve, kind: type[AbstractStorage]
+) -> None:
+    client = await serve(kind(), views)
+
+    response = await client.get("/views", headers={"Cookie": f"{COOKIE}={'[' * 7_000}"})
+
+    assert await response.json() == 1
 
 
 async def test_a_value_error_that_is_not_about_a_cookie_is_raised(
