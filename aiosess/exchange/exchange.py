@@ -177,20 +177,23 @@ class Exchange(Acting):
             await self._commit(response, rules, has_left=has_left)
         except asyncio.CancelledError:
             # The client is gone, perhaps; what the handler did is not.
-            self.finish(response, rules, has_left=has_left)
+            self.finish(rules, has_left=has_left)
             raise
 
-    def finish(self, response: web.StreamResponse, rules: Rules, *, has_left: bool) -> None:
+    def finish(self, rules: Rules, *, has_left: bool) -> None:
         """Have the commit that was interrupted done again, in a task of its own."""
-        act = self._finish(response, rules, has_left=has_left)
-        self.finishing = self.manager.finish(act)
+        self.finishing = self.manager.finish(self._finish(rules, has_left=has_left))
 
-    async def _finish(self, response: web.StreamResponse, rules: Rules, *, has_left: bool) -> None:
+    async def _finish(self, rules: Rules, *, has_left: bool) -> None:
         if self.stage is Commit.BEGUN:
             self.stage = moved(self.stage, Commit.PENDING)
         try:
-            await self._commit(response, rules, has_left=has_left)
-        except (AiosessError, web.HTTPException) as error:
+            # Nobody is there any more who would be told, or answered as the outage policy says.
+            if self._is_to_be_settled(has_left=has_left):
+                await self.act(self._settle, rules, has_left=has_left)
+            if has_left:
+                self._check_told()
+        except AiosessError as error:
             self._say(Reason.NOT_FINISHED, error=repr(error))
 
     async def _commit(self, response: web.StreamResponse, rules: Rules, *, has_left: bool) -> None:

@@ -284,7 +284,7 @@ class FastExchange(Exchange):
             self.stage = _DONE
         except (Conflict, StorageUnavailable, asyncio.CancelledError) as error:
             snapshot = Snapshot(changed, {})
-            is_kept = await self._recover(error, state, payload, snapshot, response, since=began)
+            is_kept = await self._recover(error, state, payload, snapshot, since=began)
             if self.stage is not _DONE:
                 changed = _NOTHING
         finally:
@@ -313,7 +313,6 @@ class FastExchange(Exchange):
         state: SessionState,
         payload: bytes,
         snapshot: Snapshot,
-        response: web.StreamResponse,
         *,
         since: float,
     ) -> bool:
@@ -334,7 +333,7 @@ class FastExchange(Exchange):
             self._lose(outage, has_left=False)
             return True
         except asyncio.CancelledError:
-            self.finish(response, self.manager.rules, has_left=False)
+            self.finish(self.manager.rules, has_left=False)
             raise
 
     def let_go(self, response: web.StreamResponse, /) -> bool:

@@ -192,7 +192,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "to finish what was interrupted",
-        "self.finish(response, self.manager.rules, has_left=False)\n",
+        "self.finish(self.manager.rules, has_left=False)\n",
         "pass\n",
     ),
     Mutant(

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from aiohttp import hdrs, web
+from aiohttp import ServerDisconnectedError, hdrs, web
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.typedefs import Handler
 from pytest_aiohttp import AiohttpClient
@@ -592,6 +592,54 @@ async def test_a_save_under_way_ends_with_its_budget_when_the_application_stops(
             await server.close()
 
     assert "replace" in faulty.calls
+
+
+class NeverWritten(FaultyStorage):
+    """Hangs from the first write on."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
+        self.is_written = asyncio.Event()
+
+    async def replace(self, *args: Any, **kwargs: Any) -> Any:
+        self.hang()
+        self.is_written.set()
+        return await super().replace(*args, **kwargs)
+
+
+async def test_what_a_cancelled_request_could_not_keep_is_told_with_its_cause(
+    make_options: MakeOptions, storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    hanging = NeverWritten(storage)
+    handling: list[asyncio.Task[Any] | None] = []
+    asked: list[web.Request] = []
+
+    async def change(request: web.Request) -> web.Response:
+        (await session_of(request))["n"] = 1
+        handling.append(asyncio.current_task())
+        return web.Response()
+
+    def answer(request: web.Request, _outage: Outage) -> web.HTTPException:
+        asked.append(request)
+        return web.HTTPServiceUnavailable()
+
+    await keep(storage, "apple", n=0)
+    app = web.Application()
+    setup(app, make_options(storage=hanging, timeout=0.1, on_unavailable=answer))
+    app.router.add_get("/change", change)
+    client: Client = TestClient(TestServer(app))
+    async with client:
+        asking = asyncio.create_task(client.get("/change", headers=APPLE))
+        await hanging.is_written.wait()
+        (task,) = handling
+        assert task is not None
+        task.cancel()
+        with pytest.raises(ServerDisconnectedError):
+            await asking
+
+    assert "had changed could not be kept: StorageUnavailable" in caplog.text
+    # Nobody waits for an answer.
+    assert asked == []
 
 
 async def test_what_the_storage_opened_is_closed_once(
