@@ -32,7 +32,10 @@ _METHODS: Final = hdrs.METH_ALL | {
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path or a resource's name, for one HTTP method only (``GET`` includes ``HEAD``)."""
+    """A path or a resource's name, for one HTTP method only (``GET`` includes ``HEAD``).
+
+    Raise OptionsError for what is no path or name, or no method of HTTP.
+    """
 
     path_or_name: str
     method: str = _ANY_METHOD

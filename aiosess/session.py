@@ -119,7 +119,8 @@ class Session(aiohttp_session.Session):
 
     A ``SessionKey`` in the place of a ``str`` gives a value its type, and takes what JSON lacks.
 
-    The keys ``"cookie"`` and ``"__aiosess"`` belong to the record and cannot be used.
+    The keys ``"cookie"`` and ``"__aiosess"`` belong to the record and cannot be used. After
+    ``destroy()`` a change, and each verb, raises SessionGone.
     """
 
     _state: SessionState
@@ -198,8 +199,8 @@ class Session(aiohttp_session.Session):
     def is_fresh(self, within: Duration) -> bool:
         """Ask whether the last login, or ``authenticated()``, is at most *within* ago.
 
-        *within* is seconds or a ``timedelta``. False where nobody is logged in; when the session
-        began does not count.
+        *within* is seconds or a ``timedelta``, else OptionsError. False where nobody is logged in;
+        when the session began does not count.
         """
         at = self._state.authenticated_at
         return at is not None and self._io.now() - at <= seconds(within, name="within")
@@ -271,7 +272,9 @@ class Session(aiohttp_session.Session):
         For before ``prepare()`` of a streamed response, where a failure can still be answered,
         and for inside long handlers. Return False when the record was destroyed or expired
         meanwhile: it is not brought back. Raise StorageUnavailable after all retries,
-        UnserializableValue, SessionNotSent for a new session whose cookie can no longer be sent.
+        SessionNotSent for a new session whose cookie can no longer be sent. Raise
+        UnserializableValue or RecordTooLarge for what cannot be kept, and MergeConflict where
+        ``merge`` says so or others were quicker too often.
         """
         self._check_alive()
         return await self._io.save()
@@ -289,7 +292,8 @@ class Session(aiohttp_session.Session):
     async def touch(self) -> bool:
         """Extend the record's life by its idle timeout, now.
 
-        Return False when the record is gone. Nothing happens to a new session.
+        Return False when the record is gone. Nothing happens to a new session, and True is
+        returned. Raise StorageUnavailable after all retries.
         """
         self._check_alive()
         return await self._io.touch()
@@ -297,8 +301,9 @@ class Session(aiohttp_session.Session):
     async def destroy(self) -> None:
         """Delete the record now and clear the cookie; the session cannot be used afterwards.
 
-        That needs no room in the back-end. Raise StorageUnavailable after all retries, StorageError
-        where even deleting is refused: the session is not over then.
+        That needs no room in the back-end. Nothing happens to one that was destroyed. Raise
+        StorageUnavailable after all retries, StorageError where even deleting is refused, and
+        SessionGone where somebody logged in meanwhile: the session is not over then.
         """
         if self._state.past is not Past.DESTROYED:
             await self._io.destroy()
@@ -308,7 +313,10 @@ class Session(aiohttp_session.Session):
             self._state.past = Past.DESTROYED
 
     async def regenerate(self) -> None:
-        """Start over: a new id, no data; the old record is deleted when the response is ready."""
+        """Start over: a new id, no data; the old record is deleted when the response is ready.
+
+        Raise SessionNotSent when the new cookie can no longer be sent.
+        """
         self._check_alive()
         await self._io.change_id(Intent.REGENERATE)
 
@@ -394,7 +402,8 @@ class Session(aiohttp_session.Session):
         *change* is a plain function and may be called several times, each time with the newest
         data. What else this handler has changed is kept, and not written yet. Raise TypeError
         for a coroutine function, SessionGone when the record is gone, MergeConflict when others
-        were quicker too often. On a new session *change* is applied here and saved at the end.
+        were quicker too often, StorageUnavailable after all retries. On a new session *change* is
+        applied here and saved at the end.
         """
         self._check_alive()
         return await self._io.atomic(change)

@@ -98,7 +98,8 @@ class MemcachedClient:
       the next call connects anew.
     - *tls*: an ``ssl.SSLContext``; *username* and *password*: for a server started with ``-Y``.
 
-    It connects when first used, and may be built before there is a loop.
+    It connects when first used, and may be built before there is a loop. Raise OptionsError for
+    arguments that make no sense.
     """
 
     def __init__(

@@ -38,6 +38,8 @@ class BreakerOptions:
     - ``failures``: so many calls in a row that fail, each after all its retries.
     - ``pause``: seconds or a ``timedelta`` until one call goes through; doubled each time that
       fails, up to ``longest_pause``, and longer or shorter by up to a fifth.
+
+    Raise OptionsError for what makes no sense.
     """
 
     failures: int = 5

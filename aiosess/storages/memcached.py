@@ -52,6 +52,8 @@ class MemcachedStorage(Closing):
     A memcached that is full drops the records that were not used for longest, and one that ends
     drops all: such a record is absent. A record larger than the server allows (``-I``, one
     megabyte by default) is refused with a StorageError that says so, and the one before stays.
+
+    Raise OptionsError for another client, and for a *prefix* that cannot be part of a key.
     """
 
     def __init__(

@@ -53,7 +53,8 @@ class MemoryStorage:
     """Keeps records in this process; they are lost when it ends and unseen by other processes.
 
     At most *max_records* are kept, whose payloads have *max_bytes* at the most; each takes some 200
-    bytes besides. A payload of more than *max_bytes* is refused with a StorageError.
+    bytes besides. A payload of more than *max_bytes* is refused with a StorageError. Raise
+    OptionsError for a bound below one.
 
     Where there is no room, those records go first that nobody loaded since they were created, so
     that a flood of new sessions does not end those in use. Those in use go first where they take

@@ -88,9 +88,12 @@ class RedisStorage(Closing):
     """Keeps records on a Redis or Valkey server (single, Sentinel or Cluster), 6.0 or later.
 
     *client* is any ``redis.asyncio`` client, with ``decode_responses`` or without; it is the
-    application's to close. *prefix* stands before each session id. The version of a record is
-    its payload, so that a change by Express is seen as one too. A key that has no end, as
-    connect-redis writes them with ``disableTTL``, is given none: not by a touch, nor by a replace.
+    application's to close. *prefix* stands before each session id. Raise OptionsError for another
+    client, and for a *prefix* that is no text.
+
+    The version of a record is its payload, so that a change by Express is seen as one too. A key
+    that has no end, as connect-redis writes them with ``disableTTL``, is given none: not by a
+    touch, nor by a replace.
 
     With *multiplex* all requests of the process share one connection of the client's pool, on a
     cluster one to each node. What they ask in one tick leaves in one write. A connection that

@@ -39,7 +39,8 @@ class FaultyStorage:
         """From here on raise *error* (by default StorageUnavailable) for each of *verbs*.
 
         *times*: so many calls, then work again; ``None``: until ``recover()``. *lose_answer*: the
-        call is done first, as when a connection breaks while the answer is on its way.
+        call is done first, as when a connection breaks while the answer is on its way. Raise
+        TypeError for an *error* that is none, ValueError for a verb that a storage has not.
         """
         if not isinstance(error, Exception | None):
             raise TypeError(
