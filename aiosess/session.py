@@ -202,8 +202,8 @@ class Session(aiohttp_session.Session):
         *within* is seconds or a ``timedelta``, else OptionsError. False where nobody is logged in;
         when the session began does not count.
         """
-        at = self._state.authenticated_at
-        return at is not None and self._io.now() - at <= seconds(within, name="within")
+        age, at = seconds(within, name="within"), self._state.authenticated_at
+        return at is not None and self._io.now() - at <= age
 
     @property
     def expires_at(self) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient
+from aiohttp.test_utils import TestClient, make_mocked_request
 from pytest_aiohttp import AiohttpClient
 from yarl import URL
 
@@ -19,7 +19,7 @@ from aiosess import (
     require_fresh,
     setup,
 )
-from aiosess.testing import FakeClock
+from aiosess.testing import FakeClock, put_session
 from tests.conftest import MakeOptions
 from tests.web.conftest import Connect
 from tests.web.handlers import keep, put, session_of, show, signed
@@ -84,6 +84,13 @@ async def test_without_a_login_nothing_is_fresh(connect: Connect, clock: FakeClo
     await client.get("/put?n=1")
 
     assert await looked(client) | {"ends": None} == {"fresh": False, "at": None, "ends": None}
+
+
+def test_a_time_that_makes_no_sense_is_refused_also_while_nobody_is_logged_in() -> None:
+    session = put_session(make_mocked_request("GET", "/"))
+
+    with pytest.raises(OptionsError, match="within=-1 must be more than zero seconds"):
+        session.is_fresh(-1)
 
 
 @pytest.mark.asvs("7.2.4")
