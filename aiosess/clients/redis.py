@@ -63,9 +63,6 @@ else:
     _Push = getattr(hiredis, "PushNotification", ())
 
 _NOT_YET: Final = object()
-# Errors, and what is said unasked; most replies are of a class that is neither.
-_UNUSUAL: Final = (Exception, _Push)
-_PLAIN: Final = frozenset((bytes, int, type(None)))
 
 # The time limit of a call in seconds, where neither the storage nor the client has one.
 _PATIENCE: Final = 5.0
@@ -74,10 +71,11 @@ _CONNECT: Final = 2.0
 # A connection that nobody used for so many seconds may have been cut by the server meanwhile.
 _IDLE: Final = 0.01
 
-# Connections that are known to read and write as redis-py's do; one of the application's own
-# class may not.
+# Of which class an answer is, where nobody looks.
 _ANY: Final = frozenset[type]()
 
+# Connections that are known to read and write as redis-py's do; one of the application's own
+# class may not.
 _SHAREABLE: Final = frozenset(
     {
         Connection,
