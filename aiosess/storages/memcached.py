@@ -61,7 +61,6 @@ class MemcachedStorage(Closing):
         client: MemcachedClient,
         *,
         prefix: str = "sess:",
-        owns_client: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not isinstance(client, MemcachedClient):
@@ -79,7 +78,7 @@ class MemcachedStorage(Closing):
         self._prefix = prefix
         self._key_prefix = prefix.encode()
         self._longest_id = _LONGEST_KEY - len(prefix)
-        self._owns_client = owns_client
+        self._owns_client = False
         self._clock = clock
         self._timeout = client.timeout
         # For thousands of sessions, those that were here last.
@@ -102,7 +101,9 @@ class MemcachedStorage(Closing):
         ``SessionOptions.retries`` is for.
         """
         client = MemcachedClient.from_url(url, timeout=timeout, tls=tls)
-        return cls(client, prefix=prefix, owns_client=True)
+        storage = cls(client, prefix=prefix)
+        storage._owns_client = True
+        return storage
 
     def within(self, timeout: float) -> Self:
         """Return the same storage, whose calls raise StorageUnavailable after *timeout* seconds."""
