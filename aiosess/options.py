@@ -210,13 +210,26 @@ class SessionOptions:
     """What the options amount to."""
 
     def __post_init__(self) -> None:
+        self._keep_iterators()
+        is_borrowed = isinstance(self.storage, AbstractStorage)
+        signer = None if is_borrowed else self._built_signer()
+        self._check(is_borrowed=is_borrowed)
+        object.__setattr__(self, "plan", self._built_plan(signer, is_borrowed=is_borrowed))
+        max_age = self.cookie.max_age if isinstance(self.cookie, CookieOptions) else None
+        if max_age is not None and seconds(max_age, name="cookie max_age") > _LONGEST * DAY:
+            Events().tell(
+                Reason.LONG_MAX_AGE, max_age=max_age, days=round(seconds(max_age, name="") / DAY)
+            )
+
+    def _keep_iterators(self) -> None:
         for option in ("for_routes", "exclude", "passive", "renew_on", "whole"):
             given = getattr(self, option)
             if isinstance(given, Iterator):
                 # Other options may be made of these by replace(), and take it as it was given.
                 object.__setattr__(self, option, tuple(cast("Iterator[object]", given)))
-        is_borrowed = isinstance(self.storage, AbstractStorage)
-        signer = None if is_borrowed else self._built_signer()
+
+    def _check(self, *, is_borrowed: bool) -> None:
+        """Raise OptionsError for what makes no sense and would not show while the plan is built."""
         _check_storage(self.storage)
         if is_borrowed:
             self._check_borrowed()
@@ -241,13 +254,15 @@ class SessionOptions:
             _check_plain(self.merge, "merge", "returns the value that is kept")
         else:
             _check_one_of(self.merge, "merge", ("mine", "theirs", "raise"), " or a function")
+
+    def _built_plan(self, signer: Signer | None, *, is_borrowed: bool) -> Plan:
         in_order = _checked_keys(self.renew_on, "renew_on")
         renew_on = frozenset(in_order)
         # Half of one login and half of another would be somebody else's rights.
         whole = renew_on.union(_checked_keys(self.whole, "whole"))
         every = self.renew_every
         renew_every = None if every is None else seconds(every, name="renew_every")
-        plan = Plan(
+        return Plan(
             signer=signer,
             routes=RouteSelector(self.for_routes, self.exclude, with_static=is_borrowed),
             retry_policy=self._built_retry_policy(),
@@ -265,12 +280,6 @@ class SessionOptions:
             watch_every=seconds(self.watch_every, name="watch_every"),
             is_eager=self.retries is not None if self.load is None else self.load == "eager",
         )
-        object.__setattr__(self, "plan", plan)
-        max_age = self.cookie.max_age if isinstance(self.cookie, CookieOptions) else None
-        if max_age is not None and seconds(max_age, name="cookie max_age") > _LONGEST * DAY:
-            Events().tell(
-                Reason.LONG_MAX_AGE, max_age=max_age, days=round(seconds(max_age, name="") / DAY)
-            )
 
     def _built_signer(self) -> Signer:
         if self.secret is None:
