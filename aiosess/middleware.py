@@ -226,12 +226,15 @@ def _middleware(slot: _Slot) -> Middleware:
             and len(request)
             and isinstance(found := request.get(EXCHANGE), Exchange)
         ):
-            if found.ahead_of is not manager:
+            if found.ahead_of is manager:
+                found.ahead_of = None
+                return _serve(manager, found, request, handler)
+            if found.manager is not manager or not found.is_at_its_end:
                 # Installed twice: the inner one does nothing.
                 manager.check_alone(found.manager, request)
                 return handler(request)
-            found.ahead_of = None
-            return _serve(manager, found, request, handler)
+            # Somebody in front of ours calls the handler again, and that begins anew.
+            found.make_way()
         is_selected = manager.decided.get(request.match_info.route)
         if not is_selected:
             if is_selected is None:

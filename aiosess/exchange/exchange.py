@@ -65,6 +65,18 @@ class Exchange(Acting):
             self.stage = moved(self.stage, Commit.PENDING)
         return super().open(request, required=required)
 
+    @property
+    def is_at_its_end(self) -> bool:
+        """Whether the handler has come to its end, or has failed."""
+        return self.stage is not Commit.PENDING or self.has_left
+
+    def make_way(self) -> None:
+        """Leave the request to another exchange: its handler is called again.
+
+        What else holds the session of this one may still change it.
+        """
+        self.handed = ()
+
     def session_of(self, state: SessionState) -> Session:
         """Return what is handed out of *state*."""
         return Session(state, self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import aiohttp_session
@@ -28,6 +28,7 @@ from aiosess import (
     session_middleware,
     setup,
 )
+from aiosess.testing import FaultyStorage
 from tests.conftest import MakeOptions
 from tests.web.conftest import Client
 from tests.web.handlers import (
@@ -85,7 +86,11 @@ class Within(Protocol):
     """Serve handlers behind middlewares that stand outside of the sessions."""
 
     async def __call__(
-        self, *middlewares: Middleware, bare: bool = False, **options: Any
+        self,
+        *middlewares: Middleware,
+        bare: bool = False,
+        handlers: Sequence[Handler] = (),
+        **options: Any,
     ) -> Client: ...
 
 
@@ -96,13 +101,18 @@ async def missing(_request: web.Request) -> web.Response:
 
 @pytest.fixture
 def within(make_options: MakeOptions, aiohttp_client: AiohttpClient) -> Within:
-    async def serve(*middlewares: Middleware, bare: bool = False, **options: Any) -> Client:
+    async def serve(
+        *middlewares: Middleware,
+        bare: bool = False,
+        handlers: Sequence[Handler] = (),
+        **options: Any,
+    ) -> Client:
         app = web.Application(middlewares=middlewares)
         if bare:
             app.middlewares.append(session_middleware(make_options(**options)))
         else:
             setup(app, make_options(**options))
-        for handler in (views, show, put, leave_alone, missing):
+        for handler in (views, show, put, leave_alone, missing, *handlers):
             app.router.add_get(f"/{handler.__name__}", handler)
         return await aiohttp_client(app)
 
@@ -571,6 +581,72 @@ async def test_outside_of_a_middleware_that_clones_the_request_the_session_is_th
 
     assert len(cookies_set(response)) == int(is_new)
     assert {"outside": True, "views": 1}.items() <= seen["data"].items()
+
+
+@web.middleware
+async def once_more(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let a handler that failed try again."""
+    try:
+        return await handler(request)
+    except (web.HTTPServerError, ValueError):
+        return await handler(request)
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["setup", "middleware"])
+async def test_a_handler_that_is_called_again_after_its_session_was_not_kept_begins_anew(
+    *, within: Within, storage: Storage, faulty: FaultyStorage, bare: bool
+) -> None:
+    client = await within(once_more, bare=bare, storage=faulty)
+    await keep(storage, "apple", views=1)
+    faulty.fail(times=1, verbs=("replace",))
+
+    response = await client.get("/views", headers=signed("apple"))
+
+    assert await response.json() == 2
+    assert await kept(storage, "apple") == {"views": 2}
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["setup", "middleware"])
+async def test_a_handler_that_is_called_again_after_it_failed_begins_anew(
+    *, within: Within, storage: Storage, bare: bool
+) -> None:
+    failures = [ValueError("the first time")]
+
+    async def fail_once(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["tries"] = session.get("tries", 0) + 1
+        if failures:
+            raise failures.pop()
+        return web.Response()
+
+    client = await within(once_more, bare=bare, handlers=[fail_once])
+
+    await client.get("/fail_once")
+
+    shown = await (await client.get("/show")).json()
+    assert shown["data"] == {"tries": 1}
+
+
+@pytest.mark.parametrize("unset", ["keep", "destroy"])
+async def test_who_holds_the_session_of_a_handler_that_failed_can_still_change_it(
+    within: Within, storage: Storage, faulty: FaultyStorage, unset: str
+) -> None:
+    @web.middleware
+    async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
+        session = await session_of(request)
+        response = await once_more(request, handler)
+        session["counted"] = True
+        return response
+
+    client = await within(counted, storage=faulty, unset=unset)
+    await keep(storage, "apple", views=1)
+    faulty.fail(times=1, verbs=("replace",))
+
+    await client.get("/views", headers=signed("apple"))
+    # What is still being saved by then is waited for.
+    await client.close()
+
+    assert await kept(storage, "apple") == {"views": 2, "counted": True}
 
 
 class Inside(Protocol):
