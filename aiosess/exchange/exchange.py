@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from aiohttp import web
 
@@ -46,6 +47,7 @@ class Exchange(Acting):
     state: SessionState | None
     has_left: bool
     outcome: Reason
+    handed: tuple[ref[web.Request], ...]
     kept_alive: tuple[web.Request, ...]
 
     stage: Commit = Commit.PENDING
