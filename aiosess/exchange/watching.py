@@ -108,6 +108,7 @@ class Watcher:
         self._due: set[_Watched] = set()
         self._is_any_due: asyncio.Event
         self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
         # What is under way: watching that is to stop, and notices that are to leave.
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -128,6 +129,8 @@ class Watcher:
         self._start()
         # Between the load and now, nobody here listened: the session may have ended.
         self._look_soon((session,))
+        if self._is_closed:
+            self._tell(watch, Reason.STOPPED)
         try:
             yield
         finally:
@@ -147,7 +150,8 @@ class Watcher:
         await self._look_at(self._sessions.values())
 
     async def close(self) -> None:
-        """Tell all that the application stops, and watch nothing any more."""
+        """Tell all that the application stops, also those who begin to watch from here on."""
+        self._is_closed = True
         for session in list(self._sessions.values()):
             self._end(session, Reason.STOPPED)
         while self._tasks:

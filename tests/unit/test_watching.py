@@ -332,6 +332,15 @@ async def test_who_watches_is_told_that_the_application_stops(
     assert watching.ends == [Reason.STOPPED]
 
 
+async def test_who_begins_to_watch_while_the_application_stops_is_told_so_too(
+    watching: Watching, watcher: Watcher
+) -> None:
+    await watcher.close()
+
+    with watching.watched(await watching.kept()):
+        assert watching.ends == [Reason.STOPPED]
+
+
 # Subscriptions that fail.
 
 
