@@ -65,6 +65,9 @@ def setup(app: web.Application, options: SessionOptions) -> None:
     A route in the options that *app* does not have stops the start with OptionsError. A storage
     that opened connections itself is closed with *app*. Raise RuntimeError where *app* has started,
     or was added to another one by ``add_subapp``.
+
+    What the signal ``on_response_prepare`` changes in a session is kept. To a sub-application, add
+    such signals before ``setup``: those that come later are too late for the cookie of a new one.
     """
     slot = _Slot(SessionManager(_checked(options)))
 

@@ -554,6 +554,24 @@ async def test_what_a_signal_of_a_sub_application_changes_in_a_known_session_is_
     assert await kept(storage, "apple") == {"views": 1, "outside": True}
 
 
+async def test_a_signal_that_a_sub_application_had_before_setup_can_begin_a_session(
+    make_options: MakeOptions, aiohttp_client: AiohttpClient
+) -> None:
+    async def note_visit(request: web.Request, _response: web.StreamResponse) -> None:
+        await note(request)
+
+    sub, app = web.Application(), web.Application()
+    sub.on_response_prepare.append(note_visit)
+    setup(sub, make_options())
+    sub.router.add_get("/leave_alone", leave_alone)
+    app.add_subapp("/sub", sub)
+    client = await aiohttp_client(app)
+
+    response = await client.get("/sub/leave_alone")
+
+    assert len(cookies_set(response)) == 1
+
+
 # Clones.
 
 
