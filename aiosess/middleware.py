@@ -93,10 +93,14 @@ def setup_async(
 
     *imports* are ``cleanup_ctx`` providers that run first; *inject* are the keys whose values in
     *app* are given to *use_factory*, in this order. It is called once, may be async, and returns
-    SessionOptions; a failure stops the start.
+    SessionOptions; a failure stops the start. Raise OptionsError for arguments that make no sense,
+    and RuntimeError as ``setup`` does.
     """
     if not callable(use_factory):
         raise OptionsError(f"use_factory={use_factory!r} is not callable: give a function")
+    for option, given in (("inject", inject), ("imports", imports)):
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise OptionsError(f"{option}={given!r} must be a list: {option}=[{given!r}]")
     slot = _Slot()
 
     async def run(app: web.Application) -> AsyncIterator[None]:

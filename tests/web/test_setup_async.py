@@ -185,6 +185,18 @@ async def test_a_factory_that_cannot_be_called_is_refused_at_once(app: web.Appli
         setup_async(app, use_factory=not_callable)
 
 
+@pytest.mark.parametrize(
+    ("option", "given"), [("inject", CONFIG), ("inject", "config"), ("imports", start)]
+)
+def test_one_in_the_place_of_a_list_is_refused_at_once(
+    app: web.Application, option: str, given: Any
+) -> None:
+    arguments: dict[str, Any] = {option: given}
+
+    with pytest.raises(OptionsError, match=f"{option}=.* must be a list"):
+        setup_async(app, use_factory=lambda: SessionOptions(secret=SECRET), **arguments)
+
+
 async def test_a_sub_application_can_be_set_up_so(
     aiohttp_client: AiohttpClient, make_options: MakeOptions
 ) -> None:
