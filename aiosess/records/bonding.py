@@ -41,6 +41,8 @@ MOST_SESSIONS: Final = 1_000
 # A login writes its record so many seconds after the index at the latest, or enters itself again.
 _PENDING: Final = 60.0
 _LISTED_ANEW: Final = _PENDING / 2
+# By so many seconds two ends may differ that are the same.
+_JITTER: Final = 1.0
 _HANDLE_BYTES: Final = 12
 
 Belongs: TypeAlias = Callable[[Bond], bool]
@@ -150,17 +152,39 @@ class Bonds:
         bound = await self._indexes.change(key, partial(enter, is_limited=True))
         for key in _label_keys(bond):
             await self._indexes.change(key, partial(enter, is_limited=False))
-        state.bond = replace(bond, bound=bound)
-        state.listed = (state.session_id, self._lifetime.now())
-        self.looked.add(state.session_id)
+        state.bond = bond = replace(bond, bound=bound)
+        self._note_listed(state)
+        if not _is_kept(state, bond):
+            # Else the indexes still name the id before, and the next request looks.
+            self.looked.add(state.session_id)
 
-    async def enter_again(self, state: SessionState) -> None:
-        """Have the indexes name *state* by the id that it has now, where a bond is to be kept."""
-        if state.bond is None or state.bond == state.kept_bond:
-            return
-        session_id, at = state.listed
-        if session_id != state.session_id or self._lifetime.now() - at > _LISTED_ANEW:
-            await self.enter(state, state.bond)
+    async def enter_again(self, state: SessionState) -> bool:
+        """Have the indexes name *state* as it is about to be kept; False where it was revoked.
+
+        Where they know it so already, nothing is asked.
+        """
+        bond = state.bond
+        if bond is None or not self._is_listed_otherwise(state):
+            return True
+        reason = await self._looked_up(state, bond, is_passive=False)
+        if reason is None:
+            self._note_listed(state)
+            return True
+        await self._end_over(state, bond, reason)
+        return False
+
+    def _note_listed(self, state: SessionState) -> None:
+        now = self._lifetime.now()
+        state.listed = (state.session_id, now, self._lifetime.latest_end(state))
+
+    def _is_listed_otherwise(self, state: SessionState) -> bool:
+        """Ask whether the indexes know *state* by another id, or as ending earlier."""
+        if not state.is_bond_changed:
+            return self._lifetime.is_prolonged(state)
+        session_id, at, until = state.listed
+        passed = self._lifetime.now() - at
+        is_longer = self._lifetime.latest_end(state) > until + passed + _JITTER
+        return session_id != state.session_id or passed > _LISTED_ANEW or is_longer
 
     async def _enter(
         self, state: SessionState, handle: str, index: Index, *, is_limited: bool
@@ -170,10 +194,8 @@ class Bonds:
             await self._make_room(index, math.inf, is_limited=is_limited)
         now = self._lifetime.now()
         bound = max(int(now * 1000), index.revoked + 1)
-        # What is kept under the id before leads on, and is to be found until that is written.
-        is_kept = state.kept_bond is not None and state.kept_bond.handle == handle
-        session_id = known.session_id if known is not None and is_kept else state.session_id
-        index.sessions[handle] = Entry(session_id, bound, now, self._lifetime.latest_end(state))
+        until = self._lifetime.latest_end(state)
+        index.sessions[handle] = Entry(_id_of(state, handle, known), bound, now, until)
         return bound
 
     async def _make_room(self, index: Index, bound: float, *, is_limited: bool) -> None:
@@ -235,11 +257,17 @@ class Bonds:
         looked.add(state.session_id)
         if reason is None:
             return True
-        self._events.tell(reason, whose=bond)
-        with contextlib.suppress(StorageError, SessionGone):
-            await self._renewal.end(state.session_id, state.version)
-        await self.leave(bond)
+        await self._end_over(state, bond, reason)
         return False
+
+    async def _end_over(self, state: SessionState, bond: Bond, reason: Reason) -> None:
+        """End *state*, which is over for *reason*; one that is still to be kept is just not."""
+        self._events.tell(reason, whose=bond)
+        kept = state.previous or state
+        if kept.version is not None and _is_kept(state, bond):
+            with contextlib.suppress(StorageError, SessionGone):
+                await self._renewal.end(kept.session_id, kept.version)
+        await self.leave(bond)
 
     async def may_be_shown(self, bond: Bond, *, is_same: bool) -> bool:
         """Ask whether what is left from before a change of rights may still be shown.
@@ -284,19 +312,20 @@ class Bonds:
             return over
         known, now = index.sessions.get(bond.handle), self._lifetime.now()
         bound = bond.bound if known is None else max(known.bound, bond.bound)
+        session_id, until = _id_of(state, bond.handle, known), self._lifetime.latest_end(state)
         if known is None:
             try:
                 await self._make_room(index, bound, is_limited=is_limited)
             except TooManySessions:
                 return Reason.EVICTED
         elif (
-            known.session_id == state.session_id
+            known.session_id == session_id
             and now - known.seen < self._lifetime.touch_after / 2
+            and until - known.until < self._lifetime.touch_after
         ):
             # Another process was there a moment ago.
             return None
-        until = self._lifetime.latest_end(state)
-        index.sessions[bond.handle] = Entry(state.session_id, bound, now, until)
+        index.sessions[bond.handle] = Entry(session_id, bound, now, until)
         return None
 
     # A session ends.
@@ -466,6 +495,22 @@ def _why_over(index: Index, bond: Bond) -> Reason | None:
     known = index.sessions.get(bond.handle)
     bound = bond.bound if known is None else max(known.bound, bond.bound)
     return Reason.REVOKED if bound <= index.revoked else None
+
+
+def _is_kept(state: SessionState, bond: Bond) -> bool:
+    """Ask whether *state* is kept with *bond*, perhaps as it was before another login."""
+    return state.kept_bond is not None and state.kept_bond.handle == bond.handle
+
+
+def _id_of(state: SessionState, handle: str, known: Entry | None) -> str:
+    """Return by which id an index is to name *state*, where it has *known* it so far.
+
+    What is kept under the id before leads on, and is to be found until that is written.
+    """
+    kept = state.kept_bond
+    if state.previous is None or kept is None or kept.handle != handle:
+        return state.session_id
+    return state.previous.session_id if known is None else known.session_id
 
 
 def _keys(bond: Bond) -> list[str]:

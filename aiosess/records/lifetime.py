@@ -93,6 +93,14 @@ class Lifetime:
         idle_end = now + max(self.ttl(state), 0.0) + self.touch_after
         return idle_end if absolute is None else min(idle_end, _began_at(state) + absolute)
 
+    def is_prolonged(self, state: SessionState) -> bool:
+        """Ask whether *state* lives longer from here on than it was kept for, or may do so."""
+        if state.cookie.own != state.original_own:
+            return True
+        before = state.previous
+        is_proved = before is not None and before.authenticated_at != state.authenticated_at
+        return self.ends_anyway and is_proved
+
     @property
     def longest_unlooked(self) -> float:
         """The most seconds for which a session can be alive that nobody has looked at."""

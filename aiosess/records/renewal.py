@@ -81,14 +81,17 @@ class Renewal:
             stored = await self._storage.load(former_id)
             found = self._aliases.read(stored)
             if stored is not None and isinstance(found, Former):
-                await self._begin_grace(former_id, found, stored.version)
+                ttl = max(self._lifetime.ttl(state), self._lifetime.idle)
+                await self._begin_grace(former_id, found, stored.version, ttl)
         except StorageError:
             # Reading takes no room in the back-end.
             return
         state.former_id = None
         state.must_be_written = True
 
-    async def _begin_grace(self, session_id: str, former: Former, version: Version) -> None:
+    async def _begin_grace(
+        self, session_id: str, former: Former, version: Version, ttl: float
+    ) -> None:
         now = self._lifetime.now()
         if former.until <= now + self._grace:
             return
@@ -96,11 +99,9 @@ class Renewal:
         left = replace(former, until=now + self._grace)
         payload = encode_former(session_id, left, cookie, now=now)
         # Requests that are under way longer than the grace find it still: it tells them apart
-        # from those whose session has ended.
+        # from those whose session has ended. An index may name the session by it.
         with contextlib.suppress(Conflict):
-            await self._writing.replace_bytes(
-                session_id, payload, self._lifetime.idle, expected=version
-            )
+            await self._writing.replace_bytes(session_id, payload, ttl, expected=version)
 
     async def _move(
         self, state: SessionState, previous: SessionState, left: Alias | Former

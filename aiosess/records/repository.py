@@ -306,8 +306,8 @@ class SessionRepository:
         """
         before = state.kept_bond
         try:
-            await self._list(state)
-            self.writing.saved(state, await self.writing.create(state))
+            if await self._list(state):
+                self.writing.saved(state, await self.writing.create(state))
         except IdTaken:
             if not await self._is_forestalled(state):
                 raise
@@ -331,8 +331,7 @@ class SessionRepository:
             return await self._end(state)
         before = state.kept_bond
         try:
-            await self._list(state)
-            is_kept = await self._conflicts.write(state)
+            is_kept = await self._list(state) and await self._conflicts.write(state)
         except StorageError:
             if state.intent is Intent.EMPTY:
                 await self.delete(state)
@@ -349,10 +348,11 @@ class SessionRepository:
             state.is_gone = True
         return not state.is_gone
 
-    async def _list(self, state: SessionState) -> None:
-        """Have the index of its principal name *state* before it is kept."""
-        if self.bonds is not None:
-            await self.bonds.enter_again(state)
+    async def _list(self, state: SessionState) -> bool:
+        """Have the index of its principal name *state* before it is kept; False: it was revoked."""
+        if self.bonds is not None and not await self.bonds.enter_again(state):
+            state.is_gone = True
+        return not state.is_gone
 
     async def _unlist(self, before: Bond | None, state: SessionState) -> None:
         """Let indexes forget *state*, which was kept with the bond *before*, if it has another."""
@@ -414,8 +414,7 @@ class SessionRepository:
         """
         before = state.kept_bond
         try:
-            await self._list(state)
-            is_kept = await self._renewal.renew(state, previous)
+            is_kept = await self._list(state) and await self._renewal.renew(state, previous)
         except StorageError as error:
             if isinstance(error, IdTaken) and await self._is_forestalled(state):
                 state.is_gone = True
@@ -428,7 +427,7 @@ class SessionRepository:
 
     async def rotate(self, state: SessionState, previous: SessionState) -> bool:
         """Keep *state* under its new id, and let the old one lead there; False when it is gone."""
-        return await self._renewal.rotate(state, previous)
+        return await self._list(state) and await self._renewal.rotate(state, previous)
 
     async def delete(self, state: SessionState) -> None:
         """Remove the record, and the one under the id before; neither need be there.

@@ -109,8 +109,8 @@ class SessionState(Struct):
       and what a newer aiosess remembers. ``beginning``: what that is of a session that begins.
     - ``bond``: whose it is, as this request has it; ``None``: nobody's. ``kept_bond``: whose it is
       as it is kept.
-    - ``listed``: under which id the index of a principal knows a bond that is not kept yet, and
-      since when, as Unix time.
+    - ``listed``: under which id the index of a principal knows a bond that is not kept yet, since
+      when, and until when at the latest, as Unix time.
     - ``views``: the values that were asked for by a ``SessionKey``; ``None``: none was.
     - ``is_gone``: the record was destroyed or has expired since it was read.
     - ``past``: what lies behind it; ``None`` while the handler is under way.
@@ -140,7 +140,7 @@ class SessionState(Struct):
     beginning: Mapping[str, Any] = NOTHING
     bond: Bond | None = None
     kept_bond: Bond | None = None
-    listed: tuple[str, float] = ("", 0.0)
+    listed: tuple[str, float, float] = ("", 0.0, 0.0)
     views: Views | None = None
     is_renewal_due: bool = False
     is_gone: bool = False

@@ -673,6 +673,26 @@ async def test_a_login_that_is_revoked_before_it_is_kept_is_refused(serve: Serve
     assert await site.handles() == []
 
 
+@pytest.mark.parametrize("waits", [(0, 120), (30, 70), (120, 0)])
+async def test_a_login_of_a_handler_that_takes_long_is_revoked_as_any_other(
+    serve: Serve, clock: FakeClock, waits: tuple[float, float]
+) -> None:
+    async def log_in_slowly(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.bind("ann")
+        clock.advance(waits[0])
+        await site.principals.revoke("ann")
+        clock.advance(waits[1])
+        return web.json_response([])
+
+    site = await serve(log_in_slowly, clock=clock)
+    _, anonymous = await site.get("/cart")
+
+    for before in (None, anonymous):
+        _, cookie = await site.get("/log_in_slowly", before)
+        assert cookie is None
+
+
 async def test_a_login_of_a_handler_that_takes_long_is_listed_anew(
     serve: Serve, clock: FakeClock
 ) -> None:
@@ -680,7 +700,7 @@ async def test_a_login_of_a_handler_that_takes_long_is_listed_anew(
         session = await session_of(request)
         await session.bind("ann")
         clock.advance(120)
-        await site.principals.revoke("ann")
+        await site.principals.sessions_of("ann")
         return web.json_response([])
 
     site = await serve(log_in_slowly, clock=clock)
@@ -881,6 +901,83 @@ async def test_a_session_that_becomes_somebody_elses_while_it_is_ended_goes_on(
 
     assert not await site.principals.end("ann", handle)
     assert await site.who(str(others[0])) == "bob"
+
+
+# Sessions that live longer than most.
+
+DAY: Final = 24 * HOUR
+
+
+async def remember(request: web.Request) -> web.Response:
+    """Let the session live for a month, as where somebody wants to be remembered."""
+    session = await session_of(request)
+    if request.query.get("way") == "log in":
+        await session.bind("ann")
+    session.cookie.max_age = 30 * DAY
+    if request.query.get("way") == "rotate":
+        await session.rotate_id()
+    return web.json_response([])
+
+
+@pytest.mark.parametrize("way", ["log in", "later", "rotate"])
+async def test_a_session_that_is_to_live_for_long_is_listed_and_revoked_as_long(
+    serve: Serve, clock: FakeClock, way: str
+) -> None:
+    site = await serve(remember, clock=clock)
+    _, cookie = await site.get("/cart")
+    if way != "log in":
+        cookie = await site.log_in()
+    _, cookie = await site.get(f"/remember?way={way}", cookie)
+    clock.advance(2 * DAY)
+
+    assert len(await site.handles()) == 1
+    assert await site.principals.revoke("ann") == 1
+
+    clock.advance(DAY)
+    assert await site.who(str(cookie)) is None
+
+
+async def test_a_session_that_lives_for_long_is_found_after_another_login(
+    serve: Serve, clock: FakeClock
+) -> None:
+    site = await serve(remember, clock=clock, storage=MemoryStorage(clock=clock))
+    _, cookie = await site.get("/remember?way=log in")
+    assert cookie is not None
+    await site.who(cookie)
+    _, newer = await site.get("/log_in?as=ann", cookie)
+    assert newer is not None
+    await site.who(newer)
+    clock.advance(2 * DAY)
+
+    assert await site.handles() == [await site.handle(newer)]
+
+
+async def test_what_is_left_of_a_session_that_lives_for_long_leads_on_as_long(
+    serve: Serve, clock: FakeClock
+) -> None:
+    async def poll(request: web.Request) -> web.Response:
+        await find_session(request, passive=True)
+        return web.json_response([])
+
+    site = await serve(remember, poll, clock=clock, storage=MemoryStorage(clock=clock))
+    _, cookie = await site.get("/remember?way=log in")
+    _, newer = await site.get("/log_in?as=ann", cookie)
+    await site.get("/poll", newer)
+    clock.advance(2 * DAY)
+
+    assert len(await site.handles()) == 1
+
+
+async def test_a_session_whose_end_was_put_off_by_a_proof_is_listed_until_then(
+    serve: Serve, clock: FakeClock
+) -> None:
+    site = await serve(clock=clock, absolute_timeout=2 * HOUR)
+    cookie = await site.log_in()
+    clock.advance(1.9 * HOUR)
+    _, newer = await site.get("/renew?by=prove", cookie)
+    clock.advance(HOUR / 2)
+
+    assert await site.handles() == [await site.handle(str(newer))]
 
 
 async def test_what_is_open_hears_of_a_revocation_at_once(serve: Serve) -> None:
