@@ -330,13 +330,17 @@ class Bonds:
 
     # A session ends.
 
-    async def leave(self, bond: Bond) -> None:
-        """Let the indexes name the session no more, which is over.
+    async def leave(self, bond: Bond, *, but: Bond | None = None) -> None:
+        """Let the indexes name the session by *bond* no more, which is over.
 
-        Where the storage does not answer, its entries end by themselves.
+        Those that name it by the bond *but*, which it has instead, go on. Where the storage does
+        not answer, its entries end by themselves.
         """
+        is_same = but is not None and but.handle == bond.handle
+        named = _keys(but) if but is not None and is_same else ()
         for key in _keys(bond):
-            await self._leave(key, bond.handle)
+            if key not in named:
+                await self._leave(key, bond.handle)
 
     async def _leave(self, key: str, *handles: str) -> None:
         async def left(index: Index) -> None:
@@ -346,8 +350,10 @@ class Bonds:
         with contextlib.suppress(StorageError, MergeConflict):
             await self._indexes.change(key, left)
 
-    async def end(self, handle: str, entry: Entry) -> Bond | None:
-        """End the session that *entry* names; ``None`` where it is over, or somebody else's.
+    async def end(
+        self, handle: str, entry: Entry, belongs: Belongs = lambda _: True
+    ) -> Bond | None:
+        """End the session that *entry* names; ``None`` where it is over, or does not *belong*.
 
         A login that is still to write its record writes none.
         """
@@ -358,7 +364,7 @@ class Bonds:
                 await self._storage.create(entry.session_id, ended, _PENDING)
             except IdTaken:
                 live = await self._find(entry.session_id)
-        if live is None or live.bond.handle != handle:
+        if live is None or live.bond.handle != handle or not belongs(live.bond):
             return None
         try:
             await self._renewal.end(live.session_id, live.version)
@@ -439,7 +445,8 @@ class Bonds:
         kept = None if keep is None or keep.bond is None or not belongs(keep.bond) else keep
         entries = await self._indexes.change(key, partial(self._begin_revocation, kept))
         outcomes = await asyncio.gather(
-            *(self.end(handle, entry) for handle, entry in entries.items()), return_exceptions=True
+            *(self.end(handle, entry, belongs) for handle, entry in entries.items()),
+            return_exceptions=True,
         )
         failures = [each for each in outcomes if isinstance(each, BaseException)]
         ended = [each for each in outcomes if isinstance(each, Bond)]

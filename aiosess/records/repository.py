@@ -356,10 +356,8 @@ class SessionRepository:
 
     async def _unlist(self, before: Bond | None, state: SessionState) -> None:
         """Let indexes forget *state*, which was kept with the bond *before*, if it has another."""
-        now = None if state.is_gone else state.kept_bond
-        if self.bonds is None or before is None or (now and now.handle == before.handle):
-            return
-        await self.bonds.leave(before)
+        if self.bonds is not None and before is not None:
+            await self.bonds.leave(before, but=None if state.is_gone else state.kept_bond)
 
     async def _is_forestalled(self, state: SessionState) -> bool:
         """Ask whether the login that *state* is was revoked before it was kept."""

@@ -491,6 +491,33 @@ async def test_a_label_ends_the_sessions_that_have_it(site: Site, storage: Stora
     assert await storage.load(key_of_label("oidc_sid", "s2")) is not None
 
 
+async def test_a_label_ends_no_session_that_has_another_since(
+    serve: Serve, storage: Storage
+) -> None:
+    site = await serve()
+    cookie = await site.log_in(sid="s1")
+
+    _, newer = await site.get("/log_in?as=ann&sid=s2", cookie)
+
+    await gone(storage, key_of_label("oidc_sid", "s1"))
+    assert await site.principals.revoke_label("oidc_sid", "s1") == 0
+    assert await site.who(str(newer)) == "ann"
+    assert await site.principals.revoke_label("oidc_sid", "s2") == 1
+
+
+async def test_a_label_of_a_login_that_was_never_kept_ends_nothing(serve: Serve) -> None:
+    async def fail_to_log_in(request: web.Request) -> web.Response:
+        await (await session_of(request)).bind("ann", labels={"oidc_sid": "s2"})
+        raise RuntimeError("the handler failed")
+
+    site = await serve(fail_to_log_in)
+    cookie = await site.log_in(sid="s1")
+    await site.get("/fail_to_log_in", cookie)
+
+    assert await site.principals.revoke_label("oidc_sid", "s2") == 0
+    assert await site.who(cookie) == "ann"
+
+
 # A limit.
 
 
