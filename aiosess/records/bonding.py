@@ -191,15 +191,19 @@ class Bonds:
     ) -> int:
         known = index.sessions.get(handle)
         if known is None:
-            await self._make_room(index, math.inf, is_limited=is_limited)
+            kept = state.kept_bond
+            leaving = None if kept is None else kept.handle
+            await self._make_room(index, math.inf, is_limited=is_limited, leaving=leaving)
         now = self._lifetime.now()
         bound = max(int(now * 1000), index.revoked + 1)
         until = self._lifetime.latest_end(state)
         index.sessions[handle] = Entry(_id_of(state, handle, known), bound, now, until)
         return bound
 
-    async def _make_room(self, index: Index, bound: float, *, is_limited: bool) -> None:
-        """End sessions where *index* can name no more.
+    async def _make_room(
+        self, index: Index, bound: float, *, is_limited: bool, leaving: str | None = None
+    ) -> None:
+        """End sessions where *index* can name no more; *leaving* ends anyway, and does not count.
 
         Raise TooManySessions where it is the one that was *bound* then which is too many.
         """
@@ -207,12 +211,13 @@ class Bonds:
         if len(index.sessions) < most:
             return
         await self._drop_dead(index)
-        while len(index.sessions) >= most:
+        while len(index.sessions.keys() - {leaving}) >= most:
             if self._limits.evict == "reject":
                 raise TooManySessions(most)
             is_idle = self._limits.evict == "idle"
             handle, entry = min(
-                index.sessions.items(), key=lambda each: each[1].seen if is_idle else each[1].bound
+                (each for each in index.sessions.items() if each[0] != leaving),
+                key=lambda each: each[1].seen if is_idle else each[1].bound,
             )
             if not is_idle and bound < entry.bound:
                 raise TooManySessions(most)

@@ -569,6 +569,30 @@ async def test_a_login_too_many_is_refused_where_the_options_say_so(serve: Serve
     assert await site.who(cookies[1]) == "ann"
 
 
+@pytest.mark.parametrize("evict", ["oldest", "reject"])
+@pytest.mark.parametrize("most", [1, 2])
+async def test_a_login_in_the_place_of_its_own_session_is_not_one_too_many(
+    serve: Serve, clock: FakeClock, evict: str, most: int
+) -> None:
+    async def log_in_anew(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.regenerate()
+        await session.bind("ann")
+        return web.json_response([])
+
+    site = await serve(log_in_anew, clock=clock, limits={"max_sessions": most, "evict": evict})
+    cookies = []
+    for _ in range(most):
+        cookies.append(await site.log_in())
+        clock.advance(1)
+
+    answer, newest = await site.get("/log_in_anew", cookies.pop())
+
+    assert answer == []
+    assert [await site.who(cookie) for cookie in (*cookies, str(newest))] == ["ann"] * most
+    assert len(await site.handles()) == most
+
+
 async def test_a_session_that_makes_room_leaves_the_index_of_its_label(
     serve: Serve, storage: Storage
 ) -> None:
