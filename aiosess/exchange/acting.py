@@ -456,6 +456,9 @@ class Acting(Holding):
             state.bond = None
         elif who is not None and (state.bond is None or state.bond.principal != who):
             if not isinstance(who, str):
+                if state.bond is not None and not is_proof(state, keys):
+                    # A change inside, such as a new role of whoever was bound at login.
+                    return
                 raise SessionError(
                     f"session[{key!r}] is in renew_on, and a {type(who).__name__} names no "
                     "principal: put a str or an int there, or call session.bind() at login"

@@ -1263,6 +1263,33 @@ async def test_a_key_that_names_no_principal_is_an_error_that_says_so(
     assert "session['user'] is in renew_on, and a dict names no principal" in caplog.text
 
 
+@pytest.mark.parametrize("is_nested", [True, False])
+async def test_a_change_inside_what_says_who_is_logged_in_leaves_the_principal(
+    serve: Serve, is_nested: bool
+) -> None:
+    async def log_in_with_roles(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["user"] = {"id": 42, "roles": []}
+        await session.bind("42")
+        return web.json_response([])
+
+    async def add_role(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        if is_nested:
+            session["user"]["roles"].append("editor")
+        else:
+            session["user"] = {"id": 42, "roles": ["editor"]}
+        return web.json_response([])
+
+    site = await serve(log_in_with_roles, add_role, renew_on=["user"])
+    _, cookie = await site.get("/log_in_with_roles")
+
+    answer, newer = await site.get("/add_role", cookie)
+
+    assert (answer, await site.who(str(newer))) == ([], "42")
+    assert await site.handles("42") == [await site.handle(str(newer))]
+
+
 async def test_events_say_what_happened_to_which_session(serve: Serve, clock: FakeClock) -> None:
     told: list[SessionEvent] = []
     site = await serve(on_event=told.append, clock=clock, limits={"max_sessions": 1})
