@@ -280,13 +280,12 @@ class Renewal:
         return max(self._lifetime.ttl(state), self._grace, LEAST_TTL)
 
     def _is_same_principal(self, before: Record, after: SessionState) -> bool:
-        """Ask whether a principal is known, and the same as before."""
+        """Ask whether a principal is known, and the same as before; a bond says so best."""
         was, bond = before.data, before.bond
-        if bond is not None and (after.bond is None or after.bond.principal != bond.principal):
-            return False
+        if bond is not None:
+            return after.bond is not None and after.bond.principal == bond.principal
         known = [key for key in self._principal_keys if was.get(key) is not None]
-        is_known = bond is not None or bool(known)
-        return is_known and all(was[key] == after.data.get(key) for key in known)
+        return bool(known) and all(was[key] == after.data.get(key) for key in known)
 
 
 def _leads_to(found: Record | Alias | Former | None) -> str:

@@ -1290,6 +1290,28 @@ async def test_a_change_inside_what_says_who_is_logged_in_leaves_the_principal(
     assert await site.handles("42") == [await site.handle(str(newer))]
 
 
+@pytest.mark.parametrize("way", ["end", "revoke"])
+async def test_a_session_is_ended_whose_rights_have_just_changed(serve: Serve, way: str) -> None:
+    async def take_role(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["role"] = request.query["role"]
+        return web.json_response([])
+
+    site = await serve(put_user, take_role, renew_on=["user", "role"])
+    _, cookie = await site.get("/put_user?user=ann")
+    _, cookie = await site.get("/take_role?role=reader", cookie)
+    handle = await site.handle(str(cookie))
+    _, newer = await site.get("/take_role?role=editor", cookie)
+    assert newer != cookie
+
+    ended: Any = await (
+        site.principals.end("ann", str(handle)) if way == "end" else site.principals.revoke("ann")
+    )
+
+    assert ended == 1
+    assert await site.who(str(newer)) is None
+
+
 async def test_events_say_what_happened_to_which_session(serve: Serve, clock: FakeClock) -> None:
     told: list[SessionEvent] = []
     site = await serve(on_event=told.append, clock=clock, limits={"max_sessions": 1})
