@@ -244,10 +244,9 @@ class Acting(Holding):
         state.must_be_written = True
 
     async def withdraw(self, state: SessionState) -> None:
-        """Let the indexes forget a bond of *state* that is not to be kept after all."""
-        bonds, bond, kept = self.repository.bonds, state.bond, state.kept_bond
-        if bonds is not None and bond is not None and (kept is None or kept.handle != bond.handle):
-            await bonds.leave(bond)
+        """Let the indexes forget bonds of *state* that are not to be kept after all."""
+        if self.repository.bonds is not None:
+            await self.repository.bonds.withdraw(state)
 
     async def atomic(self, change: Callable[[Session], T]) -> T:
         """Apply *change* to the newest data, and write it."""

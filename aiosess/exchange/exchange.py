@@ -154,7 +154,7 @@ class Exchange(Acting):
             self.leave()
             return
         if self.state is not None and not self.state.is_gone:
-            if self.state.is_bond_changed:
+            if self.state.entered:
                 self.manager.finish(self.withdraw(self.state.copied()))
             self.state.rollback()
         self.stage = moved(self.stage, Commit.NEVER)
@@ -296,6 +296,8 @@ class Exchange(Acting):
                 if state.may_be_modified:
                     self.outcome = Reason.DROPPED
                 state.rollback()
+            if state.entered:
+                await self.withdraw(state)
         self.stage = moved(self.stage, Commit.DONE)
 
     def _tell(self, response: web.StreamResponse) -> None:

@@ -147,6 +147,8 @@ class Bonds:
 
         Raise TooManySessions where the principal may have no more; nothing has changed then.
         """
+        # Before it is: nobody knows how far that comes.
+        state.entered = (*state.entered, bond)
         enter = partial(self._enter, state, bond.handle)
         key = key_of_principal(bond.principal)
         bound = await self._indexes.change(key, partial(enter, is_limited=True))
@@ -172,6 +174,12 @@ class Bonds:
             return True
         await self._end_over(state, bond, reason)
         return False
+
+    async def withdraw(self, state: SessionState) -> None:
+        """Let the indexes forget the bonds of *state* that are not to be kept after all."""
+        bonds, state.entered = state.entered, ()
+        for bond in bonds:
+            await self.leave(bond, but=state.kept_bond)
 
     def _note_listed(self, state: SessionState) -> None:
         now = self._lifetime.now()

@@ -111,6 +111,7 @@ class SessionState(Struct):
       as it is kept.
     - ``listed``: under which id the index of a principal knows a bond that is not kept yet, since
       when, and until when at the latest, as Unix time.
+    - ``entered``: the bonds by which indexes were told to name it, and which may not be kept.
     - ``views``: the values that were asked for by a ``SessionKey``; ``None``: none was.
     - ``is_gone``: the record was destroyed or has expired since it was read.
     - ``past``: what lies behind it; ``None`` while the handler is under way.
@@ -141,6 +142,7 @@ class SessionState(Struct):
     bond: Bond | None = None
     kept_bond: Bond | None = None
     listed: tuple[str, float, float] = ("", 0.0, 0.0)
+    entered: tuple[Bond, ...] = ()
     views: Views | None = None
     is_renewal_due: bool = False
     is_gone: bool = False

@@ -593,6 +593,36 @@ async def test_a_login_in_the_place_of_its_own_session_is_not_one_too_many(
     assert len(await site.handles()) == most
 
 
+@pytest.mark.parametrize("how", ["rollback", "reload", "other", "fail", "unbind", "destroy"])
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_a_login_that_comes_to_nothing_takes_no_place(
+    serve: Serve, how: str, *, is_new: bool
+) -> None:
+    async def log_in_in_vain(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.bind("ann", labels={"oidc_sid": "s1"})
+        match how:
+            case "rollback":
+                session.rollback()
+            case "reload" if not is_new:
+                await session.reload()
+            case "fail":
+                raise RuntimeError("the handler failed")
+            case "unbind":
+                await session.unbind()
+            case "destroy":
+                await session.destroy()
+            case _:
+                await session.bind("bob")
+        return web.json_response([])
+
+    site = await serve(log_in_in_vain, limits={"max_sessions": 1, "evict": "reject"})
+    cookie = None if is_new else (await site.get("/cart"))[1]
+    await site.get("/log_in_in_vain", cookie)
+
+    assert await site.log_in()
+
+
 async def test_a_session_that_makes_room_leaves_the_index_of_its_label(
     serve: Serve, storage: Storage
 ) -> None:
@@ -1146,6 +1176,33 @@ async def test_a_login_whose_index_cannot_be_written_fails_as_the_options_say(
     assert await site.handles() == []
 
 
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_a_login_that_fails_halfway_takes_no_place(
+    serve: Serve, faulty: FaultyStorage, monkeypatch: pytest.MonkeyPatch, *, is_cancelled: bool
+) -> None:
+    real, label = faulty.create, key_of_label("oidc_sid", "s1")
+
+    async def create(key: str, *args: Any) -> Any:
+        if key != label:
+            return await real(key, *args)
+        if is_cancelled:
+            raise asyncio.CancelledError
+        raise StorageUnavailable("told to fail")
+
+    async def try_to_log_in(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        with pytest.raises((StorageUnavailable, asyncio.CancelledError)):
+            await session.bind("ann", labels={"oidc_sid": "s1"})
+        return web.json_response([])
+
+    limits = {"max_sessions": 1, "evict": "reject"}
+    site = await serve(try_to_log_in, storage=faulty, limits=limits)
+    monkeypatch.setattr(faulty, "create", create)
+    await site.get("/try_to_log_in")
+
+    assert await site.log_in()
+
+
 async def test_a_look_that_fails_refuses_nobody(
     serve: Serve, faulty: FaultyStorage, clock: FakeClock
 ) -> None:
@@ -1265,7 +1322,7 @@ async def test_a_key_that_names_no_principal_is_an_error_that_says_so(
 
 @pytest.mark.parametrize("is_nested", [True, False])
 async def test_a_change_inside_what_says_who_is_logged_in_leaves_the_principal(
-    serve: Serve, is_nested: bool
+    serve: Serve, *, is_nested: bool
 ) -> None:
     async def log_in_with_roles(request: web.Request) -> web.Response:
         session = await session_of(request)
