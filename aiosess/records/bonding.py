@@ -153,7 +153,8 @@ class Bonds:
         key = key_of_principal(bond.principal)
         bound = await self._indexes.change(key, partial(enter, is_limited=True))
         for key in _label_keys(bond):
-            await self._indexes.change(key, partial(enter, is_limited=False))
+            # Each has revocations of its own, and the bond is later than all of them.
+            bound = max(bound, await self._indexes.change(key, partial(enter, is_limited=False)))
         state.bond = bond = replace(bond, bound=bound)
         self._note_listed(state)
         if not _is_kept(state, bond):
@@ -332,7 +333,8 @@ class Bonds:
             except TooManySessions:
                 return Reason.EVICTED
         elif (
-            known.session_id == session_id
+            _is_kept(state, bond)
+            and known.session_id == session_id
             and now - known.seen < self._lifetime.touch_after / 2
             and until - known.until < self._lifetime.touch_after
         ):
@@ -362,6 +364,17 @@ class Bonds:
 
         with contextlib.suppress(StorageError, MergeConflict):
             await self._indexes.change(key, left)
+
+    async def _forget(self, key: str, dead: dict[str, Entry]) -> None:
+        """Let the index under *key* name those no more that were *dead*, and are as they were."""
+
+        async def forgotten(index: Index) -> None:
+            for handle, entry in dead.items():
+                if index.sessions.get(handle) == entry:
+                    del index.sessions[handle]
+
+        with contextlib.suppress(StorageError, MergeConflict):
+            await self._indexes.change(key, forgotten)
 
     async def end(
         self, handle: str, entry: Entry, belongs: Belongs = lambda _: True
@@ -425,13 +438,13 @@ class Bonds:
         if not index.sessions:
             return {}
         live = await self.live(index, belongs)
-        dead = [
-            handle
+        dead = {
+            handle: entry
             for handle, entry in index.sessions.items()
             if handle not in live and entry.bound > index.revoked and not self._is_pending(entry)
-        ]
+        }
         if dead:
-            await self._leave(key, *dead)
+            await self._forget(key, dead)
         return live
 
     async def end_one(self, principal: str, handle: str) -> bool:
@@ -442,7 +455,7 @@ class Bonds:
             return False
         bond = await self.end(handle, entry)
         if bond is None:
-            await self._leave(key, handle)
+            await self._forget(key, {handle: entry})
             return False
         self._events.tell(Reason.REVOKED, whose=bond)
         await self.leave(bond)

@@ -792,6 +792,37 @@ async def test_a_login_of_a_handler_that_takes_long_is_listed_anew(
     assert await site.handles() == [await site.handle(cookie)]
 
 
+async def test_a_login_that_is_kept_while_it_is_looked_for_stays_listed(
+    serve: Serve, faulty: FaultyStorage, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_bound, is_looked_for, real = asyncio.Event(), asyncio.Event(), faulty.load
+
+    async def log_in_slowly(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.bind("ann")
+        is_bound.set()
+        await is_looked_for.wait()
+        return web.json_response([])
+
+    async def load(key: str) -> Any:
+        stored = await real(key)
+        if key == "apple":
+            monkeypatch.setattr(faulty, "load", real)
+            is_looked_for.set()
+            await login
+        return stored
+
+    site = await serve(log_in_slowly, storage=faulty, clock=clock, genid=lambda _request: "apple")
+    login = asyncio.ensure_future(site.get("/log_in_slowly"))
+    await is_bound.wait()
+    clock.advance(61)
+    monkeypatch.setattr(faulty, "load", load)
+
+    await site.principals.sessions_of("ann")
+
+    assert len(await site.handles()) == 1
+
+
 async def test_whoever_changes_the_id_after_the_login_is_listed(serve: Serve) -> None:
     async def log_in_and_renew(request: web.Request) -> web.Response:
         session = await session_of(request)
