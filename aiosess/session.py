@@ -236,12 +236,7 @@ class Session(aiohttp_session.Session):
         self._state.beyond_data()
         for key in list(self._mapping):
             del self[key]
-        if self._state.previous is None:
-            self._state.intent = Intent.EMPTY
-            return
-        # Under the new id nothing is kept yet; the record under the old one is to go.
-        self._state.originals.clear()
-        self._state.intent = Intent.REGENERATE
+        self._state.empty()
 
     def set_new_identity(self, identity: str | None) -> None:
         """Choose the id of a new session; RuntimeError when it is not new.

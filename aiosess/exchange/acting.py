@@ -150,6 +150,9 @@ class Acting(Holding):
                 f"{self._or_setup(', or ')}"
             )
         if intent is not Intent.REGENERATE and not self.repository.can_renew(state):
+            if state.is_new and state.intent is Intent.EMPTY:
+                # There is nothing to delete, and what comes now is to be kept.
+                state.intent = Intent.KEEP
             return
         if state.standing is not Standing.LIVE:
             await self._go_alone(state, intent)
@@ -420,12 +423,13 @@ class Acting(Holding):
 
         A login gets a new id while the client can be told.
         """
-        if state.intent is Intent.EMPTY and not state.is_bond_changed:
-            # What is put in afterwards is a session of nobody's.
-            state.bond = None
         keys = self.manager.plan.renew_on
         is_new_id_due = is_login(state, keys)
         is_login_now = authentication(state, keys)
+        if is_login_now is None and state.intent is Intent.EMPTY:
+            # What says who is logged in may have been put in again, as it was.
+            is_login_now = any(state.data.get(key) is not None for key in keys) or None
+            state.must_be_written |= bool(is_login_now)
         if is_login_now is None:
             return False
         if is_new_id_due and has_left:
@@ -443,7 +447,7 @@ class Acting(Holding):
     async def _bind_by_key(self, state: SessionState) -> None:
         """Bind *state* to whom its data say is logged in, or to nobody; bind() has precedence."""
         bonds = self.repository.bonds
-        if bonds is None or state.is_bond_changed:
+        if bonds is None or (state.bond is not None and state.is_bond_changed):
             return
         keys = self.manager.plan.renew_on_in_order
         key = next((key for key in keys if state.data.get(key) is not None), None)

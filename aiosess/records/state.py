@@ -102,6 +102,7 @@ class SessionState(Struct):
       lifetime; ``None``: it was only read.
     - ``standing``: what the id that the request came with is to the session.
     - ``authenticated_at``: when the principal was last authenticated; ``None``: never.
+    - ``authenticated_before``: the same, as it was before the session was emptied.
     - ``instants``: how the record says both; empty where that was not looked at.
     - ``former_id``: the id from before a change of rights, until the new one was first used.
     - ``renewed_at``: when the id was last changed; ``None``: never, or not written down.
@@ -134,6 +135,7 @@ class SessionState(Struct):
     touched_at: float | None = None
     standing: Standing = Standing.LIVE
     authenticated_at: float | None = None
+    authenticated_before: float | None = None
     instants: bytes = b""
     former_id: str | None = None
     renewed_at: float | None = None
@@ -243,6 +245,7 @@ class SessionState(Struct):
         """Take note that *snapshot* was written: what changed since then is still to be saved."""
         self.must_be_written = False
         self.kept_bond = self.bond
+        self.authenticated_before = self.authenticated_at
         self.original_own = snapshot.own
         self.unconfirmed = ()
         self.kept(version, snapshot.values)
@@ -400,6 +403,17 @@ class SessionState(Struct):
         self.version = None
         self.unconfirmed = ()
 
+    def empty(self) -> None:
+        """Forget who was logged in, as all data were; the record goes unless there are new ones."""
+        if self.previous is not None:
+            # Under the new id nothing is kept yet; the record under the old one is to go.
+            self.originals.clear()
+            self.intent = Intent.REGENERATE
+        elif self.intent is not Intent.EMPTY:
+            self.authenticated_before = self.authenticated_at
+            self.intent = Intent.EMPTY
+        self.bond = self.authenticated_at = None
+
     def clear(self, now: float) -> None:
         """Forget all data, as a session that begins *now*."""
         self.data.clear()
@@ -436,6 +450,8 @@ class SessionState(Struct):
     def rollback(self) -> None:
         """Forget what this request did: data, cookie, id and intent are as they were read."""
         before = self.previous
+        if (before or self).intent is Intent.EMPTY:
+            (before or self).authenticated_at = (before or self).authenticated_before
         if before is not None:
             self.session_id, self.version = before.session_id, before.version
             self.created_at, self.standing = before.created_at, before.standing

@@ -180,6 +180,58 @@ async def test_a_proof_that_was_rolled_back_is_none(connect: Connect, clock: Fak
     assert (await looked(client))["at"] is None
 
 
+async def test_what_is_put_in_after_a_session_was_emptied_is_not_fresh(
+    connect: Connect, clock: FakeClock
+) -> None:
+    async def empty(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session.invalidate()
+        session["flash"] = "bye"
+        return web.Response()
+
+    client = await connect(prove, empty, look, pay, clock=clock)
+    await client.get("/prove")
+
+    await client.get("/empty")
+
+    assert (await looked(client))["at"] is None
+    assert (await client.get("/pay")).status == 403
+
+
+async def test_a_session_that_was_emptied_and_rolled_back_is_as_fresh_as_before(
+    connect: Connect, clock: FakeClock
+) -> None:
+    async def undo(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session.invalidate()
+        session.rollback()
+        session["n"] = 1
+        return web.Response()
+
+    client = await connect(prove, undo, look, clock=clock)
+    await client.get("/prove")
+
+    await client.get("/undo")
+
+    assert (await looked(client))["at"] == clock()
+
+
+async def test_a_proof_after_a_new_session_was_emptied_is_kept(
+    connect: Connect, clock: FakeClock
+) -> None:
+    async def empty_and_prove(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session.invalidate()
+        await session.authenticated()
+        return web.Response()
+
+    client = await connect(empty_and_prove, look, clock=clock)
+
+    await client.get("/empty_and_prove")
+
+    assert (await looked(client))["at"] == clock()
+
+
 async def test_a_proof_after_the_headers_have_left_says_what_to_do(connect: Connect) -> None:
     caught: list[str] = []
 

@@ -1321,6 +1321,72 @@ async def test_a_key_that_says_who_is_logged_in_binds_and_unbinds_by_itself(
     assert await site.handles(user) == []
 
 
+@pytest.mark.parametrize(
+    ("way", "who_was"),
+    [(way, who) for way in ("regenerate", "invalidate") for who in ("ann", "bob")]
+    + [("unbind", "bob")],
+)
+async def test_a_key_binds_a_session_that_begins_anew_as_well(
+    serve: Serve, way: str, who_was: str
+) -> None:
+    async def log_in_anew(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        match way:
+            case "regenerate":
+                await session.regenerate()
+            case "invalidate":
+                session.invalidate()
+            case _:
+                await session.unbind()
+        session["user"] = "ann"
+        session["flash"] = "welcome"
+        return web.json_response([])
+
+    site = await serve(put_user, log_in_anew, renew_on=["user"])
+    _, cookie = await site.get(f"/put_user?user={who_was}")
+
+    _, newer = await site.get("/log_in_anew", cookie)
+
+    assert await site.who(str(newer)) == "ann"
+    assert await site.handles() == [await site.handle(str(newer))]
+    assert await site.handles("bob") == []
+
+
+async def test_whoever_logs_in_to_a_new_session_that_was_emptied_is_bound(serve: Serve) -> None:
+    async def log_in_anew(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session.invalidate()
+        await session.bind("ann")
+        return web.json_response([])
+
+    site = await serve(log_in_anew)
+
+    _, cookie = await site.get("/log_in_anew")
+
+    assert await site.who(str(cookie)) == "ann"
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_a_session_that_is_emptied_after_the_login_is_nobodys(
+    serve: Serve, *, is_new: bool
+) -> None:
+    async def think_better(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.bind("ann")
+        session.invalidate()
+        session["flash"] = "bye"
+        return web.json_response([session.principal, session.authenticated_at])
+
+    site = await serve(think_better)
+    cookie = None if is_new else (await site.get("/cart"))[1]
+
+    answer, newer = await site.get("/think_better", cookie)
+
+    assert answer == [None, None]
+    assert await site.who(str(newer)) is None
+    assert await site.handles() == []
+
+
 async def test_what_the_handler_binds_has_precedence_over_the_key(serve: Serve) -> None:
     async def both(request: web.Request) -> web.Response:
         session = await session_of(request)
