@@ -11,13 +11,15 @@ A handler says ``await session.bind("user-42")`` at login; all else is asked of 
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 from aiohttp_session import AbstractStorage
 
-from aiosess.errors import OptionsError
+from aiosess.errors import OptionsError, StorageError
 from aiosess.events import Events
 from aiosess.exchange.manager import breaker_of, repository_of
 from aiosess.options import SessionOptions
@@ -25,7 +27,9 @@ from aiosess.privacy import private
 from aiosess.records.bonding import MOST_SESSIONS, Bonds, Evict, Limits, Listed
 from aiosess.records.bonds import Bond, check_principal, checked_labels
 from aiosess.records.indexes import key_of_label, key_of_principal
+from aiosess.records.looking import notice_of
 from aiosess.session import Session, state_of
+from aiosess.storages.base import as_notifying
 
 __all__ = ["Principals", "SessionInfo"]
 
@@ -89,7 +93,11 @@ class Principals:
         events = Events(options.on_event, options.clock)
         breaker = breaker_of(options, events)
         _, repository = repository_of(options, storage, breaker, events)
-        repository.on_end = seat.tell
+        repository.on_end = self._tell
+        self._seat = seat
+        self._notifying = as_notifying(repository.storage)
+        # What is still to be told to other processes, where nobody serves sessions in this one.
+        self._untold: list[bytes] = []
         # The seat has its limits.
         self._bonds: Bonds = cast("Bonds", repository.bonds)
 
@@ -111,7 +119,9 @@ class Principals:
 
         A *handle* of somebody else's session ends nothing, so that a page may take it from a form.
         """
-        return await self._bonds.end_one(check_principal(principal), handle)
+        check_principal(principal)
+        async with self._telling():
+            return await self._bonds.end_one(principal, handle)
 
     async def revoke(self, principal: str, *, keep: Session | None = None) -> int:
         """End all sessions of *principal* but *keep*; return how many were alive.
@@ -120,11 +130,10 @@ class Principals:
         ``touch_after`` from now. Where the storage does not answer, a note at the error says how
         many have ended, and calling it again ends the others.
         """
-        return await self._bonds.revoke(
-            key_of_principal(check_principal(principal)),
-            partial(_is_of, principal),
-            None if keep is None else state_of(keep),
-        )
+        key = key_of_principal(check_principal(principal))
+        kept = None if keep is None else state_of(keep)
+        async with self._telling():
+            return await self._bonds.revoke(key, partial(_is_of, principal), kept)
 
     async def revoke_label(self, name: str, value: str) -> int:
         """End all sessions that were bound with that label; return how many were alive.
@@ -132,9 +141,26 @@ class Principals:
         For a back-channel logout: ``await principals.revoke_label("oidc_sid", sid)``.
         """
         ((name, value),) = checked_labels({name: value}).items()
-        return await self._bonds.revoke(
-            key_of_label(name, value), lambda bond: bond.labels.get(name) == value
-        )
+        key = key_of_label(name, value)
+        async with self._telling():
+            return await self._bonds.revoke(key, lambda bond: bond.labels.get(name) == value)
+
+    def _tell(self, session_id: str) -> None:
+        if not self._seat.tell(session_id) and self._notifying is not None:
+            self._untold.append(notice_of(session_id))
+
+    @asynccontextmanager
+    async def _telling(self) -> AsyncGenerator[None]:
+        """Tell other processes what ended in the block, where nobody does who serves sessions."""
+        try:
+            yield
+        finally:
+            untold, self._untold = self._untold, []
+            if self._notifying is not None:
+                # Without it, they notice when they look.
+                with suppress(StorageError):
+                    for notice in untold:
+                        await self._notifying.publish(notice)
 
 
 def _is_of(principal: str, bond: Bond) -> bool:

@@ -83,10 +83,15 @@ class Seat:
         self.is_in_service = True
         self._listeners.add(listener)
 
-    def tell(self, session_id: str) -> None:
-        """Tell all who serve sessions that the one under *session_id* may have ended."""
-        for listener in list(self._listeners):
+    def tell(self, session_id: str) -> bool:
+        """Tell all who serve sessions that the one under *session_id* may have ended.
+
+        False where nobody serves any in this process.
+        """
+        listeners = list(self._listeners)
+        for listener in listeners:
             listener.tell(session_id)
+        return bool(listeners)
 
 
 @private()

@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiosess.attributes import CookieOptions
 from aiosess.events import Reason
 from aiosess.privacy import private
-from aiosess.records.aliases import MOST_ALIASES, Aliases, Found
+from aiosess.records.aliases import Aliases, Found
 from aiosess.records.format import Alias, Former, Record
 from aiosess.records.lifetime import Lifetime
 from aiosess.records.merge import MISSING
@@ -45,6 +45,10 @@ class Sight:
     principal: dict[str, Any]
     until: float
     may_end_at: float
+
+
+# So often a session that is watched may have taken a new id since it was looked at.
+_MOST_ROTATIONS: Final = 100
 
 
 class Looking:
@@ -83,7 +87,7 @@ class Looking:
         Raise StorageUnavailable when the storage does not answer.
         """
         session_id = sight.session_id
-        for _ in range(MOST_ALIASES):
+        for _ in range(_MOST_ROTATIONS):
             stored = await self._storage.load(session_id)
             match self._aliases.read(stored):
                 case Record() as record if stored is not None:

@@ -31,10 +31,11 @@ from aiosess import (
 from aiosess.exchange import watching
 from aiosess.exchange.manager import managers_in
 from aiosess.exchange.watching import Watcher
+from aiosess.principals import Principals
 from aiosess.storages import NotifyingStorage
 from aiosess.storages.redis import RedisStorage
 from aiosess.testing import FakeClock, FaultyStorage
-from tests.conftest import MakeApp
+from tests.conftest import MakeApp, MakeOptions
 from tests.servers import RedisServer
 from tests.web.conftest import Client, Connect
 
@@ -173,6 +174,23 @@ async def test_a_new_id_now_and_then_closes_no_socket(do: str, connect: Connect)
     [ws] = await opened(browser)
 
     await browser.get("/change", params={"do": do})
+    await watcher_of(browser).look_at_all()
+
+    assert await is_open(ws)
+
+
+async def test_many_new_ids_before_the_next_look_close_no_socket(
+    connect: Connect, make_app: MakeApp, faulty: FaultyStorage
+) -> None:
+    # A storage that tells nobody, as memcached.
+    browser = await connect(*HANDLERS, watch_every=NEVER, storage=faulty)
+    await browser.get("/login")
+    [ws] = await opened(browser)
+    async with TestClient(TestServer(make_app(*HANDLERS, storage=faulty))) as elsewhere:
+        await as_same_browser(browser, elsewhere)
+        for _ in range(20):
+            await elsewhere.get("/change", params={"do": "rotate"})
+
     await watcher_of(browser).look_at_all()
 
     assert await is_open(ws)
@@ -429,6 +447,40 @@ async def test_a_storage_whose_calls_are_told_tells_other_applications(
         await elsewhere.get("/change", params={"do": "destroy"})
 
         assert await closed(ws) == (1008, "the session ended")
+
+
+@pytest.mark.parametrize("storage", ["memory", "redis"], indirect=True)
+@pytest.mark.parametrize("way", ["revoke", "end", "label"])
+async def test_a_program_that_serves_no_sessions_tells_at_once_as_well(
+    make_options: MakeOptions, aiohttp_client: AiohttpClient, storage: Storage, way: str
+) -> None:
+    async def log_in(request: web.Request) -> web.Response:
+        session = await get_session(request)
+        await session.bind("ann", labels={"sid": "s1"})
+        return web.Response(text=session.handle)
+
+    options = make_options(watch_every=NEVER)
+    Principals(options)
+    app = web.Application()
+    setup(app, options)
+    app.router.add_get("/log_in", log_in)
+    app.router.add_get("/socket", socket)
+    browser = await aiohttp_client(app)
+    handle = await (await browser.get("/log_in")).text()
+    [ws] = await opened(browser)
+    if isinstance(storage, RedisStorage):
+        await subscribers(storage, 1)
+    elsewhere = Principals(make_options())
+
+    match way:
+        case "revoke":
+            await elsewhere.revoke("ann")
+        case "end":
+            await elsewhere.end("ann", handle)
+        case _:
+            await elsewhere.revoke_label("sid", "s1")
+
+    assert await closed(ws) == (1008, "the session ended")
 
 
 # Time.
