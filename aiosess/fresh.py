@@ -62,7 +62,9 @@ def require_fresh(
             request = _request_of(args)
             session = await find_session(request)
             if session is not None and session.is_fresh(age):
-                return await handler(*args, **kwargs)
+                reply = handler(*args, **kwargs)
+                # As aiohttp does, take what a plain function returned.
+                return await reply if inspect.isawaitable(reply) else reply
             if callable(on_stale):
                 answer = on_stale(request)
                 return await answer if inspect.isawaitable(answer) else answer
@@ -101,6 +103,6 @@ def _with_target(page: str, request: web.Request, target: str) -> URL:
     url = URL(page)
     if request.method not in _REPEATABLE:
         return url
-    # With two slashes it would name another host.
-    back = "/" + request.path_qs.lstrip("/")
+    # With two slashes it would name another host, and browsers take the other slash for one.
+    back = "/" + request.path_qs.lstrip("/\\")
     return url.update_query({target: back})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -353,18 +354,19 @@ async def test_a_form_is_not_returned_to(connect: Connect) -> None:
     assert response.headers["Location"] == "/confirm?lang=de"
 
 
+@pytest.mark.parametrize("slashes", ["//", "/\\", "/\\/"])
 async def test_another_host_is_never_returned_to(
-    make_options: MakeOptions, aiohttp_client: AiohttpClient
+    make_options: MakeOptions, aiohttp_client: AiohttpClient, slashes: str
 ) -> None:
     app = web.Application()
     app.router.add_get("/{tail:.*}", change)
     setup(app, make_options())
     client = await aiohttp_client(app)
 
-    url = URL(f"{client.make_url('/')}/elsewhere.example/x")
+    url = URL(f"{client.make_url('')}{slashes}elsewhere.example/x", encoded=True)
     response = await client.session.get(url, allow_redirects=False)
 
-    assert response.request_info.url.raw_path == "//elsewhere.example/x"
+    assert response.request_info.url.raw_path == f"{slashes}elsewhere.example/x"
     assert response.headers["Location"] == "/confirm?lang=de&next=/elsewhere.example/x"
 
 
@@ -407,6 +409,33 @@ async def test_a_method_of_a_view_can_want_it(connect: Connect) -> None:
 
     assert stale == [200, 403]
     assert await (await client.delete("/Account")).text() == "deleted"
+
+
+async def test_a_plain_function_is_a_handler_as_well(connect: Connect) -> None:
+    @require_fresh(600)
+    def plain(_request: web.Request) -> Any:
+        return web.Response(text="plain")
+
+    client = await connect(prove, plain)
+    await client.get("/prove")
+
+    assert await (await client.get("/plain")).text() == "plain"
+
+
+@pytest.mark.one_lane("there is no request")
+@pytest.mark.parametrize(
+    ("target", "leads_to"),
+    [
+        ("/password?x=1", "/password?x=1"),
+        *[(target, "/") for target in ("//x.example", "/\t/x.example", " //x.example", "//[")],
+        *[(target, "/") for target in ("https://x.example/", "http:///x", "javascript:x", "")],
+        ("/\\x.example", "/%5Cx.example"),
+    ],
+)
+def test_the_example_goes_to_no_other_host(target: str, leads_to: str) -> None:
+    here = importlib.import_module("examples.devices").here
+
+    assert web.HTTPSeeOther(here(target)).headers["Location"] == leads_to
 
 
 async def test_what_is_no_handler_is_refused() -> None:
