@@ -285,7 +285,7 @@ class Exchange(Acting):
         elif state is not None and not state.is_gone:
             state.beyond_data()
             if self._is_held(state):
-                await self._act(state, rules, has_left=has_left)
+                await self._act_or_withdraw(state, rules, has_left=has_left)
             elif self._stranger() is not None:
                 state.rollback()
                 self._refuse_stranger()
@@ -299,6 +299,18 @@ class Exchange(Acting):
             if state.entered:
                 await self.withdraw(state)
         self.stage = moved(self.stage, Commit.DONE)
+
+    async def _act_or_withdraw(self, state: SessionState, rules: Rules, *, has_left: bool) -> None:
+        """Decide and act; a login that is refused for what it would keep takes no place."""
+        try:
+            await self._act(state, rules, has_left=has_left)
+        except StorageUnavailable:
+            # Perhaps it was kept all the same.
+            raise
+        except AiosessError:
+            if state.entered:
+                await self.withdraw(state)
+            raise
 
     def _tell(self, response: web.StreamResponse) -> None:
         """Write into the headers of *response* what the client is to be told."""

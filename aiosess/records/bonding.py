@@ -166,13 +166,13 @@ class Bonds:
             # Else the indexes still name the id before, and the next request looks.
             self.looked.add(state.session_id)
 
-    async def enter_again(self, state: SessionState) -> bool:
+    async def enter_again(self, state: SessionState, *, is_prolonged: bool = False) -> bool:
         """Have the indexes name *state* as it is about to be kept; False where it was revoked.
 
-        Where they know it so already, nothing is asked.
+        Where they know it so already, nothing is asked; but where it *is_prolonged* they do not.
         """
         bond = state.bond
-        if bond is None or not self._is_listed_otherwise(state):
+        if bond is None or not (is_prolonged or self._is_listed_otherwise(state)):
             return True
         reason = await self._looked_up(state, bond, is_passive=False)
         if reason is None:
@@ -184,6 +184,8 @@ class Bonds:
     async def withdraw(self, state: SessionState) -> None:
         """Let the indexes forget the bonds of *state* that are not to be kept after all."""
         bonds, state.entered = state.entered, ()
+        # What is written all the same is to be listed anew.
+        state.listed = ("", 0.0, 0.0)
         for bond in bonds:
             await self.leave(bond, but=state.kept_bond)
 

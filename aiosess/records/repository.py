@@ -490,9 +490,13 @@ class SessionRepository:
         """
         if state.is_new:
             return change(state)
-        return await self._conflicts.atomic(
+        own = state.original_own
+        result = await self._conflicts.atomic(
             state, change, lambda found: self._state(found, state.cookie.base)
         )
+        if self.bonds is not None and state.original_own != own:
+            await self.bonds.enter_again(state, is_prolonged=True)
+        return result
 
     async def _load_and_touch(self, session_id: str, ttl: float) -> Stored | None:
         """Return the record, which lives *ttl* seconds from now."""

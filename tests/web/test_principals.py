@@ -1025,13 +1025,16 @@ async def remember(request: web.Request) -> web.Response:
     session = await session_of(request)
     if request.query.get("way") == "log in":
         await session.bind("ann")
-    session.cookie.max_age = 30 * DAY
+    if request.query.get("way") == "atomic":
+        await session.atomic(lambda newest: setattr(newest.cookie, "max_age", 30 * DAY))
+    else:
+        session.cookie.max_age = 30 * DAY
     if request.query.get("way") == "rotate":
         await session.rotate_id()
     return web.json_response([])
 
 
-@pytest.mark.parametrize("way", ["log in", "later", "rotate"])
+@pytest.mark.parametrize("way", ["log in", "later", "rotate", "atomic"])
 async def test_a_session_that_is_to_live_for_long_is_listed_and_revoked_as_long(
     serve: Serve, clock: FakeClock, way: str
 ) -> None:
@@ -1205,6 +1208,20 @@ async def test_a_login_whose_index_cannot_be_written_fails_as_the_options_say(
     assert (status, cookie) == (503, anonymous)
     assert await site.who(anonymous) is None
     assert await site.handles() == []
+
+
+async def test_a_login_that_is_too_large_to_be_kept_takes_no_place(serve: Serve) -> None:
+    async def log_in_with_much(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await session.bind("ann")
+        session["much"] = "x" * 2_000
+        return web.json_response([])
+
+    limits = {"max_sessions": 1, "evict": "reject"}
+    site = await serve(log_in_with_much, limits=limits, max_record_size=1_000)
+
+    assert (await site.get("/log_in_with_much"))[0] == 500
+    assert await site.log_in()
 
 
 @pytest.mark.parametrize("is_cancelled", [True, False])
