@@ -57,9 +57,18 @@ class Renewal:
         # Of two changes in one request, a client knows the first id only.
         state.former_id = previous.former_id or previous.session_id
         shown = _as_kept(previous)
+        return await self._move(state, previous, self._former(shown, state.session_id, state))
+
+    def _former(self, shown: Record, moved_to: str, state: SessionState) -> Former:
+        """Return what is left of *shown*, where *state* goes on.
+
+        Its grace begins when the new id is first used; but at once where somebody has lost rights,
+        since whoever logs out may never come again.
+        """
         is_same = self._is_same_principal(shown, state)
-        until = self._lifetime.now() + self._ttl(state)
-        return await self._move(state, previous, Former(shown, state.session_id, until, is_same))
+        is_lost = shown.bond is not None and not is_same
+        until = self._lifetime.now() + (self._grace if is_lost else self._ttl(state))
+        return Former(shown, moved_to, until, is_same)
 
     async def rotate(self, state: SessionState, previous: SessionState) -> bool:
         """Keep *state* under its new id, and let the old one lead there; False when it is gone.
@@ -251,8 +260,7 @@ class Renewal:
             self._rebase(state, found.record, state.version)
             if isinstance(left, Former):
                 # Another request may have rotated the id, or logged out without an end.
-                is_same = self._is_same_principal(found.record, state)
-                left = replace(left, record=found.record, is_same_principal=is_same)
+                left = self._former(found.record, left.moved_to, state)
                 state.former_id = previous.former_id or found.session_id
             again = await self._written_again(state)
             if again is None:

@@ -44,8 +44,8 @@ def merging(name: str, forgets: str, old: str, new: str) -> Broken:
 MUTANTS: Final = (
     renewing(
         "that a login leaves a view and no way",
-        "Former(shown, state.session_id, until, is_same))",
-        "Alias(state.session_id, until))",
+        "self._move(state, previous, self._former(shown, state.session_id, state))",
+        "self._move(state, previous, Alias(state.session_id, self._lifetime.now() + 3600))",
     ),
     renewing(
         "what others wrote until the login",

@@ -448,6 +448,21 @@ async def test_what_was_before_a_logout_is_shown_until_it_is_revoked(site: Site)
     assert (before, await site.who(cookie)) == ("ann", None)
 
 
+@pytest.mark.asvs("7.4.1")
+@pytest.mark.parametrize("path", ["/unbind", "/log_in?as=bob"])
+async def test_what_was_before_a_logout_is_not_shown_for_long_though_nobody_comes(
+    serve: Serve, clock: FakeClock, path: str
+) -> None:
+    site = await serve(clock=clock)
+    cookie = await site.log_in()
+    await site.who(cookie)
+    await site.get(path, cookie)
+    at_once = await site.who(cookie)
+    clock.advance(11)
+
+    assert (at_once, await site.who(cookie)) == ("ann", None)
+
+
 @pytest.mark.asvs("7.4.3")
 async def test_a_session_can_be_kept_when_all_others_are_revoked(
     serve: Serve, clock: FakeClock
