@@ -123,7 +123,8 @@ class Acting(Holding):
         self.outcome = Reason.TOUCHED
         if not is_kept:
             self._drop_changes()
-        return is_kept
+        # What is left from before a change of rights is not what lives on.
+        return is_kept and not state.is_overtaken
 
     async def destroy(self) -> None:
         """Delete the record now, and the cookie with the response."""

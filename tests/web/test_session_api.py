@@ -267,6 +267,22 @@ async def test_touch_tells_that_the_record_went(connect: Connect, storage: Stora
     assert cookies_set(response)[0].startswith("sid=; Max-Age=0;")
 
 
+async def test_touch_tells_that_the_session_lives_on_under_another_id(connect: Connect) -> None:
+    async def hold(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await client.get("/renew")
+        return web.json_response([await session.touch() for _ in range(2)])
+
+    async def renew(request: web.Request) -> web.Response:
+        await (await session_of(request)).renew_id()
+        return web.Response()
+
+    client = await connect(put, hold, renew)
+    await client.get("/put?n=1")
+
+    assert await (await client.get("/hold")).json() == [False, False]
+
+
 async def test_touch_of_a_new_session_creates_nothing(
     connect: Connect, faulty: FaultyStorage
 ) -> None:
