@@ -125,7 +125,7 @@ ASVS: Final[dict[str, tuple[Requirement, ...]]] = {
             "a stream.",
             "Call `destroy()` at logout. Let pages of somebody logged in be `no-store`, so that "
             "the back button shows none. Let what stays open be told: "
-            "[open sockets](../how-to/open-sockets.md).",
+            "[WebSockets and streams](../how-to/websockets.md).",
         ),
         Requirement(
             "7.4.2",

@@ -12,7 +12,7 @@ from pytest_aiohttp import AiohttpClient
 
 from aiosess import Reason
 
-GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "open-sockets.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "websockets.md"
 
 pytestmark = pytest.mark.one_lane("a guide")
 
