@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
+from aiosess.privacy import private
 from aiosess.timeouts import steady_of
 
 __all__ = [
@@ -327,6 +328,7 @@ class Reason(enum.Enum):
         self.words = words
 
 
+@private("kind", "reason", "handle", "at")
 class SessionEvent(Struct, frozen=True):
     """Something that happened to a session.
 
@@ -334,7 +336,8 @@ class SessionEvent(Struct, frozen=True):
       what is open beside a request.
     - ``reason``: why.
     - ``handle``: names the session to people without being its id; ``None`` where it is bound to
-      nobody, or not known. ``principal``: who it belongs to, or did until it ended.
+      nobody, or not known. ``principal``: who it belongs to, or did until it ended; in no
+      ``repr()``.
     - ``request``: the request in which it happened; ``None`` where that is not known.
     - ``at``: Unix time.
     """

@@ -133,7 +133,7 @@ class Acting(Holding):
     async def _destroy(self, state: SessionState) -> None:
         self._check_not_anonymous(state)
         self._check_can_be_told(Action.DELETE, state)
-        await self.repository.delete(state)
+        await self._end(state)
         state.intent = Intent.DESTROY
         self.outcome = Reason.DELETED
         if self.came is not None or self.due is not Reply.LEAVE:
@@ -409,8 +409,13 @@ class Acting(Holding):
         state.intent = Intent.KEEP
         return is_kept
 
-    async def _delete(self, state: SessionState) -> None:
+    async def _end(self, state: SessionState) -> None:
+        bond = self.bond
         await self.repository.delete(state)
+        self.bond_until_end = bond
+
+    async def _delete(self, state: SessionState) -> None:
+        await self._end(state)
         if self.has_left:
             # No other session can begin in this response.
             state.is_gone = True

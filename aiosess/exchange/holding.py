@@ -68,6 +68,8 @@ class Holding(Turns):
     """Why there is no session, where it is known that there can be none."""
     is_passive: bool = False
     """Whether the request is no activity: it reads the session, and nothing lives longer by it."""
+    bond_until_end: Bond | None = None
+    """Whose the session was that was ended in this request."""
     kept_alive: tuple[web.Request, ...] = ()
     """Those of them that the handler may not hold to the end, but may take the session out of."""
     asking: asyncio.Task[Any] | None = None
@@ -201,7 +203,8 @@ class Holding(Turns):
     @property
     def bond(self) -> Bond | None:
         """Whose the session is, or was before this request; ``None``: nobody's."""
-        return None if self.state is None else self.state.bond or self.state.kept_bond
+        bond = None if self.state is None else self.state.bond or self.state.kept_bond
+        return bond or self.bond_until_end
 
     def _arrival(self, request: web.Request, found: SessionState | Left | None) -> Reason:
         """Return how the session is opened, where *found* is what the id that came leads to."""

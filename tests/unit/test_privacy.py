@@ -28,7 +28,6 @@ MARK: Final = "what-nobody-should-read"
 HARMLESS: Final = {
     "attributes.CookieOptions",
     "attributes.SessionCookie",
-    "events.SessionEvent",
     "guard.breaker.BreakerOptions",
     "guard.breaker.NodeHealth",
     "guard.budget._Act",

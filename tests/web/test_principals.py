@@ -1557,6 +1557,40 @@ async def test_an_event_says_whose_session_ended_by_an_old_id_of_it(
     assert event.request.remote == "127.0.0.1"
 
 
+async def test_events_name_the_principal_and_show_it_to_nobody_else(serve: Serve) -> None:
+    told: list[SessionEvent] = []
+    site = await serve(on_event=told.append)
+    cookie = await site.log_in("ann@example.org")
+
+    await site.principals.revoke("ann@example.org")
+    await site.who(cookie)
+
+    named = [(each.reason, each.principal) for each in told if each.handle is not None]
+    assert (Reason.BOUND, "ann@example.org") in named
+    assert (Reason.REVOKED, "ann@example.org") in named
+    assert {each.principal for each in told if each.handle is None} == {None}
+    assert "ann@" not in repr(told)
+
+
+async def forget(request: web.Request) -> web.Response:
+    (await session_of(request)).invalidate()
+    return web.json_response([])
+
+
+@pytest.mark.parametrize("way", ["destroy", "forget"])
+async def test_an_event_says_whose_session_was_ended(serve: Serve, way: str) -> None:
+    told: list[SessionEvent] = []
+    site = await serve(forget, on_event=told.append)
+    cookie = await site.log_in()
+    handle = await site.handle(cookie)
+    told.clear()
+
+    await site.get(f"/{way}", cookie)
+
+    [event] = [each for each in told if each.reason is Reason.DELETED]
+    assert (event.handle, event.principal) == (handle, "ann")
+
+
 # What makes no sense.
 
 
