@@ -507,7 +507,11 @@ class Session(aiohttp_session.Session):
             elif key.has_default:
                 value = key.make_default()
             else:
-                raise KeyError(key) from None
+                raise _missing(
+                    key,
+                    "ask by session.get(key), which gives None then, put it in at the login, or "
+                    "give the SessionKey a default",
+                ) from None
             if key.is_fixed:
                 return value
             views.hold(key, value, self._mapping)
@@ -583,7 +587,7 @@ class Session(aiohttp_session.Session):
                 self._state.originals[name] = freeze(self._mapping[name])
             del self._mapping[name]
         elif not is_held:
-            raise KeyError(key)
+            raise _missing(key, "session.pop(key, None) removes it where it is there")
 
     @overload
     def pop(self, key: Reads[T], /) -> T: ...
@@ -608,7 +612,7 @@ class Session(aiohttp_session.Session):
             del self[key]
             return value
         if default is MISSING:
-            raise KeyError(key)
+            raise _missing(key, "session.pop(key, None) gives None then")
         return default
 
     @overload
@@ -677,6 +681,26 @@ class Session(aiohttp_session.Session):
                 "the session was destroyed: to go on with an empty one, call regenerate() "
                 "in the place of destroy()"
             )
+
+
+def _missing(key: str | SessionKey[Any], way_out: str) -> KeyError:
+    """Return the error of a *key* without a value; of a SessionKey it says the *way_out*."""
+    if not isinstance(key, SessionKey):
+        return KeyError(key)
+    name = _NameWithoutValue(key.name)
+    name.way_out = way_out
+    return KeyError(name)
+
+
+class _NameWithoutValue(str):
+    """The name of a key that has no value; a KeyError shows its repr()."""
+
+    __slots__ = ("way_out",)
+
+    way_out: str
+
+    def __repr__(self) -> str:
+        return f"{str(self)!r} has no value in this session: {self.way_out}"
 
 
 class _SessionKey(RequestKey[Session]):

@@ -420,9 +420,15 @@ def test_a_default_that_was_changed_is_kept(key: SessionKey[dict[str, float]]) -
     assert session["cart"] == {"apple": 1}
 
 
-def test_without_a_value_and_a_default_it_is_a_key_error_that_names_the_key() -> None:
-    with pytest.raises(KeyError, match="SessionKey 'user' of User"):
+def test_without_a_value_and_a_default_it_is_a_key_error_that_says_what_to_do() -> None:
+    with pytest.raises(KeyError) as raised:
         session_of()[USER]
+
+    assert raised.value.args == ("user",)
+    assert str(raised.value) == (
+        "'user' has no value in this session: ask by session.get(key), which gives None then, put "
+        "it in at the login, or give the SessionKey a default"
+    )
 
 
 def test_get_leaves_the_default_of_the_key_alone() -> None:
@@ -450,7 +456,7 @@ def test_pop_gives_its_own_default_where_there_is_nothing() -> None:
 
 
 def test_pop_without_a_default_is_a_key_error_also_where_the_key_has_one() -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match=r"'count' has no value .*: session\.pop\(key, None\) gives"):
         session_of().pop(COUNT)
 
 
@@ -479,7 +485,9 @@ def test_del_removes_a_value_and_forgets_what_was_changed_inside() -> None:
 
 
 def test_del_of_what_is_not_there_is_a_key_error() -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(
+        KeyError, match=r"'user' has no value .*: session\.pop\(key, None\) removes"
+    ):
         del session_of()[USER]
 
 
