@@ -141,7 +141,7 @@ class Reason(enum.Enum):
         logging.WARNING,
         (
             "the cookie {name!r} is withheld and no session kept: its name needs a secure "
-            "connection, and this one is not; behind a TLS proxy, set proxy=True"
+            "connection, and this one is not; {way_out}"
         ),
     )
     SECURE_COOKIE_WITHHELD = (
@@ -149,8 +149,7 @@ class Reason(enum.Enum):
         logging.WARNING,
         (
             "the cookie {name!r} is withheld and no session kept: it is secure, and the "
-            "connection is not; behind a TLS proxy, set proxy=True, and for plain HTTP "
-            "CookieOptions(secure='auto')"
+            "connection is not; {way_out}; for plain HTTP, set CookieOptions(secure='auto')"
         ),
     )
     OUTSIDE_PATH = (

@@ -35,6 +35,7 @@ from aiosess.records.decide import (
 )
 from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.session import End, Session
+from aiosess.transports.cookie import way_to_tls
 
 __all__ = ["USE_SETUP", "Acting"]
 
@@ -523,7 +524,9 @@ class Acting(Holding):
         if reason is None:
             return False
         request = self._request()
-        self.manager.events.tell_once(reason, request=request, name=self.manager.options.name)
+        options = self.manager.options
+        way_out = way_to_tls(request, proxy=options.proxy)
+        self.manager.events.tell_once(reason, request=request, name=options.name, way_out=way_out)
         return True
 
     def _or_setup(self, link: str) -> str:

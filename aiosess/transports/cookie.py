@@ -29,6 +29,7 @@ __all__ = [
     "is_under",
     "keep_out_of_caches",
     "vary_by_cookie",
+    "way_to_tls",
 ]
 
 # Browsers send less; each cookie header is read up to here, and all of them together.
@@ -189,6 +190,21 @@ def is_secure(request: web.Request, *, proxy: bool | None) -> bool:
     first = request.headers.get(hdrs.X_FORWARDED_PROTO, "").partition(",")[0]
     # A proxy may tell of a WebSocket by its own scheme, as Traefik does.
     return first.strip().lower() in {"https", "wss"}
+
+
+def way_to_tls(request: web.Request | None, *, proxy: bool | None) -> str:
+    """Return what to do where is_secure() said False and should not, in words without what came."""
+    if not proxy:
+        return "behind a TLS proxy, set proxy=True"
+    if request is None or hdrs.X_FORWARDED_PROTO in request.headers:
+        return (
+            "proxy=True goes by X-Forwarded-Proto, and what came does not begin with https: send "
+            "browsers to https, and let the proxy set the header to the scheme of theirs"
+        )
+    return (
+        "proxy=True goes by X-Forwarded-Proto, and none came: let the proxy set it, or see who "
+        "reaches the application past the proxy"
+    )
 
 
 def is_under(path: str, cookie_path: str) -> bool:

@@ -46,7 +46,8 @@ def _table(reasons: Iterable[Reason]) -> str:
 
 def _escaped(words: str) -> str:
     # What is filled in, such as {key!r}, is shown by its name.
-    named = words.replace("|", r"\|").replace("{words}", "{what is away}")
+    named = words.replace("|", r"\|")
+    named = named.replace("{words}", "{what is away}").replace("{way_out}", "{what to do}")
     return re.sub(r"\{([\w ]+)[^}]*\}", r"*\1*", named)
 
 

@@ -220,6 +220,39 @@ async def test_a_withheld_cookie_is_logged_once_and_nothing_is_kept(
     assert "set proxy=True" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("proxy", "headers", "way_out"),
+    [
+        (None, {}, "behind a TLS proxy, set proxy=True"),
+        (False, HTTPS, "behind a TLS proxy, set proxy=True"),
+        (True, {}, "proxy=True goes by X-Forwarded-Proto, and none came"),
+        (True, {"X-Forwarded-Proto": "http"}, "what came does not begin with https"),
+        (True, {"X-Forwarded-Proto": "http, https"}, "what came does not begin with https"),
+    ],
+)
+@pytest.mark.parametrize(
+    "options",
+    [{"cookie": CookieOptions(secure=True)}, {"name": "__Host-sid"}],
+    ids=["cookie", "name"],
+)
+async def test_the_log_says_why_the_connection_counts_as_plain(
+    connect: Connect,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    proxy: bool | None,
+    headers: dict[str, str],
+    way_out: str,
+    options: dict[str, Any],
+) -> None:
+    client = await connect(views, proxy=proxy, **options)
+
+    await client.get("/views", headers=headers)
+
+    [line] = [each.getMessage() for each in caplog.records if "withheld" in each.getMessage()]
+    assert way_out in line
+    assert ("set proxy=True" in line) == (not proxy)
+
+
 async def test_a_known_session_is_saved_though_its_cookie_cannot_be_sent_again(
     connect: Connect, storage: Storage
 ) -> None:
