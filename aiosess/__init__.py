@@ -33,7 +33,7 @@ from aiosess.errors import (
     UnserializableValue,
 )
 from aiosess.events import Reason, SessionEvent
-from aiosess.fresh import require_fresh
+from aiosess.fresh import require_fresh, return_path
 from aiosess.guard.breaker import BreakerOptions, NodeHealth
 from aiosess.guard.observed import Outcome, StorageCall
 from aiosess.middleware import (
@@ -94,6 +94,7 @@ __all__ = [
     "get_session",
     "health",
     "require_fresh",
+    "return_path",
     "session_middleware",
     "setup",
     "setup_async",

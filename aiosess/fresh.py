@@ -14,7 +14,7 @@ from aiosess.errors import OptionsError
 from aiosess.middleware import find_session
 from aiosess.timeouts import Duration, seconds
 
-__all__ = ["OnStale", "require_fresh"]
+__all__ = ["OnStale", "require_fresh", "return_path"]
 
 P = ParamSpec("P")
 
@@ -75,6 +75,20 @@ def require_fresh(
         return guarded
 
     return decorate
+
+
+def return_path(request: web.Request, *, target: str = "next", default: str = "/") -> str:
+    """Return the path of this host that the parameter *target* names, to go back to.
+
+    For the page that ``require_fresh`` sent the browser to. The parameter has been in the
+    browser's hands: *default* where there is none, or where browsers could read another host in it.
+    """
+    given = request.query.get(target, "")
+    if not given.startswith("/") or given.startswith("//"):
+        return default
+    # Browsers read a backslash as a slash, and leave tabs and ends of line out (WHATWG URL, 4.4).
+    is_ambiguous = any(each == "\\" or each <= " " for each in given)
+    return default if is_ambiguous else given
 
 
 def _check_handler(handler: object) -> None:

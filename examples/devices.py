@@ -15,9 +15,16 @@ from time import localtime, strftime
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from yarl import URL
 
-from aiosess import CookieOptions, Session, SessionOptions, get_session, require_fresh, setup
+from aiosess import (
+    CookieOptions,
+    Session,
+    SessionOptions,
+    get_session,
+    require_fresh,
+    return_path,
+    setup,
+)
 from aiosess.principals import Principals
 
 # A real application keeps hashes of them, made by argon2 or scrypt.
@@ -159,18 +166,7 @@ async def confirm(request: web.Request) -> web.Response:
     if not is_password_of(principal, str(form.get("password", ""))):
         return page("<p>That was another password.</p>", CONFIRM_FORM)
     await session.authenticated()
-    raise web.HTTPSeeOther(here(request.query.get("next", "/")))
-
-
-def here(target: str) -> URL:
-    """Return *target*, which a browser says, where it is a path of this site; else the first."""
-    try:
-        # As the header is made, without the tabs and spaces that hide another host.
-        url = URL(target)
-    except ValueError:
-        return URL("/")
-    is_here = url.raw_path.startswith("/") and not (url.absolute or url.scheme)
-    return url if is_here else URL("/")
+    raise web.HTTPSeeOther(return_path(request))
 
 
 fresh = require_fresh(timedelta(minutes=10), on_stale="/confirm")

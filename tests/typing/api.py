@@ -33,6 +33,7 @@ from aiosess import (
     find_session,
     get_session,
     require_fresh,
+    return_path,
     session_middleware,
     setup,
     setup_async,
@@ -282,6 +283,10 @@ async def fresh(session: Session, ws: web.WebSocketResponse) -> None:
 @require_fresh(600, on_stale="/confirm")
 async def pay(_request: web.Request) -> web.Response:
     return web.Response()
+
+
+async def confirmed(request: web.Request) -> web.Response:
+    raise web.HTTPSeeOther(assert_type(return_path(request, default="/account"), str))
 
 
 class Account(web.View):

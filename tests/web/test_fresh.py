@@ -18,6 +18,7 @@ from aiosess import (
     SessionNotSent,
     Storage,
     require_fresh,
+    return_path,
     setup,
 )
 from aiosess.testing import FakeClock, put_session
@@ -368,6 +369,42 @@ async def test_another_host_is_never_returned_to(
 
     assert response.request_info.url.raw_path == f"{slashes}elsewhere.example/x"
     assert response.headers["Location"] == "/confirm?lang=de&next=/elsewhere.example/x"
+
+
+async def back(request: web.Request) -> web.Response:
+    raise web.HTTPSeeOther(return_path(request, default="/start"))
+
+
+@pytest.mark.parametrize("path", ["/", "/pay?for=book&n=2", "/a//b", "/a%20b/%C3%BC?next=/c"])
+async def test_the_page_that_was_asked_for_is_returned_to(connect: Connect, path: str) -> None:
+    client = await connect(back)
+
+    response = await client.get("/back", params={"next": path}, allow_redirects=False)
+
+    assert response.headers["Location"] == path
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        *("//evil.example", "///evil.example", "https://evil.example", "https:/evil.example"),
+        *("/\\evil.example", "\\\\evil.example", "/\t/evil.example", "/\n/evil.example"),
+        *("/\r/evil.example", "\t//evil.example", " //evil.example", "/ /evil.example"),
+        *("javascript:alert(1)", "evil.example", "?for=book", "http://[", ""),
+    ],
+)
+async def test_what_names_another_host_is_not_returned_to(connect: Connect, told: str) -> None:
+    client = await connect(back)
+
+    response = await client.get("/back", params={"next": told}, allow_redirects=False)
+
+    assert response.headers["Location"] == "/start"
+
+
+async def test_without_a_page_to_return_to_it_is_the_default(connect: Connect) -> None:
+    response = await (await connect(back)).get("/back", allow_redirects=False)
+
+    assert response.headers["Location"] == "/start"
 
 
 def answer(_request: web.Request) -> web.Response:
