@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
+import sys
 import uuid
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -20,7 +22,7 @@ from aiosess.storages.redis import RedisStorage
 from aiosess.testing import FakeClock, Harness, session_for
 from aiosess.testing.pytest import storage_contract
 from tests.conftest import SECRET
-from tests.servers import RedisServer
+from tests.servers import RedisServer, Server, free_port
 
 GUIDES: Final = Path(__file__).parents[2] / "docs" / "how-to"
 BLOCK: Final = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -347,3 +349,107 @@ async def test_a_process_is_alive_and_ready(aiohttp_client: AiohttpClient) -> No
     statuses = [(await client.get(path)).status for path in ("/alive", "/ready")]
 
     assert statuses == [200, 200]
+
+
+# The lines of the log.
+
+SHOP: Final = """
+from aiohttp import web
+
+from aiosess import BreakerOptions, SessionOptions, get_session, setup
+from aiosess.testing import FaultyStorage
+
+storage = FaultyStorage()
+
+
+async def visit(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    session["n"] = session.get("n", 0) + 1
+    return web.Response()
+
+
+async def trouble(request: web.Request) -> web.Response:
+    storage.recover()
+    if request.query["is"] == "on":
+        storage.fail()
+    return web.Response()
+
+
+def make_app() -> web.Application:
+    app = web.Application()
+    app.router.add_get("/", visit)
+    app.router.add_get("/trouble", trouble)
+    breaker = BreakerOptions(failures=1, pause=0.01, longest_pause=0.01)
+    setup(app, SessionOptions(secret="x" * 32, storage=storage, breaker=breaker))
+    return app
+
+
+if __name__ == "__main__":
+    import sys
+
+    web.run_app(make_app(), host="127.0.0.1", port=int(sys.argv[1]), print=None)
+"""
+UNDER: Final = {
+    "run_app": ["shop.py", "{port}"],
+    "gunicorn": [
+        *("-m", "gunicorn", "shop:make_app()", "--bind", "127.0.0.1:{port}"),
+        *("--worker-class", "aiohttp.GunicornWebWorker"),
+    ],
+}
+
+
+class LoggingShop(Server):
+    """An application under `web.run_app` or gunicorn, whose stderr goes to a file."""
+
+    def __init__(self, folder: Path, beginning: str, words: list[str]) -> None:
+        (folder / "shop.py").write_text(beginning + SHOP)
+        self.log = folder / "log"
+        port = free_port()
+        python = " ".join([sys.executable, *(word.format(port=port) for word in words)])
+        settings = [f"--chdir={folder}", f"HOME={folder}"]
+        command = python.replace("shop:make_app()", "'shop:make_app()'")
+        super().__init__(["env", *settings, "sh", "-c", f"exec {command} 2>log"], port)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+
+
+async def said_of_an_outage(shop: LoggingShop) -> list[str]:
+    """Return the lines of aiosess in the log of a *shop* that had an outage."""
+    shop.start()
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{shop.port}") as browser:
+            await browser.get("/trouble?is=on")
+            await browser.get("/")
+            await browser.get("/trouble?is=off")
+            async with asyncio.timeout(20):
+                while (await browser.get("/")).status != 200:
+                    pass
+    finally:
+        shop.stop()
+    lines = shop.log.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if "storage at FaultyStorage" in line]
+
+
+@pytest.mark.parametrize("words", UNDER.values(), ids=UNDER)
+async def test_of_an_outage_only_the_beginning_is_seen_where_no_logging_is_set_up(
+    words: list[str], tmp_path: Path
+) -> None:
+    [begin] = await said_of_an_outage(LoggingShop(tmp_path, "", words))
+
+    assert begin.startswith("the storage at FaultyStorage does not answer")
+
+
+@pytest.mark.parametrize("words", UNDER.values(), ids=UNDER)
+async def test_with_the_lines_of_the_guide_the_end_of_an_outage_is_seen_too(
+    words: list[str], tmp_path: Path
+) -> None:
+    page = (GUIDES / "observability.md").read_text(encoding="utf-8")
+    beginning = BLOCK.findall(page)[0]
+
+    begin, end = await said_of_an_outage(LoggingShop(tmp_path, beginning, words))
+
+    assert " ERROR aiosess: " in begin
+    assert " INFO aiosess: " in end
