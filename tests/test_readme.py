@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +33,11 @@ def test_make_knows_the_target(target: tuple[str, str]) -> None:
     makefile = (ROOT / "Makefile").read_text()
 
     assert re.search(rf"^{''.join(target)}:.*## ", makefile, re.MULTILINE)
+
+
+def test_each_dependency_is_named_with_what_it_is_for() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    names = {re.split(r"[<>=\[;]", each)[0] for each in settings["project"]["dependencies"]}
+    [sentence] = re.findall(r"It depends on ([^.]*)\.", README)
+
+    assert names == set(re.findall(r"aiohttp-session|aiohttp|msgspec", sentence))
