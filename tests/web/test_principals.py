@@ -1130,6 +1130,31 @@ async def test_what_is_open_hears_of_a_revocation_at_once(serve: Serve) -> None:
     assert answer == "over"
 
 
+@pytest.mark.parametrize(
+    ("path", "reason"), [("/renew?by=renew", "ENDED"), ("/log_in?as=bob", "TAKEN_OVER")]
+)
+async def test_what_is_open_ends_with_the_principal_and_not_with_an_id(
+    serve: Serve, path: str, reason: str
+) -> None:
+    async def wait(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        waiting.set()
+        return web.json_response((await session.ended()).name)
+
+    waiting = asyncio.Event()
+    site = await serve(wait)
+    cookie = await site.log_in()
+    open_request = asyncio.ensure_future(site.get("/wait", cookie))
+    await waiting.wait()
+
+    _, newer = await site.get(path, cookie)
+    await site.who(str(newer))
+    await site.principals.revoke("ann")
+
+    answer, _ = await asyncio.wait_for(open_request, 10)
+    assert answer == reason
+
+
 # Costs, and outages.
 
 
