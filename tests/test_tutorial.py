@@ -462,6 +462,7 @@ async def test_without_a_proxy_that_says_so_no_cookie_is_sent(production: Client
         ({"Host": "shop.example", "Origin": "https://shop.example"}, 303),
         ({"Host": "shop.example", "Origin": "https://evil.example"}, 403),
         ({"Host": "shop.example", "Origin": "null"}, 403),
+        ({"Host": "shop.example", "Origin": "http://["}, 403),
         ({}, 200),
     ],
 )

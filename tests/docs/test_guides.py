@@ -149,6 +149,11 @@ async def test_a_socket_is_for_the_pages_of_its_own_origin(
     assert was_open is is_open
 
 
+async def test_an_origin_that_is_none_is_refused_as_any_other(listener: Client) -> None:
+    with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+        await listener.ws_connect("/chat", headers={"Origin": "http://["})
+
+
 async def test_events_are_sent_and_the_session_is_kept_before_them(listener: Client) -> None:
     answer = await listener.get("/prices")
     body = await answer.text()
