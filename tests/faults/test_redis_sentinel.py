@@ -11,7 +11,8 @@ import pytest
 import redis as blocking
 from redis.asyncio import Sentinel
 
-from aiosess import Storage
+from aiosess import Storage, StorageUnavailable
+from aiosess.clients import redis_notices
 from aiosess.guard.retries import RetryPolicy
 from aiosess.storages.redis import RedisStorage
 from tests.faults.sentinels import (
@@ -81,3 +82,26 @@ async def test_after_a_failover_the_new_primary_is_used_though_the_first_sentine
             kept = replica.get("sess:there")
 
     assert kept == b"more"
+
+
+async def test_a_notice_is_heard_again_from_the_primary_that_took_over_from_one_that_hangs(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_notices, "_SILENCE", 0.2)
+    await asyncio.to_thread(wait_until_a_failover_is_possible, watched)
+    async with RedisStorage.from_url(watched.url) as storage:
+        lasting = guarded(storage, RetryPolicy(timeout=0.3, retries=300, wait=lambda _: 0.1))
+        async with storage.subscribe() as notices:
+            await storage.publish(b"before")
+            assert await anext(notices) == b"before"
+            watched.primary.pause()
+
+            async with asyncio.timeout(10):
+                with pytest.raises(StorageUnavailable):
+                    await anext(notices)
+
+        await lasting.create("there", b"cart", 600)
+        async with storage.subscribe() as notices:
+            await storage.publish(b"after")
+
+            assert await anext(notices) == b"after"

@@ -878,12 +878,61 @@ async def test_silence_is_no_fault_of_what_listens(redis_server: RedisServer) ->
         assert await waiting == b"notice"
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_a_server_that_is_there_is_heard_after_any_silence(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, protocol: int
+) -> None:
+    monkeypatch.setattr(redis_notices, "_SILENCE", 0.1)
+    url = f"{redis_server.url}?protocol={protocol}"
+    async with RedisStorage.from_url(url) as storage, storage.subscribe() as notices:
+        waiting = asyncio.ensure_future(anext(notices))
+        done, _ = await asyncio.wait([waiting], timeout=0.5)
+        assert not done
+
+        await storage.publish(b"notice")
+
+        assert await waiting == b"notice"
+
+
+async def test_a_user_that_may_not_ask_whether_the_server_is_there_hears_on(
+    own_redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_notices, "_SILENCE", 0.1)
+    guide = Path(__file__).parents[2] / "docs" / "how-to" / "redis.md"
+    [command] = re.findall(r"^ACL SETUSER .*$", guide.read_text(), re.MULTILINE)
+    assert "+ping" not in command
+    async with Redis.from_url(own_redis_server.url) as client:
+        await client.execute_command(*command.split())  # type: ignore[no-untyped-call] # redis-py has no types
+    url = own_redis_server.url.replace("redis://", "redis://sessions:password@")
+
+    async with RedisStorage.from_url(url) as storage, storage.subscribe() as notices:
+        waiting = asyncio.ensure_future(anext(notices))
+        done, _ = await asyncio.wait([waiting], timeout=0.5)
+        assert not done
+
+        await storage.publish(b"notice")
+
+        assert await waiting == b"notice"
+
+
+async def test_what_listens_is_told_that_the_server_hangs(
+    own_redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_notices, "_SILENCE", 0.1)
+    async with RedisStorage.from_url(own_redis_server.url) as storage, storage.subscribe() as heard:
+        own_redis_server.pause()
+
+        async with asyncio.timeout(5):
+            with pytest.raises(StorageUnavailable, match="did not answer: TimeoutError"):
+                await anext(heard)
+
+
 async def test_what_a_server_says_unasked_is_no_notice(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = [[b"MOVING", 1, 2], [b"message", b"sess:ended", b"notice"]]
 
-    async def read(_connection: object) -> object:
+    async def read(_connection: object, _limit: float) -> object:
         return said.pop(0)
 
     async with RedisStorage.from_url(redis_server.url) as storage, storage.subscribe() as notices:
