@@ -77,7 +77,7 @@ class Exchange(Acting):
 
         What else holds the session of this one may still change it.
         """
-        self.handed = ()
+        self.handed: tuple[ref[web.Request], ...] = ()
 
     def session_of(self, state: SessionState) -> Session:
         """Return what is handed out of *state*."""
