@@ -255,6 +255,11 @@ class Reason(enum.Enum):
         logging.ERROR,
         "what a cancelled request had changed could not be kept: {error}",
     )
+    NOT_ENDED = (
+        "storage",
+        logging.ERROR,
+        "the session that a cancelled request was ending may still be there: {error}",
+    )
     ONE_PROCESS = (
         "storage",
         logging.WARNING,

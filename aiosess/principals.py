@@ -68,7 +68,8 @@ class Principals:
     - *evict*: which ends where a login would be one too many: the ``"oldest"`` login, the one that
       was ``"idle"`` for longest; or ``"reject"``: the login raises TooManySessions.
 
-    Each method raises StorageUnavailable after all retries. Raise OptionsError for an option that
+    Each method raises StorageUnavailable after all retries, and MergeConflict where others changed
+    what a principal has too often meanwhile. Raise OptionsError for an option that
     makes no sense, where *options* have Principals already, and where they are in use.
     """
 

@@ -299,6 +299,8 @@ class Session(aiohttp_session.Session):
         That needs no room in the back-end. Nothing happens to one that was destroyed. Raise
         StorageUnavailable after all retries, StorageError where even deleting is refused, and
         SessionGone where somebody logged in meanwhile: the session is not over then.
+
+        Where the task is cancelled, since the client has gone, the session ends all the same.
         """
         if self._state.past is not Past.DESTROYED:
             await self._io.destroy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import contextmanager
@@ -128,8 +129,22 @@ class Acting(Holding):
         return is_kept and not state.is_overtaken
 
     async def destroy(self) -> None:
-        """Delete the record now, and the cookie with the response."""
-        await self.act(self._destroy, self._opened())
+        """Delete the record now, and the cookie with the response.
+
+        Where the task is cancelled meanwhile, the session ends all the same.
+        """
+        state = self._opened()
+        try:
+            await self.act(self._destroy, state)
+        except asyncio.CancelledError:
+            self.manager.finish(self._finish_end(state.apart()))
+            raise
+
+    async def _finish_end(self, state: SessionState) -> None:
+        try:
+            await self.act(self.repository.delete, state)
+        except AiosessError as error:
+            self._say(Reason.NOT_ENDED, error=repr(error))
 
     async def _destroy(self, state: SessionState) -> None:
         self._check_not_anonymous(state)

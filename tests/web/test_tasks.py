@@ -537,6 +537,56 @@ async def test_a_task_that_acts_while_the_session_is_kept_has_its_turn_afterward
     assert await kept(storage, "apple") == {"n": 2}
 
 
+async def test_a_logout_whose_client_goes_is_finished_by_itself(
+    connect: Connect, storage: Storage
+) -> None:
+    meeting = Meeting(storage)
+
+    async def hang_up(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        meeting.may_write.clear()
+        ending = asyncio.create_task(session.destroy())
+        await meeting.is_writing.wait()
+        ending.cancel()
+        await asyncio.wait([ending])
+        meeting.may_write.set()
+        return web.json_response(ending.cancelled())
+
+    await keep(storage, "apple", cart=["pear"])
+    client = await connect(hang_up, storage=meeting, forgets=True, touch_after=60, timeout=30)
+
+    response = await client.get("/hang_up", headers=signed("apple"))
+
+    assert await response.json() is True
+    await client.server.close()
+    assert await storage.load("apple") is None
+
+
+async def test_a_logout_that_nobody_waits_for_and_that_fails_is_told(
+    connect: Connect, storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    meeting = Meeting(storage)
+
+    async def hang_up(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        meeting.may_write.clear()
+        ending = asyncio.create_task(session.destroy())
+        await meeting.is_writing.wait()
+        ending.cancel()
+        await asyncio.wait([ending])
+        meeting.fail()
+        meeting.may_write.set()
+        return web.Response()
+
+    await keep(storage, "apple", cart=["pear"])
+    client = await connect(hang_up, storage=meeting, forgets=True, touch_after=60, timeout=30)
+
+    await client.get("/hang_up", headers=signed("apple"))
+    await client.server.close()
+
+    assert "the session that a cancelled request was ending may still be there" in caplog.text
+
+
 async def look(request: web.Request) -> web.Response:
     session = await session_of(request)
     return web.json_response(len(session["cart"]))
