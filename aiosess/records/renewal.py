@@ -8,7 +8,13 @@ from dataclasses import replace
 from typing import Final
 
 from aiosess.attributes import CookieOptions, SessionCookie
-from aiosess.errors import Conflict, SessionError, SessionGone, StorageError
+from aiosess.errors import (
+    Conflict,
+    SessionError,
+    SessionGone,
+    StorageError,
+    StorageUnavailable,
+)
 from aiosess.records.aliases import ENDED, Ended, Found, Left, Leftover
 from aiosess.records.conflicts import MOST_MERGES, Conflicts, superseded, too_often
 from aiosess.records.format import Alias, Former, Record, encode_alias, encode_former
@@ -121,7 +127,10 @@ class Renewal:
         state.version = written.version
         try:
             outcome = await self._leave_behind(state, previous, written, left)
-        except SessionError:
+        except SessionError as error:
+            if isinstance(error, StorageUnavailable) and not error.is_answer:
+                # The old id may lead here by now, and then this is all that is left of the session.
+                raise
             await self._storage.delete(state.session_id)
             state.version = None
             raise
@@ -239,7 +248,7 @@ class Renewal:
         for _ in range(MOST_MERGES):
             payload = self._encoded(old_id, left, state)
             try:
-                await self._writing.replace_bytes(old_id, payload, ttl, expected=seen)
+                await self._put(old_id, payload, ttl, left, expected=seen)
             except Conflict as conflict:
                 current = conflict.current
             else:
@@ -267,6 +276,26 @@ class Renewal:
                 return None
             written, old_id, seen = again, found.session_id, found.version
         raise too_often()
+
+    async def _put(
+        self,
+        session_id: str,
+        payload: bytes,
+        ttl: float,
+        left: Alias | Former,
+        *,
+        expected: Version,
+    ) -> None:
+        """Put *payload*, which says *left*, in the place of the record; raise Conflict."""
+        try:
+            await self._writing.replace_bytes(session_id, payload, ttl, expected=expected)
+        except StorageUnavailable as error:
+            if error.is_answer:
+                raise
+            # Perhaps only the answer was lost.
+            current = self._aliases.read(await self._storage.load(session_id))
+            if _leads_to(current) != _leads_to(left):
+                raise
 
     async def _written_again(self, state: SessionState) -> Written | None:
         """Write *state* under its new id once more; ``None`` where that has expired already."""

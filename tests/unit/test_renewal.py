@@ -91,12 +91,37 @@ def bench(clock: FakeClock) -> Bench:
 
 
 @pytest.mark.parametrize("intent", [Intent.ROTATE, Intent.RENEW], ids=lambda each: each.name)
-async def test_a_new_id_whose_answer_was_lost_costs_no_session(
+async def test_an_answer_that_was_lost_is_no_failure_where_the_storage_says_so(
     bench: Bench, intent: Intent
 ) -> None:
     await bench.keep("a", cart=1)
     state = await bench.come("a")
     bench.storage.fail(verbs=("replace",), times=1, lose_answer=True)
+
+    assert await bench.move(state, "b", intent)
+
+    assert (await bench.come("b")).data == {"cart": 1}
+
+
+async def test_a_rotation_of_which_nobody_knows_how_far_it_came_costs_no_session(
+    bench: Bench,
+) -> None:
+    await bench.keep("a", cart=1)
+    state = await bench.come("a")
+    bench.storage.fail(verbs=("replace", "load"), times=2, lose_answer=True)
+    with pytest.raises(StorageUnavailable):
+        await bench.move(state, "b", Intent.ROTATE)
+
+    assert (await bench.come("a")).data == {"cart": 1}
+
+
+@pytest.mark.parametrize("intent", [Intent.ROTATE, Intent.RENEW], ids=lambda each: each.name)
+async def test_a_new_id_whose_answer_was_lost_costs_no_session(
+    bench: Bench, intent: Intent
+) -> None:
+    await bench.keep("a", cart=1)
+    state = await bench.come("a")
+    bench.storage.fail(verbs=("replace", "load"), times=2, lose_answer=True)
     with pytest.raises(StorageUnavailable):
         await bench.move(state, "b", intent)
     previous = state.previous

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -457,22 +456,6 @@ async def test_a_plain_function_is_a_handler_as_well(connect: Connect) -> None:
     await client.get("/prove")
 
     assert await (await client.get("/plain")).text() == "plain"
-
-
-@pytest.mark.one_lane("there is no request")
-@pytest.mark.parametrize(
-    ("target", "leads_to"),
-    [
-        ("/password?x=1", "/password?x=1"),
-        *[(target, "/") for target in ("//x.example", "/\t/x.example", " //x.example", "//[")],
-        *[(target, "/") for target in ("https://x.example/", "http:///x", "javascript:x", "")],
-        ("/\\x.example", "/%5Cx.example"),
-    ],
-)
-def test_the_example_goes_to_no_other_host(target: str, leads_to: str) -> None:
-    here = importlib.import_module("examples.devices").here
-
-    assert web.HTTPSeeOther(here(target)).headers["Location"] == leads_to
 
 
 async def test_what_is_no_handler_is_refused() -> None:
