@@ -35,6 +35,11 @@ class Cluster:
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
         return f"redis+cluster://{hosts}"
 
+    @property
+    def replicas(self) -> list[ClusterServer]:
+        """The replicas, in the order of their primaries."""
+        return self.nodes[_PRIMARIES:]
+
     def form(self) -> None:
         """Share the slots among the primaries, and give each its replica."""
         first, *others = self.nodes
@@ -44,11 +49,11 @@ class Cluster:
             begin, end = (_SLOTS * each // _PRIMARIES for each in (number, number + 1))
             self._ask(node, "CLUSTER", "ADDSLOTS", *range(begin, end))
         _wait_until(lambda: all(len(self._known(node)) == len(self.nodes) for node in self.nodes))
-        for primary, replica in zip(self.nodes[:_PRIMARIES], self.nodes[_PRIMARIES:], strict=True):
+        for primary, replica in zip(self.nodes[:_PRIMARIES], self.replicas, strict=True):
             self._ask(replica, "CLUSTER", "REPLICATE", self._ask(primary, "CLUSTER", "MYID"))
         _wait_until(lambda: all(self._is_well(node) for node in self.nodes))
         # A replica that has not read its primary's data does not take its place.
-        _wait_until(lambda: all(self._has_data(node) for node in self.nodes[_PRIMARIES:]))
+        _wait_until(lambda: all(self._has_data(node) for node in self.replicas))
 
     def _is_well(self, node: ClusterServer) -> bool:
         roles = [line.split()[2] for line in self._known(node)]

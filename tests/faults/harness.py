@@ -50,13 +50,18 @@ class Size:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done: *begin* and *end* it; *note* says what the back-end itself may lose."""
+    """What is done: *begin* and *end* it; *note* says what the back-end itself may lose.
+
+    *replaced* waits until another server has taken the place of the one that is away. The back-end
+    is whole by then, and not only at the end.
+    """
 
     name: str
     begin: Act
     end: Act
     note: str = ""
     size: Size = Size()
+    replaced: Act | None = None
 
 
 @dataclass(frozen=True)
@@ -268,17 +273,22 @@ async def found_by(app: Application, fault: Fault) -> Found:
     """Do *fault* to the back-end of *app*, and return what became of the requests."""
     size = fault.size
     browsers = Browsers(app, size)
-    began_at = ended_at = 0.0
+    began_at = ended_at = whole_at = 0.0
     calls = [0, 0]
 
     async def act() -> None:
-        nonlocal began_at, ended_at
+        nonlocal began_at, ended_at, whole_at
         await asyncio.sleep(size.before)
         calls[0] = await _calls(app)
         began_at = time.monotonic()
         await fault.begin()
-        await asyncio.sleep(size.lasts)
+        lasting = asyncio.create_task(asyncio.sleep(size.lasts))
+        if fault.replaced is not None:
+            await fault.replaced()
+            whole_at = time.monotonic()
+        await lasting
         ended_at = time.monotonic()
+        whole_at = whole_at or ended_at
         calls[1] = await _calls(app)
         await fault.end()
         await asyncio.sleep(size.after)
@@ -286,7 +296,7 @@ async def found_by(app: Application, fault: Fault) -> Found:
     await browsers.run(act)
     found = Found(fault.name, fault.note)
     during = [each for each in browsers.answers if began_at <= each.at < ended_at]
-    after = [each for each in browsers.answers if each.at >= ended_at and each.status != 200]
+    unwell = [each for each in browsers.answers if each.at >= began_at and each.status != 200]
     found.requests = len(during)
     found.statuses.update(each.status for each in during)
     found.slowest = max(each.seconds for each in browsers.answers)
@@ -298,7 +308,8 @@ async def found_by(app: Application, fault: Fault) -> Found:
     )
     found.piled_up = browsers.most
     found.calls = calls[1] - calls[0]
-    found.well_after = max((each.at + each.seconds - ended_at for each in after), default=0.0)
+    well_at = max((each.at + each.seconds for each in unwell), default=0.0)
+    found.well_after = max(0.0, well_at - whole_at)
     found.strangers_refused = sum(each.status != 200 for each in browsers.strangers)
     found.lost_writes = await browsers.lost_writes()
     found.lost_sessions = browsers.lost_sessions

@@ -23,7 +23,7 @@ from tests.faults.harness import Act, Fault, Found, Size, acts_on, application, 
 from tests.faults.proxy import Proxy, proxy_to
 from tests.faults.sentinels import NAME as PRIMARY
 from tests.faults.sentinels import Watched, wait_until_a_failover_is_possible
-from tests.servers import MemcachedServer, RedisServer, ReplicaServer
+from tests.servers import MemcachedServer, RedisServer, ReplicaServer, Server
 
 __all__ = ["ROWS", "Row"]
 
@@ -186,7 +186,8 @@ async def move(folder: Path, size: Size) -> Found:
                     names.write_text(replica.host)
 
                 name = "the primary hangs, and its name leads to the replica a second later"
-                return await found_by(app, Fault(name, begin, nothing, _ASYNCHRONOUS, size))
+                fault = Fault(name, begin, nothing, _ASYNCHRONOUS, size, replaced=nothing)
+                return await found_by(app, fault)
         finally:
             replica.stop()
 
@@ -481,8 +482,9 @@ async def fail_over(folder: Path, size: Size) -> Found:
                 watched.primary.pause()
 
             name = f"the first sentinel and the primary {PRIMARY!r} hang: a failover"
-            note = _ASYNCHRONOUS
-            return await found_by(app, Fault(name, begin, nothing, note, size))
+            replaced = until_it_is_primary(watched.replica)
+            fault = Fault(name, begin, nothing, _ASYNCHRONOUS, size, replaced)
+            return await found_by(app, fault)
 
 
 def on_cluster(name: str, do_to_primary: str, undo: str | None, *, note: str = "") -> Row:
@@ -493,10 +495,25 @@ def on_cluster(name: str, do_to_primary: str, undo: str | None, *, note: str = "
             async with application(cluster.url, folder) as app:
                 acts = acts_on(cluster.nodes[0])
                 end = nothing if undo is None else acts[undo]
-                fault = Fault(name, acts[do_to_primary], end, note, size)
+                replaced = until_it_is_primary(cluster.replicas[0])
+                fault = Fault(name, acts[do_to_primary], end, note, size, replaced)
                 return await found_by(app, fault)
 
     return row
+
+
+def until_it_is_primary(replica: Server) -> Act:
+    """Return the act that waits until *replica* has taken the place of its primary."""
+
+    async def wait() -> None:
+        async with asyncio.timeout(30), Redis(port=replica.port) as client:
+            while True:
+                role, *_ = await client.role()
+                if role == b"master":
+                    return
+                await asyncio.sleep(0.01)
+
+    return wait
 
 
 ROWS: Final[dict[str, Row]] = {

@@ -65,7 +65,7 @@ async def test_a_name_that_leads_to_another_server_is_followed(tmp_path: Path) -
 
     # Seconds before the end of what was looked at.
     assert moved.statuses[200] > 0
-    assert moved.well_after == 0.0
+    assert moved.well_after < 3.0
 
 
 async def test_a_memcached_that_is_out_of_memory_is_no_traceback_a_request(tmp_path: Path) -> None:
