@@ -15,6 +15,7 @@ import ssl
 from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias, cast
 from urllib.parse import unquote
 
@@ -29,6 +30,9 @@ from aiosess.timeouts import seconds
 __all__ = ["MemcachedClient", "Reply", "Value"]
 
 _PORT: Final = 11211
+
+# What those are told who waited in a task that somebody cancelled.
+_CANCELLED: Final = "the client was closed, or its event loop ends"
 
 # Words that end a reply and leave the connection usable.
 _WORDS: Final = frozenset(
@@ -270,7 +274,7 @@ class _Node:
         """Let another connection do what the last one was asked and did not do."""
         task = get_running_loop().create_task(self._connect_and_take(calls))
         self._moving.add(task)
-        task.add_done_callback(self._moving.discard)
+        task.add_done_callback(partial(self._moved, calls))
 
     async def connect(self, limit: float) -> _Connection:
         """Return a connection that stands, a new one where needed; all who ask share it.
@@ -290,7 +294,7 @@ class _Node:
         if not task.done():
             raise StorageUnavailable.after(limit)
         if task.cancelled():
-            raise ConnectionAbortedError("the client was closed")
+            raise ConnectionAbortedError(_CANCELLED)
         error = task.exception()
         if isinstance(error, StorageUnavailable):
             # One error each: an error that is raised twice collects both tracebacks.
@@ -313,9 +317,12 @@ class _Node:
             connection.take(calls)
         except (OSError, StorageUnavailable) as error:
             _refuse(calls, error)
-        except asyncio.CancelledError:
-            _refuse(calls, ConnectionAbortedError("the event loop ends"))
-            raise
+
+    def _moved(self, calls: Sequence[Call], task: asyncio.Task[None]) -> None:
+        self._moving.discard(task)
+        if task.cancelled():
+            # Perhaps before its first step.
+            _refuse(calls, ConnectionAbortedError(_CANCELLED))
 
     def _connected(self, task: asyncio.Task[_Connection]) -> None:
         if self._connecting.get(task.get_loop()) is task:

@@ -7,7 +7,7 @@ import os
 import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -734,7 +734,32 @@ async def test_who_cancels_all_tasks_leaves_nobody_waiting_for_another_connectio
             task.cancel()
 
         async with asyncio.timeout(10):
-            with pytest.raises(StorageUnavailable, match="the event loop ends"):
+            with pytest.raises(StorageUnavailable, match="its event loop ends"):
+                await small
+
+
+def cancelled_at_once(
+    loop: asyncio.AbstractEventLoop, act: Coroutine[Any, Any, Any], **kwargs: Any
+) -> asyncio.Task[Any]:
+    """Return the task of *act*, which somebody cancels before its first step."""
+    task = asyncio.Task(act, loop=loop, **kwargs)
+    task.cancel()
+    return task
+
+
+async def test_who_is_cancelled_before_a_connection_is_looked_for_leaves_nobody_waiting() -> None:
+    async with stopping_to_read(then=silent) as (large, storage):
+        small = asyncio.create_task(storage.within(60).load("k"))
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(cancelled_at_once)
+
+        with pytest.raises(StorageUnavailable):
+            await large
+        loop.set_task_factory(None)
+
+        async with asyncio.timeout(10):
+            with pytest.raises(StorageUnavailable, match="its event loop ends"):
                 await small
 
 
