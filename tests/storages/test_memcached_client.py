@@ -7,7 +7,7 @@ import os
 import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -739,7 +739,7 @@ async def test_who_cancels_all_tasks_leaves_nobody_waiting_for_another_connectio
 
 
 def cancelled_at_once(
-    loop: asyncio.AbstractEventLoop, act: Coroutine[Any, Any, Any], **kwargs: Any
+    loop: asyncio.AbstractEventLoop, act: Any, **kwargs: Any
 ) -> asyncio.Task[Any]:
     """Return the task of *act*, which somebody cancels before its first step."""
     task = asyncio.Task(act, loop=loop, **kwargs)
