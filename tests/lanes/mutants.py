@@ -57,6 +57,7 @@ MUTANTS: Final = (
         "that the handler may have failed",
         "            and self.stage is _PENDING\n",
         "",
+        first=919,
     ),
     Mutant(
         "that a cookie's name may end as ours does",
@@ -73,11 +74,13 @@ MUTANTS: Final = (
         "usual(session_id, stored, cookie",
         "usual(session_id, stored._replace(payload=start_of(session_id) + stored.payload[41:]), "
         "cookie",
+        first=262,
     ),
     Mutant(
         "which version of the application wrote a record",
         "repository.migration, None",
         "type(repository.migration)(), None",
+        first=636,
     ),
     Mutant(
         "that a record says which version of the application wrote it",
@@ -143,6 +146,7 @@ MUTANTS: Final = (
         "to renew the id at a login",
         "if is_alone and is_next and state.originals.keys().isdisjoint(short.renew_on):",
         "if is_alone and is_next:",
+        first=447,
     ),
     Mutant(
         "to touch the record of a session that was only read",
@@ -161,7 +165,7 @@ MUTANTS: Final = (
         "how large a record may be",
         "payload = encoded if len(encoded) in short.sizes else short.encoded(state)",
         "payload = encoded or short.encoded(state)",
-        first=2554,
+        first=2679,
     ),
     Mutant(
         "that most cookies are not sent again",
@@ -172,6 +176,7 @@ MUTANTS: Final = (
         "that a cookie with an end is sent again",
         "self.due = _SEND if state.standing is _LIVE else _LEAVE",
         "self.due = _LEAVE",
+        first=187,
     ),
     Mutant(
         "that an old id never gets the new one",
@@ -199,7 +204,7 @@ MUTANTS: Final = (
         "to let the next task have its turn",
         "            else:\n                self.pass_on()\n            self.session = None",
         "            self.session = None",
-        first=404,
+        first=1590,
     ),
     Mutant(
         "to answer an outage as the options say",
@@ -222,14 +227,14 @@ MUTANTS: Final = (
         "that a write is a touch",
         "                short.touched(state.session_id)\n",
         "",
-        first=404,
+        first=1204,
     ),
     # Let go.
     Mutant(
         "that another response may leave than the one that was committed",
         "            or self.told_on is not response\n",
         "",
-        first=1751,
+        first=1209,
     ),
     Mutant(
         "that data may change once more before the headers leave",
@@ -252,7 +257,7 @@ MUTANTS: Final = (
         "that sessions may have an absolute end",
         "            and options.absolute_timeout is None\n",
         "",
-        first=2283,
+        first=2749,
     ),
     Mutant(
         "that options may ask for more where a session was only read",
