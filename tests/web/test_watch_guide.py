@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType, WSServerHandshakeError, web
 from pytest_aiohttp import AiohttpClient
 
 from aiosess import Reason
@@ -44,6 +44,19 @@ async def test_the_chat_closes_with_its_session(
     for ws in sockets:
         message = await ws.receive(timeout=5)
         assert message == (WSMsgType.CLOSE, 1008, Reason.ENDED.words)
+
+
+@pytest.mark.parametrize("path", ["/chat", "/game"])
+async def test_a_page_of_another_origin_opens_no_socket(
+    path: str, guide: dict[str, Any], aiohttp_client: AiohttpClient
+) -> None:
+    app: web.Application = guide["app"]
+    app.router.add_get("/game", guide["game"])
+    browser = await aiohttp_client(app)
+    await browser.post("/login", data={"name": "ann"})
+
+    with pytest.raises(WSServerHandshakeError, match="403"):
+        await browser.ws_connect(path, headers={"Origin": "http://elsewhere.example"})
 
 
 async def test_the_stream_ends_with_its_session(
