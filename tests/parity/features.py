@@ -59,8 +59,7 @@ ABSENT: Final = (
     Feature(
         "`cookie.maxAge` that shrinks as time goes by",
         EX,
-        "`session.cookie.max_age` is what was set. What is left is `session.cookie.expires_at(now)`"
-        " minus now.",
+        "`session.cookie.max_age` is what was set. What is left is `session.expires_at` minus now.",
     ),
     Feature(
         "All attributes of the cookie are fixed when the session begins",
