@@ -95,7 +95,7 @@ async def logins(browser: lines.Browser, rounds: int, backend: str, what: str) -
 async def sockets(browser: lines.Browser, rounds: int, backend: str, how: str) -> list[Line]:
     """Run the line on sockets, which are to be closed within a second."""
     left, opened = await lines.sockets_left(browser, rounds, 1.0)
-    what = f"sockets open 1 s after {rounds} log-outs elsewhere, of {opened}{how}"
+    what = f"sockets open 1 s after {rounds} logouts elsewhere, of {opened}{how}"
     return [Line(what, backend, left)]
 
 
@@ -117,8 +117,8 @@ async def on_backend(backend: str, url: str, processes: int, size: Size) -> list
             lost = await lines.increments_lost(browser, size.requests)
             found.append(Line(f"increments lost of {size.requests}", backend, lost))
             revived, reissued = await lines.logout_races(browser, size.rounds)
-            found.append(Line(f"sessions revived in {size.rounds} log-outs", backend, revived))
-            found.append(Line(f"cookies re-issued in {size.rounds} log-outs", backend, reissued))
+            found.append(Line(f"sessions revived in {size.rounds} logouts", backend, revived))
+            found.append(Line(f"cookies re-issued in {size.rounds} logouts", backend, reissued))
             out, lost = await lines.rotations(browser, size.rounds)
             found.append(Line(f"requests logged out in {size.rounds} rotations", backend, out))
             found.append(Line(f"changes lost in {size.rounds} rotations", backend, lost))

@@ -94,7 +94,7 @@ async def increments_lost(browser: Browser, requests: int) -> int:
 
 
 async def logout_races(browser: Browser, rounds: int) -> tuple[int, int]:
-    """A slow request against a log-out: sessions that came back, cookies that were re-issued."""
+    """A slow request against a logout: sessions that came back, cookies that were re-issued."""
     outcomes = await in_rounds(rounds, lambda: _logout_race(browser))
     return sum(revived for revived, _ in outcomes), sum(reissued for _, reissued in outcomes)
 
@@ -171,9 +171,9 @@ async def _login(browser: Browser) -> tuple[bool, bool, int]:
 
 
 async def sockets_left(browser: Browser, rounds: int, patience: float) -> tuple[int, int]:
-    """Sockets of one session on several processes, and a log-out on one of them.
+    """Sockets of one session on several processes, and a logout on one of them.
 
-    Some are opened while the log-out is under way, and sometimes the id was rotated before. Return
+    Some are opened while the logout is under way, and sometimes the id was rotated before. Return
     how many were open so many seconds after it, and how many there were.
     """
     outcomes = await in_rounds(rounds, lambda: _sockets(browser, patience))
