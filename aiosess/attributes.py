@@ -114,6 +114,7 @@ class CookieOptions:
     - ``domain``: sent to this domain and its sub-domains; ``None``: to this host only.
     - ``max_age``: seconds or a ``timedelta``; ``None``: until the browser closes.
     - ``expires``: a fixed end instead, as an aware ``datetime``.
+    - ``httponly``: hidden from the scripts of a page.
     - ``secure``: ``True``, ``False``, or ``"auto"``: as the connection is.
     - ``samesite``: ``"lax"``, ``"strict"`` (or ``True``), ``"none"``, ``False`` (left out), or
       ``"auto"``: ``"none"`` where the cookie is secure, else ``"lax"``.
