@@ -96,9 +96,11 @@ def _count(mark: str) -> str:
     partly = sum(1 for each in requirements if each.provided and each.missing)
     waiting = sum(1 for each in requirements if not each.provided and each.missing)
     theirs = sum(1 for each in requirements if not each.provided and not each.missing)
+    partly_done = f", and some of it for {partly}" if partly else ""
+    missing = f"; {waiting} wait for what is not there yet" if waiting else ""
     return (
-        f"\nOf {len(requirements)}, aiosess does its part of {done}, and some of it for {partly}; "
-        f"{waiting} wait for what is not there yet; {theirs} are the application's alone.\n"
+        f"\nOf {len(requirements)}, aiosess does its part of {done}{partly_done}{missing}; "
+        f"{theirs} are the application's alone.\n"
     )
 
 

@@ -88,10 +88,10 @@ ASVS: Final[dict[str, tuple[Requirement, ...]]] = {
             "7.2.4",
             "level 1",
             "A login, also a repeated one, gives a new token, and ends the one before.",
-            "`renew_id()`, or a new value under a key of `renew_on`, gives a new id. Whoever has "
-            "the old one sees the session as it was just before and changes nothing; that ends "
-            "`renew_grace` (10 s) after the new id was first used. `regenerate()` ends the old one "
-            "at once, and begins empty.",
+            "`authenticated()`, `bind()`, `renew_id()`, or a new value under a key of `renew_on`, "
+            "gives a new id. Whoever has the old one sees the session as it was just before and "
+            "changes nothing; that ends `renew_grace` (10 s) after the new id was first used. "
+            "`regenerate()` ends the old one at once, and begins empty.",
             "Call `authenticated()` at each login and each repeated one, or name the key that says "
             "who is logged in.",
         ),
@@ -110,7 +110,8 @@ ASVS: Final[dict[str, tuple[Requirement, ...]]] = {
             "level 2",
             "After a longest time everybody has to log in again.",
             "`absolute_timeout` ends a session however busy it is. It counts from the last login "
-            "(`authenticated()`, or a key in `renew_on`), else from when the session began.",
+            "(`authenticated()`, `bind()`, or a key in `renew_on`), else from when the session "
+            "began.",
             "Set it: there is none by default.",
         ),
     ),
@@ -217,8 +218,9 @@ NIST: Final[dict[str, tuple[Requirement, ...]]] = {
             "shall",
             "The session goes on by that secret alone, which is issued at the login and may be "
             "exchanged later.",
-            "`renew_id()` issues it at the login, `rotate_id()` and `renew_every` exchange it.",
-            "Renew at the login.",
+            "`authenticated()` and `bind()` issue it at the login, `rotate_id()` and `renew_every` "
+            "exchange it.",
+            "Call one of them at the login.",
         ),
         Requirement(
             "5.1-c",
