@@ -122,8 +122,9 @@ def get_session(request: web.Request) -> Coroutine[Any, Any, Session]:
 
     Raise what ``on_unavailable`` says where the storage does not answer, SessionError where the
     path is not under the cookie's. Raise RuntimeError where the route gets no session, or no
-    session middleware is installed in front of who asks. Raise it in ``genid`` and ``cookie`` of
-    the options, too, which are asked first. ``find_session`` is for handlers that can do without.
+    session middleware is installed in front of the caller. A call in ``genid`` or ``cookie`` of the
+    options gets that error too, since these are called first. ``find_session`` is for handlers that
+    can do without.
     """
     try:
         exchange = request[EXCHANGE]
@@ -140,7 +141,7 @@ def find_session(
     There is none where the route is not selected, where the path is not under the cookie's, and
     where the storage does not answer and ``retries`` is not set. Raise what ``on_unavailable``
     says where it does not answer after all ``retries``. Raise RuntimeError where no session
-    middleware is installed in front of who asks.
+    middleware is installed in front of the caller.
 
     *passive*: asking is no activity, as where a page polls. The session does not live longer by it,
     and no cookie is sent, unless it is changed, or asked for as usual in this request as well.
@@ -165,12 +166,12 @@ def explain(request: web.Request) -> str:
 
 
 async def health(app: web.Application) -> tuple[NodeHealth, ...]:
-    """Return how each node of the back-end is that *app*'s sessions were asked of so far.
+    """Return the health of each node of the back-end that *app*'s sessions have used so far.
 
     For a readiness endpoint: ``all(node.is_well for node in await health(app))``. A node that is
-    not well is asked, where that is due, so that it is known when it is well again though no
-    request comes. Sessions in memory have no nodes. RuntimeError where ``setup`` was not called,
-    and where ``setup_async`` was, before the application starts.
+    not well is asked again, where that is due: so it gets well also where no request comes.
+    Sessions in memory have no nodes. Raise RuntimeError where ``setup`` was not called, and after
+    ``setup_async`` until the application has started.
     """
     slots = app.get(_SLOTS)
     if slots is None:
