@@ -318,7 +318,9 @@ class Session(aiohttp_session.Session):
         await self._io.change_id(Intent.REGENERATE)
 
     async def renew_id(self) -> None:
-        """Take a new id and keep the data: call it at login and wherever rights change.
+        """Take a new id and keep the data: call it where rights change without a login.
+
+        At a login ``authenticated()`` or ``bind()`` does that, and notes when it was.
 
         Those who hold the old id see what was there just before, and change nothing any more. That
         ends ``SessionOptions.renew_grace`` seconds after the new id was first used. Raise
