@@ -47,8 +47,8 @@ async def login(request: web.Request) -> web.Response:
     if not expected or not hmac.compare_digest(password.encode(), expected.encode()):
         raise web.HTTPForbidden(text="No such name and password.")
     session = await get_session(request)
-    await session.renew_id()
     session["name"] = name
+    await session.authenticated()
     raise web.HTTPSeeOther("/")
 
 
