@@ -19,15 +19,18 @@ _PRIMARIES: Final = 3
 
 
 class Cluster:
-    """Six servers: the first three are primaries, each of the others a replica of one of them."""
+    """Six servers: the first three are primaries, each of the others a replica of one of them.
 
-    def __init__(self, folder: Path) -> None:
+    A primary that says nothing for *patience* seconds is replaced.
+    """
+
+    def __init__(self, folder: Path, patience: float) -> None:
         self.nodes: list[ClusterServer] = []
         for number in range(2 * _PRIMARIES):
             home = folder / f"node-{number}"
             home.mkdir(parents=True)
-            quickly = ("--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0")
-            self.nodes.append(ClusterServer(home, *quickly))
+            patient = ("--cluster-node-timeout", f"{patience * 1000:.0f}")
+            self.nodes.append(ClusterServer(home, *patient, "--repl-diskless-sync-delay", "0"))
 
     @property
     def url(self) -> str:
@@ -88,9 +91,9 @@ def _wait_until(is_so: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
-def cluster_in(folder: Path) -> Iterator[Cluster]:
+def cluster_in(folder: Path, *, patience: float = 1.0) -> Iterator[Cluster]:
     """Give a cluster that is well, and stop it afterwards."""
-    cluster = Cluster(folder)
+    cluster = Cluster(folder, patience)
     with contextlib.ExitStack() as stack:
         for node in cluster.nodes:
             node.start()

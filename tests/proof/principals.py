@@ -99,8 +99,10 @@ async def forgotten(browser: Browser, rounds: int) -> int:
 async def _forgotten(browser: Browser, principal: str) -> int:
     devices = [_Device(browser) for _ in range(3)]
     await asyncio.gather(*(device.get(f"/bind?as={principal}") for device in devices))
-    await browser.get(f"/forget?as={principal}")
-    await browser.get(f"/revoke?as={principal}")
+    for path in ("/forget", "/revoke"):
+        status, _, _ = await browser.get(f"{path}?as={principal}")
+        if status != 200:
+            raise RuntimeError(f"{path} was answered with {status}")
     # Each read looks at the index here: this is the next touch.
     return sum([len(await device.handles()) for device in devices])
 
