@@ -323,8 +323,9 @@ class Session(aiohttp_session.Session):
         At a login ``authenticated()`` or ``bind()`` does that, and notes when it was.
 
         Those who hold the old id see what was there just before, and change nothing any more. That
-        ends ``SessionOptions.renew_grace`` seconds after the new id was first used. Raise
-        SessionNotSent when the new cookie can no longer be sent.
+        ends ``SessionOptions.renew_grace`` seconds after the new id was first used; where somebody
+        was logged in, they get no new id by it either. Raise SessionNotSent when the new cookie can
+        no longer be sent.
         """
         self._check_alive()
         await self._io.change_id(Intent.RENEW)
@@ -343,8 +344,11 @@ class Session(aiohttp_session.Session):
         """Take note that the principal has proved who it is: call it after a correct password.
 
         Also where it was logged in already, before something dangerous. The id is renewed as by
-        ``renew_id()``, ``authenticated_at`` is now, and both timeouts begin again. Raise
-        SessionNotSent when the new cookie can no longer be sent.
+        ``renew_id()``, ``authenticated_at`` is now, and both timeouts begin again. A request that
+        came with an old id goes on as a session of its own.
+
+        Raise SessionNotSent when the new cookie can no longer be sent; there, TooManySessions where
+        the principal may have no more, and StorageUnavailable after all retries.
         """
         self._check_alive()
         await self._io.authenticated()

@@ -159,7 +159,10 @@ class Acting(Holding):
         """Take a new id, with the data (RENEW) or without (REGENERATE)."""
         await self.act(self._change_id, self._opened(), intent)
 
-    async def _change_id(self, state: SessionState, intent: Intent) -> None:
+    async def _change_id(
+        self, state: SessionState, intent: Intent, *, proved: str | None = None
+    ) -> None:
+        """Take a new id; *proved* is who has just proved who it is, empty for whoever it was."""
         self._check_not_anonymous(state)
         if self.has_left:
             raise SessionNotSent(
@@ -172,7 +175,7 @@ class Acting(Holding):
                 state.intent = Intent.KEEP
             return
         if state.standing is not Standing.LIVE:
-            await self._go_alone(state, intent)
+            await self._go_alone(state, intent, proved)
             return
         await self.repository.move(state, self._new_id)
         if intent is Intent.REGENERATE:
@@ -180,23 +183,36 @@ class Acting(Holding):
         state.intent = intent
         state.is_renewal_due = False
 
-    async def _go_alone(self, state: SessionState, intent: Intent) -> None:
+    async def _go_alone(self, state: SessionState, intent: Intent, proved: str | None) -> None:
         """Part from a session to which the client came by an old id, perhaps as a stranger."""
-        if intent is Intent.ROTATE:
-            # The one who has the new id rotates it.
+        is_known = self._is_known(state)
+        if intent is Intent.ROTATE or (intent is Intent.RENEW and is_known and proved is None):
+            # The one who has the new id renews it: who only has the old one is to lose it.
             return
-        state.fork_to(await self._new_id(), self.repository.now())
+        is_same = proved == "" or (state.bond is not None and state.bond.principal == proved)
+        state.fork_to(await self._new_id(), self.repository.now(), is_whole=is_known and is_same)
         if intent is Intent.REGENERATE:
             state.clear(self.repository.now())
+
+    def _is_known(self, state: SessionState) -> bool:
+        """Ask whether it is known who is logged in, and this request is no login by its data."""
+        keys = self.manager.plan.renew_on
+        has_any = any(state.data.get(key) is not None for key in keys)
+        return (state.kept_bond is not None or has_any) and not is_proof(state, keys)
 
     async def authenticated(self) -> None:
         """Take a new id, and note that the principal has proved who it is."""
         await self.act(self._authenticated, self._opened())
 
     async def _authenticated(self, state: SessionState) -> None:
-        await self._change_id(state, Intent.RENEW)
+        bond, bonds = state.bond, self.repository.bonds
+        await self._change_id(state, Intent.RENEW, proved="")
         state.authenticated_at = self.repository.now()
         state.must_be_written = True
+        if bond is not None and state.bond is None and bonds is not None:
+            # The session that lives on has the handle; this one is another of the same principal.
+            again = self._new_bond(bond.principal, bond.label, bond.labels)
+            await self._enter(state, bonds, again)
 
     def now(self) -> float:
         """Return the Unix time."""
@@ -234,7 +250,7 @@ class Acting(Holding):
         )
 
     async def _bind(self, state: SessionState, bonds: Bonds, bond: Bond) -> None:
-        await self._change_id(state, Intent.RENEW)
+        await self._change_id(state, Intent.RENEW, proved=bond.principal)
         before, state.authenticated_at = state.authenticated_at, self.repository.now()
         try:
             await self._enter(state, bonds, bond)

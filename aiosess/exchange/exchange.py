@@ -153,9 +153,9 @@ class Exchange(Acting):
         if self.finishing is not None:
             self.leave()
             return
+        if self.state is not None and self.state.entered:
+            self.manager.finish(self.withdraw(self.state.copied()))
         if self.state is not None and not self.state.is_gone:
-            if self.state.entered:
-                self.manager.finish(self.withdraw(self.state.copied()))
             self.state.rollback()
         self.stage = moved(self.stage, Commit.NEVER)
         self.leave()
@@ -296,8 +296,8 @@ class Exchange(Acting):
                 if state.may_be_modified:
                     self.outcome = Reason.DROPPED
                 state.rollback()
-            if state.entered:
-                await self.withdraw(state)
+        if state is not None and state.entered:
+            await self.withdraw(state)
         self.stage = moved(self.stage, Commit.DONE)
 
     async def _act_or_withdraw(self, state: SessionState, rules: Rules, *, has_left: bool) -> None:

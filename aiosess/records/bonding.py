@@ -187,7 +187,7 @@ class Bonds:
         # What is written all the same is to be listed anew.
         state.listed = ("", 0.0, 0.0)
         for bond in bonds:
-            await self.leave(bond, but=state.kept_bond)
+            await self.leave(bond, but=None if state.is_gone else state.kept_bond)
 
     def _note_listed(self, state: SessionState) -> None:
         now = self._lifetime.now()

@@ -85,7 +85,8 @@ def check_principal(principal: object) -> str:
             f"a principal is 1 to {LONGEST_PRINCIPAL} characters, without half of one, and this "
             f"has {len(principal)}: give what names the account, such as its key in a database"
         )
-    return principal
+    # As it is kept: without what a class of the application's made of it.
+    return str.__str__(principal)
 
 
 def cut(text: object, name: str) -> str | None:

@@ -558,8 +558,9 @@ class SessionRepository:
         )
         if cookie.secure and "secure" not in own and standing is Standing.LIVE:
             state.is_renewal_due = record.is_in_clear
-        # Without a beginning that was written, as in Express, it would never be too old.
-        state.must_be_written = self.lifetime.ends_anyway and (
-            created_at != began_at or authenticated_at != record.authenticated_at
+        # Without a beginning that was written, as in Express, it would never be too old. A login by
+        # a clock that was ahead would stay fresh until then.
+        state.must_be_written = authenticated_at != record.authenticated_at or (
+            self.lifetime.ends_anyway and created_at != began_at
         )
         return state

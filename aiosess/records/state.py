@@ -427,15 +427,16 @@ class SessionState(Struct):
         self.unknown = self.beginning
         self.must_be_written = self.is_gone = False
 
-    def fork_to(self, session_id: str, now: float) -> None:
+    def fork_to(self, session_id: str, now: float, *, is_whole: bool = False) -> None:
         """Go on alone under another id.
 
-        From an id that was rotated away, nothing comes along but what this request has changed.
-        From one before a change of rights, what that still shows comes along.
+        From an id that was rotated away, nothing comes along but what this request has changed;
+        all of it where *is_whole*, since the same principal goes on. From one before a change of
+        rights, what that still shows comes along.
         """
         values = {key: value for key, (_, value) in self.changes().items() if value is not MISSING}
         unknown, views = self.beginning, self.views
-        if self.standing is Standing.FORMER:
+        if is_whole or self.standing is Standing.FORMER:
             values, unknown = dict(self.data), version_only(self.unknown)
         self.session_id = session_id
         self.version = self.kept_bond = None

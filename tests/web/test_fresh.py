@@ -23,7 +23,7 @@ from aiosess import (
 from aiosess.testing import FakeClock, put_session
 from tests.conftest import MakeOptions
 from tests.web.conftest import Connect
-from tests.web.handlers import keep, put, session_of, show, signed
+from tests.web.handlers import cookies_set, keep, put, session_of, show, signed
 
 HOUR = 3600
 
@@ -77,6 +77,20 @@ async def test_a_login_does_not_stay_fresh(connect: Connect, clock: FakeClock) -
     clock.advance(601)
 
     assert (await looked(client))["fresh"] is False
+
+
+async def test_a_login_of_a_clock_that_was_ahead_does_not_stay_fresh(
+    connect: Connect, clock: FakeClock
+) -> None:
+    client = await connect(prove, look, clock=clock)
+    clock.advance(24 * HOUR)
+    await client.get("/prove")
+
+    clock.advance(-24 * HOUR)
+    at_first = await looked(client)
+    clock.advance(601)
+
+    assert (at_first["fresh"], (await looked(client))["fresh"]) == (True, False)
 
 
 async def test_without_a_login_nothing_is_fresh(connect: Connect, clock: FakeClock) -> None:
@@ -268,6 +282,22 @@ async def add_role(request: web.Request) -> web.Response:
     return web.Response()
 
 
+async def prove_again(request: web.Request) -> web.Response:
+    await (await session_of(request)).authenticated()
+    return web.Response()
+
+
+async def rotate(request: web.Request) -> web.Response:
+    await (await session_of(request)).rotate_id()
+    return web.Response()
+
+
+def id_in(response: Any) -> str:
+    """Return the id in the cookie that *response* sets."""
+    (cookie,) = cookies_set(response)
+    return str(cookie).partition("s%3A")[2].partition(".")[0]
+
+
 async def test_a_first_dict_that_says_who_is_logged_in_is_a_login(
     connect: Connect, clock: FakeClock
 ) -> None:
@@ -290,6 +320,36 @@ async def test_a_change_inside_it_renews_the_id_and_makes_no_login_fresh(
 
     assert (await looked(client))["at"] == logged_in_at
     assert (await (await client.get("/show")).json())["id"] != before
+
+
+async def test_a_change_inside_it_through_the_old_id_lets_nobody_in(
+    connect: Connect, clock: FakeClock
+) -> None:
+    client = await connect(
+        put_user, prove_again, add_role, clock=clock, renew_on=["user"], forgets=True
+    )
+    before = id_in(await client.get("/put_user?name=ann"))
+    await client.get("/prove_again", headers=signed(before))
+
+    response = await client.get("/add_role", headers=signed(before))
+
+    assert (response.status, cookies_set(response)) == (200, [])
+
+
+async def test_a_change_inside_it_through_an_id_that_was_rotated_away_is_kept_there(
+    connect: Connect, clock: FakeClock
+) -> None:
+    client = await connect(
+        put_user, rotate, add_role, show, clock=clock, renew_on=["user"], forgets=True
+    )
+    before = id_in(await client.get("/put_user?name=ann"))
+    after = id_in(await client.get("/rotate", headers=signed(before)))
+
+    response = await client.get("/add_role", headers=signed(before))
+    shown = await (await client.get("/show", headers=signed(after))).json()
+
+    assert cookies_set(response) == []
+    assert shown["data"]["user"]["roles"] == ["editor"]
 
 
 async def test_a_change_inside_it_where_no_login_is_known_is_one(

@@ -239,6 +239,77 @@ async def test_a_login_of_another_principal_gets_another_handle(site: Site) -> N
     assert await site.handles("bob") == [await site.handle(newer)]
 
 
+class Key(str):
+    """A text of the application's, as those of many libraries are."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("by_key", [False, True], ids=["bind", "key"])
+async def test_a_principal_of_a_class_of_the_application_is_what_its_text_says(
+    serve: Serve, *, by_key: bool
+) -> None:
+    async def log_in_by_class(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        if by_key:
+            session["user"] = Key("ann")
+        else:
+            await session.bind(Key("ann"))
+        return web.json_response([])
+
+    site = await serve(log_in_by_class, renew_on=["user"])
+
+    _, cookie = await site.get("/log_in_by_class")
+
+    assert cookie is not None
+    assert await site.who(cookie) == "ann"
+    assert await site.handles(Key("ann")) == [await site.handle(cookie)]
+
+
+@pytest.mark.asvs("7.2.4")
+async def test_a_new_id_is_not_given_to_who_comes_with_the_one_before_a_proof(site: Site) -> None:
+    before = await site.log_in()
+    _, cookie = await site.get("/renew?by=prove", before)
+
+    _, after = await site.get("/renew?by=renew", before)
+
+    assert cookie is not None
+    assert after == before
+    assert await site.handles() == [await site.handle(cookie)]
+
+
+async def test_a_new_id_asked_for_by_one_that_was_rotated_away_loses_nothing(site: Site) -> None:
+    before = await site.log_in()
+    _, cookie = await site.get("/renew?by=rotate", before)
+
+    _, after = await site.get("/renew?by=renew", before)
+
+    assert cookie is not None
+    assert after == before
+    assert await site.get("/note", before) == (["ann", await site.handle(cookie)], before)
+
+
+@pytest.mark.parametrize("first", ["rotate", "prove"])
+async def test_a_proof_that_comes_with_the_id_before_is_a_session_of_the_same_principal(
+    serve: Serve, first: str
+) -> None:
+    async def has_cart(request: web.Request) -> web.Response:
+        return web.json_response((await session_of(request)).get("cart"))
+
+    site = await serve(has_cart)
+    before = await site.log_in(sid="s1")
+    _, cookie = await site.get(f"/renew?by={first}", before)
+
+    (principal, handle), after = await site.get("/renew?by=prove", before)
+
+    assert cookie is not None
+    assert after not in {before, cookie, None}
+    assert principal == "ann"
+    assert sorted(await site.handles()) == sorted([handle, str(await site.handle(cookie))])
+    assert await site.get("/has_cart", after) == (["tea"], after)
+    assert await site.principals.revoke_label("oidc_sid", "s1") == 2
+
+
 async def test_a_session_that_is_unbound_is_nobodys_and_goes_on(site: Site) -> None:
     cookie = await site.log_in()
 
@@ -1262,6 +1333,30 @@ async def test_a_login_that_is_too_large_to_be_kept_takes_no_place(serve: Serve)
 
     assert (await site.get("/log_in_with_much"))[0] == 500
     assert await site.log_in()
+
+
+@pytest.mark.parametrize("is_saved", [True, False], ids=["saved", "left"])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_login_in_a_session_that_ends_meanwhile_takes_no_place(
+    serve: Serve, *, is_saved: bool, fails: bool
+) -> None:
+    async def log_in_late(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        await site.get("/destroy", request.headers["Cookie"])
+        await session.bind("ann")
+        if is_saved:
+            assert not await session.save()
+        if fails:
+            raise RuntimeError("the handler failed")
+        return web.json_response([])
+
+    site = await serve(log_in_late, limits={"max_sessions": 1, "evict": "reject"})
+    _, cookie = await site.get("/cart")
+
+    await site.get("/log_in_late", cookie)
+    again, _ = await site.get("/log_in?as=ann")
+
+    assert again == "ann"
 
 
 @pytest.mark.parametrize("is_cancelled", [True, False])
