@@ -328,6 +328,8 @@ def _begin_to_serve(app: web.Application, slot: _Slot) -> None:
     """Check the routes of *app*, and get ready for its requests."""
     manager = slot.manager
     manager.be_told_of_headers()
+    if manager.watcher is not None:
+        manager.watcher.open()
     manager.check_routes(app)
     manager.claim_routes(app)
     _hear_last(app)

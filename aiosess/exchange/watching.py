@@ -149,6 +149,10 @@ class Watcher:
         """Look at each session that is watched, and return once that is done."""
         await self._look_at(self._sessions.values())
 
+    def open(self) -> None:
+        """Take note that the application starts, perhaps once more."""
+        self._is_closed = False
+
     async def close(self) -> None:
         """Tell all that the application stops, also those who begin to watch from here on."""
         self._is_closed = True

@@ -189,6 +189,23 @@ class Bonds:
         for bond in bonds:
             await self.leave(bond, but=None if state.is_gone else state.kept_bond)
 
+    async def part(self, state: SessionState) -> bool:
+        """Give *state*, which is kept, a handle of its own; False where that cannot be listed.
+
+        Another request renewed the same session at the same time, for the same principal, and each
+        keeps one of its own. The other one has the handle.
+        """
+        bond = state.bond
+        if bond is None:
+            return False
+        # What the indexes know by the handle is the other one from here on.
+        state.entered = ()
+        try:
+            await self.enter(state, replace(bond, handle=new_handle()))
+        except (StorageError, MergeConflict, TooManySessions):
+            return False
+        return True
+
     def _note_listed(self, state: SessionState) -> None:
         now = self._lifetime.now()
         state.listed = (state.session_id, now, self._lifetime.latest_end(state))
@@ -255,7 +272,8 @@ class Bonds:
 
     def _is_pending(self, entry: Entry) -> bool:
         """Ask whether the record may be still to come."""
-        return self._lifetime.now() - entry.seen < _PENDING
+        # One of a clock that was ahead would be to come for as long.
+        return abs(self._lifetime.now() - entry.seen) < _PENDING
 
     # A session is looked at, when somebody comes with it.
 
@@ -342,7 +360,7 @@ class Bonds:
         elif (
             _is_kept(state, bond)
             and known.session_id == session_id
-            and now - known.seen < self._lifetime.touch_after / 2
+            and abs(now - known.seen) < self._lifetime.touch_after / 2
             and until - known.until < self._lifetime.touch_after
         ):
             # Another process was there a moment ago.

@@ -22,6 +22,7 @@ from aiosess.records.conflicts import MOST_MERGES, QUICK_TRIES, Queues, pause_af
 from aiosess.records.format import stamp_of
 from aiosess.records.lifetime import LEAST_TTL
 from aiosess.storages import Storage, Stored
+from aiosess.timeouts import LONGEST
 
 __all__ = ["Entry", "Index", "Indexes", "key_of_label", "key_of_principal"]
 
@@ -152,7 +153,8 @@ class Indexes:
     async def _write(self, key: str, index: Index, stored: Stored | None) -> Stored | None:
         """Put *index* in the place of *stored*; one that is not needed any more ends at once."""
         payload = _encode({RESERVED_KEY: stamp_of(key), "index": index})
-        ttl = max(index.until - self._clock(), LEAST_TTL)
+        # Whoever wrote into it by hand may have taken any number for an instant.
+        ttl = min(max(index.until - self._clock(), LEAST_TTL), LONGEST)
         if stored is not None:
             version = await self._storage.replace(key, payload, ttl, expected=stored.version)
         elif index.until:

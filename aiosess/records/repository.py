@@ -421,6 +421,8 @@ class SessionRepository:
                 await self._delete_previous(state)
             raise
         await self._unlist(before, state)
+        if is_kept and self.bonds is not None and _is_parted(state, before):
+            return not await self.bonds.part(state) or await self._conflicts.write(state)
         return is_kept
 
     async def rotate(self, state: SessionState, previous: SessionState) -> bool:
@@ -540,6 +542,9 @@ class SessionRepository:
         authenticated_at = record.authenticated_at
         if authenticated_at is not None:
             authenticated_at = min(authenticated_at, now)
+        renewed_at = record.renewed_at
+        if renewed_at is not None:
+            renewed_at = min(renewed_at, now)
         state = SessionState(
             session_id,
             SessionCookie(cookie, own),
@@ -550,7 +555,7 @@ class SessionRepository:
             standing=standing,
             authenticated_at=authenticated_at,
             former_id=record.former_id,
-            renewed_at=record.renewed_at,
+            renewed_at=renewed_at,
             unknown=record.unknown,
             beginning=self._beginning,
             bond=record.bond,
@@ -558,9 +563,19 @@ class SessionRepository:
         )
         if cookie.secure and "secure" not in own and standing is Standing.LIVE:
             state.is_renewal_due = record.is_in_clear
-        # Without a beginning that was written, as in Express, it would never be too old. A login by
-        # a clock that was ahead would stay fresh until then.
-        state.must_be_written = authenticated_at != record.authenticated_at or (
-            self.lifetime.ends_anyway and created_at != began_at
+        # Without a beginning that was written, as in Express, it would never be too old. By a clock
+        # that was ahead, a login would stay fresh until then, and an id be rotated no more.
+        has_end = self.lifetime.ends_anyway or self._is_renewed_now_and_then
+        state.must_be_written = (
+            authenticated_at != record.authenticated_at
+            or renewed_at != record.renewed_at
+            or (has_end and created_at != began_at)
         )
         return state
+
+
+def _is_parted(state: SessionState, before: Bond | None) -> bool:
+    """Ask whether *state* was renewed beside another request, and has the handle of that one."""
+    bond = state.bond
+    is_same = bond is not None and before is not None and bond.handle == before.handle
+    return is_same and state.former_id is None and not state.is_overtaken

@@ -358,6 +358,33 @@ async def test_an_id_is_rotated_as_often_as_the_options_say(
     assert (seen["id"], seen["data"]) == (second, {"n": "1"})
 
 
+async def test_an_id_is_rotated_that_was_new_by_a_clock_that_was_ahead(
+    connect: Connect, clock: FakeClock
+) -> None:
+    client = await connect(put, rotate, show, renew_every=60, clock=clock)
+    clock.advance(1000)
+    await client.get("/put?n=1")
+    first = id_in(await client.get("/rotate"))
+    clock.advance(-1000)
+    await client.get("/show")
+    clock.advance(61)
+
+    assert id_in(await client.get("/show")) != first
+
+
+async def test_an_id_is_rotated_of_a_session_that_does_not_say_when_it_began(
+    connect: Connect, storage: Storage, clock: FakeClock
+) -> None:
+    await keep(storage, "apple", n=1)
+    client = await connect(show, renew_every=60, clock=clock, forgets=True)
+    await client.get("/show", headers=signed("apple"))
+    clock.advance(61)
+
+    response = await client.get("/show", headers=signed("apple"))
+
+    assert id_in(response) != "apple"
+
+
 async def test_requests_that_rotate_an_id_at_once_share_one_session(
     connect: Connect, storage: Storage, clock: FakeClock
 ) -> None:

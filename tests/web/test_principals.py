@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
+from urllib.parse import unquote
 
 import pytest
 from aiohttp import DummyCookieJar, web
@@ -310,6 +311,36 @@ async def test_a_proof_that_comes_with_the_id_before_is_a_session_of_the_same_pr
     assert await site.principals.revoke_label("oidc_sid", "s1") == 2
 
 
+@pytest.mark.asvs("7.5.2")
+@pytest.mark.parametrize("way", ["prove", "bind"])
+async def test_two_proofs_at_once_are_two_sessions_and_each_can_be_ended(
+    serve: Serve, way: str
+) -> None:
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def proved_late(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        has_begun.set()
+        await may_end.wait()
+        await (session.authenticated() if way == "prove" else session.bind("ann"))
+        return web.json_response([])
+
+    site = await serve(proved_late)
+    before = await site.log_in()
+    late = asyncio.create_task(site.get("/proved_late", before))
+    await has_begun.wait()
+    _, early = await site.get("/renew?by=prove", before)
+    may_end.set()
+    _, cookie = await late
+
+    assert early is not None
+    assert cookie is not None
+    handles = [str(await site.handle(each)) for each in (early, cookie)]
+    assert sorted(await site.handles()) == sorted(handles)
+    assert await site.principals.end("ann", handles[1])
+    assert [await site.who(each) for each in (early, cookie)] == ["ann", None]
+
+
 async def test_a_session_that_is_unbound_is_nobodys_and_goes_on(site: Site) -> None:
     cookie = await site.log_in()
 
@@ -377,6 +408,47 @@ async def test_a_handler_that_fails_after_the_login_leaves_nothing(
 
     assert (status, cookie) == (500, None)
     await gone(storage, ANN)
+
+
+# An index.
+
+
+async def test_an_index_that_somebody_wrote_into_stands_in_nobodys_way(
+    site: Site, storage: Storage
+) -> None:
+    await site.log_in()
+    index = await storage.load(ANN)
+    assert index is not None
+    head, _, _ = index.payload.partition(b'"index":')
+    entry = b'{"sessions":{"h":["x",1,1,1e308]},"revoked":1,"remembers":1e308}}'
+    await storage.replace(ANN, head + b'"index":' + entry, HOUR, expected=index.version)
+
+    cookie = await site.log_in()
+
+    assert await site.handles() == [await site.handle(cookie)]
+
+
+async def test_what_a_clock_saw_that_was_ahead_is_corrected(serve: Serve, clock: FakeClock) -> None:
+    ahead = FakeClock(clock() + 24 * HOUR)
+    cookie = await (await serve(clock=ahead)).log_in()
+    site = await serve(clock=clock)
+
+    await site.get("/who", cookie)
+
+    assert [info.last_seen_at for info in await site.principals.sessions_of("ann")] == [clock()]
+
+
+async def test_a_session_takes_no_place_that_a_clock_saw_which_was_ahead(
+    serve: Serve, clock: FakeClock, storage: Storage
+) -> None:
+    ahead = FakeClock(clock() + 24 * HOUR)
+    cookie = await (await serve(clock=ahead)).log_in()
+    await storage.delete(unquote(cookie).partition("s:")[2].partition(".")[0])
+    site = await serve(clock=clock, limits={"max_sessions": 1, "evict": "reject"})
+
+    answer, _ = await site.get("/log_in?as=ann")
+
+    assert answer == "ann"
 
 
 # Devices.

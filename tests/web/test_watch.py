@@ -695,6 +695,16 @@ async def test_an_application_that_stops_closes_what_is_open(connect: Connect) -
     assert len(watcher_of(browser)) == 0
 
 
+async def test_an_application_that_is_run_once_more_watches_again(make_app: MakeApp) -> None:
+    app = make_app(*HANDLERS, storage=MemoryStorage(), watch_every=NEVER)
+    for _ in range(2):
+        async with TestClient(TestServer(app)) as browser:
+            await browser.get("/login")
+            [ws] = await opened(browser)
+
+            assert await is_open(ws)
+
+
 async def test_nothing_is_left_when_the_last_watch_is_over(connect: Connect) -> None:
     browser = await connect(*HANDLERS, watch_every=NEVER)
     await browser.get("/login")
