@@ -94,7 +94,10 @@ def return_path(request: web.Request, *, target: str = "next", default: str = "/
 def _check_handler(handler: object) -> None:
     """Raise OptionsError for what cannot be called with a request, or cannot be awaited."""
     if not callable(handler) or isinstance(handler, type):
-        raise OptionsError(f"require_fresh() is for handlers, and {handler!r} is none")
+        raise OptionsError(
+            f"require_fresh() is for handlers, and {handler!r} is none; of a View, decorate the "
+            "methods"
+        )
     if inspect.isfunction(handler) and not inspect.signature(handler).parameters:
         raise OptionsError(
             f"require_fresh() asks for the request's session, and {handler.__qualname__}() takes "

@@ -528,10 +528,16 @@ class Bonds:
         entries = dict(index.sessions)
         if kept is not None and bond is not None:
             known = entries.pop(bond.handle, None)
+            if known is None and await self._is_over(kept, bond):
+                return entries
             session_id = kept.session_id if known is None else known.session_id
             until = self._lifetime.latest_end(kept)
             index.sessions[bond.handle] = Entry(session_id, index.revoked + 1, now, until)
         return entries
+
+    async def _is_over(self, state: SessionState, bond: Bond) -> bool:
+        """Ask whether *state*, which no index names by *bond*, has ended since it was read."""
+        return _is_kept(state, bond) and await self._find(state.session_id) is None
 
     async def _leave_all(self, key: str, ended: list[Bond], over: list[str]) -> None:
         """Let the index under *key* forget what is *over*, and all others what has *ended*."""

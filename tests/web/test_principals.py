@@ -16,6 +16,7 @@ from aiosess import (
     MemoryStorage,
     OptionsError,
     Reason,
+    Session,
     SessionError,
     SessionEvent,
     SessionOptions,
@@ -411,6 +412,24 @@ async def test_a_handler_that_fails_after_the_login_leaves_nothing(
 
 
 # An index.
+
+
+async def test_a_session_that_is_to_be_kept_and_has_ended_takes_no_place(serve: Serve) -> None:
+    held: list[Session] = []
+
+    async def hold(request: web.Request) -> web.Response:
+        held.append(await session_of(request))
+        return web.json_response([])
+
+    site = await serve(hold, limits={"max_sessions": 1, "evict": "reject"})
+    cookie = await site.log_in()
+    await site.get("/hold", cookie)
+    await site.get("/destroy", cookie)
+
+    await site.principals.revoke("ann", keep=held[0])
+    answer, _ = await site.get("/log_in?as=ann")
+
+    assert answer == "ann"
 
 
 async def test_an_index_that_somebody_wrote_into_stands_in_nobodys_way(
