@@ -156,7 +156,8 @@ class SessionOptions:
       the session to which it led ends as well. A browser restored from a backup does that, too.
     - ``renew_on``: the keys that say who is logged in; the id is renewed when one of them is
       given another value, which is a login. A change from one dict or list to another renews the
-      id alone. By default the key of aiohttp-security.
+      id alone; ``None``, ``False`` and what is empty are a logout. By default the key of
+      aiohttp-security.
     - ``watch_every``: how often a session is looked at while anything watches it by
       ``session.watch(ws)`` or ``session.ended()``.
     - ``on_event``: a function that is told what happened and why, as a SessionEvent. The requests

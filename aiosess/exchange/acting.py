@@ -33,6 +33,7 @@ from aiosess.records.decide import (
     decide_reply,
     is_login,
     is_proof,
+    is_somebody,
 )
 from aiosess.records.state import Intent, SessionState, Standing
 from aiosess.session import End, Session
@@ -197,7 +198,7 @@ class Acting(Holding):
     def _is_known(self, state: SessionState) -> bool:
         """Ask whether it is known who is logged in, and this request is no login by its data."""
         keys = self.manager.plan.renew_on
-        has_any = any(state.data.get(key) is not None for key in keys)
+        has_any = any(is_somebody(state.data.get(key)) for key in keys)
         return (state.kept_bond is not None or has_any) and not is_proof(state, keys)
 
     async def authenticated(self) -> None:
@@ -466,7 +467,7 @@ class Acting(Holding):
         is_login_now = authentication(state, keys)
         if is_login_now is None and state.intent is Intent.EMPTY:
             # What says who is logged in may have been put in again, as it was.
-            is_login_now = any(state.data.get(key) is not None for key in keys) or None
+            is_login_now = any(is_somebody(state.data.get(key)) for key in keys) or None
             state.must_be_written |= bool(is_login_now)
         if is_login_now is None:
             return False
@@ -488,7 +489,7 @@ class Acting(Holding):
         if bonds is None or (state.bond is not None and state.is_bond_changed):
             return
         keys = self.manager.plan.renew_on_in_order
-        key = next((key for key in keys if state.data.get(key) is not None), None)
+        key = next((key for key in keys if is_somebody(state.data.get(key))), None)
         who = None if key is None else state.data[key]
         if isinstance(who, int) and not isinstance(who, bool):
             who = str(who)

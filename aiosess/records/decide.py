@@ -21,11 +21,13 @@ __all__ = [
     "ending",
     "is_login",
     "is_proof",
+    "is_somebody",
 ]
 
 
-# What stands under a key that says who is logged in, where nobody is.
-_NOBODY: Final = (MISSING, None, b"{}", b"[]")
+# What stands under a key that says who is logged in, where nobody is; and the same, frozen.
+_NOBODY: Final[tuple[object, ...]] = ("", {}, [])
+_NOBODY_FROZEN: Final = (MISSING, None, "", b"{}", b"[]")
 
 
 class Action(enum.Enum):
@@ -126,6 +128,12 @@ def ending(
     )
 
 
+def is_somebody(value: object) -> bool:
+    """Ask whether *value*, under a key that says who is logged in, is anybody."""
+    is_set = value is not MISSING and value is not None and value is not False
+    return is_set and value not in _NOBODY
+
+
 def authentication(state: SessionState, keys: Collection[str]) -> bool | None:
     """Return True where one of *keys* was given a new value, False where one was taken away.
 
@@ -137,7 +145,7 @@ def authentication(state: SessionState, keys: Collection[str]) -> bool | None:
     values = [value for key, (_, value) in state.changes().items() if key in keys]
     if not values:
         return None
-    return any(value is not MISSING and value is not None for value in values)
+    return any(is_somebody(value) for value in values)
 
 
 def is_proof(state: SessionState, keys: Collection[str]) -> bool:
@@ -148,9 +156,7 @@ def is_proof(state: SessionState, keys: Collection[str]) -> bool:
     """
     changes = state.changes().items()
     return any(
-        value is not MISSING
-        and value is not None
-        and not (is_container(value) and original not in _NOBODY)
+        is_somebody(value) and not (is_container(value) and original not in _NOBODY_FROZEN)
         for key, (original, value) in changes
         if key in keys
     )

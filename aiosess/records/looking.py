@@ -11,6 +11,7 @@ from aiosess.attributes import CookieOptions
 from aiosess.events import Reason
 from aiosess.privacy import private
 from aiosess.records.aliases import Aliases, Found
+from aiosess.records.decide import is_somebody
 from aiosess.records.format import Alias, Former, Record
 from aiosess.records.lifetime import Lifetime
 from aiosess.records.merge import MISSING
@@ -122,7 +123,7 @@ class Looking:
 
     def _principal_of(self, state: SessionState) -> dict[str, Any]:
         kept = {key: _as_kept(state, key) for key in self._principal_keys}
-        return {key: value for key, value in kept.items() if value not in (None, MISSING)}
+        return {key: value for key, value in kept.items() if is_somebody(value)}
 
     def _gone(self, sight: Sight, *, is_told: bool) -> Reason:
         may_have_expired = not is_told and self._lifetime.steady() >= sight.may_end_at

@@ -17,6 +17,7 @@ from aiosess.errors import (
 )
 from aiosess.records.aliases import ENDED, Ended, Found, Left, Leftover
 from aiosess.records.conflicts import MOST_MERGES, Conflicts, superseded, too_often
+from aiosess.records.decide import is_somebody
 from aiosess.records.format import Alias, Former, Record, encode_alias, encode_former
 from aiosess.records.lifetime import LEAST_TTL, Lifetime
 from aiosess.records.state import SessionState, Standing
@@ -321,7 +322,7 @@ class Renewal:
         was, bond = before.data, before.bond
         if bond is not None:
             return after.bond is not None and after.bond.principal == bond.principal
-        known = [key for key in self._principal_keys if was.get(key) is not None]
+        known = [key for key in self._principal_keys if is_somebody(was.get(key))]
         return bool(known) and all(was[key] == after.data.get(key) for key in known)
 
 

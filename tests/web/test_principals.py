@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import unquote
@@ -1562,6 +1563,28 @@ async def test_a_key_that_says_who_is_logged_in_binds_and_unbinds_by_itself(
     await site.get("/put_user", cookie)
     assert await site.who(cookie) is None
     assert await site.handles(user) == []
+
+
+@pytest.mark.parametrize("nobody", ["null", '""', "{}", "[]", "false"])
+async def test_a_key_whose_value_is_nobody_is_a_logout(serve: Serve, nobody: str) -> None:
+    async def put_user(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session["user"] = json.loads(request.query["user"])
+        return web.json_response([])
+
+    async def fresh(request: web.Request) -> web.Response:
+        return web.json_response((await session_of(request)).is_fresh(HOUR))
+
+    site = await serve(put_user, fresh, renew_on=["user"])
+    _, cookie = await site.get('/put_user?user="ann"')
+    assert await site.handles() != []
+
+    _, cookie = await site.get(f"/put_user?user={nobody}", cookie)
+
+    assert cookie is not None
+    assert await site.who(cookie) is None
+    assert await site.handles() == []
+    assert await site.get("/fresh", cookie) == (False, cookie)
 
 
 @pytest.mark.parametrize(
