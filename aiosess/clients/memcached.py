@@ -22,7 +22,16 @@ from urllib.parse import unquote
 import msgspec
 
 from aiosess.clients.addresses import address, split
-from aiosess.clients.pipeline import Call, Pipeline, Wires, clock, hang_up, keep_alive
+from aiosess.clients.pipeline import (
+    STALL,
+    Call,
+    Pipeline,
+    Wires,
+    clock,
+    expire,
+    hang_up,
+    keep_alive,
+)
 from aiosess.errors import OptionsError, StorageUnavailable
 from aiosess.privacy import private
 from aiosess.timeouts import seconds
@@ -259,7 +268,7 @@ class _Node:
     ) -> Reply:
         suspect = self.wires.here()
         try:
-            connection = await self._dialled(get_running_loop())
+            connection = await self._dialled(get_running_loop(), limit)
             try:
                 reply: Reply = await connection.ask(command, limit, key)
             finally:
@@ -290,7 +299,12 @@ class _Node:
             task = self._connecting[loop] = loop.create_task(self._connect(loop))
             task.add_done_callback(self._connected)
         # Unlike an awaited task, one that is waited for outlives the cancelled waiter.
+        due_at = loop.time() + limit
         await asyncio.wait([task], timeout=limit if limit < math.inf else None)
+        # While the event loop was busy, nothing was done for the connection.
+        stalled = loop.time() - due_at
+        if not task.done() and stalled > STALL:
+            await asyncio.wait([task], timeout=stalled)
         if not task.done():
             raise StorageUnavailable.after(limit)
         if task.cancelled():
@@ -332,7 +346,7 @@ class _Node:
             task.exception()
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> _Connection:
-        connection = await self._dialled(loop)
+        connection = await self._dialled(loop, self._dial.timeout)
         for abandoned in self.wires.take_abandoned():
             abandoned.close()
         # One that was closed at once says so to whoever asks; the next call connects anew.
@@ -340,23 +354,31 @@ class _Node:
             self.wires.add(connection)
         return connection
 
-    async def _dialled(self, loop: asyncio.AbstractEventLoop) -> _Connection:
-        dial = self._dial
-        connection = _Connection(loop, self)
+    async def _dialled(self, loop: asyncio.AbstractEventLoop, limit: float) -> _Connection:
+        connection, scope = _Connection(loop, self), asyncio.timeout(None)
         try:
-            async with asyncio.timeout(dial.timeout):
-                if self._path is not None:
-                    await loop.create_unix_connection(lambda: connection, self._path)
-                else:
-                    await loop.create_connection(
-                        lambda: connection, self._host, self._port, ssl=dial.tls
-                    )
-                if dial.login is not None:
-                    await _log_in(connection, dial.login)
-        except BaseException:
+            async with scope:
+                timer = expire(scope, min(limit, self._dial.timeout))
+                try:
+                    await self._make(connection)
+                finally:
+                    timer.cancel()
+        except BaseException as error:
             connection.end(ConnectionResetError("memcached was not connected to"))
+            if isinstance(error, TimeoutError) and scope.expired():
+                limit = min(limit, self._dial.timeout)
+                raise StorageUnavailable.after(limit) from error
             raise
         return connection
+
+    async def _make(self, connection: _Connection) -> None:
+        loop, dial = connection.loop, self._dial
+        if self._path is not None:
+            await loop.create_unix_connection(lambda: connection, self._path)
+        else:
+            await loop.create_connection(lambda: connection, self._host, self._port, ssl=dial.tls)
+        if dial.login is not None:
+            await _log_in(connection, dial.login)
 
 
 class _Connection(Pipeline):
@@ -378,6 +400,7 @@ class _Connection(Pipeline):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self.moved_at = clock()
         keep_alive(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:

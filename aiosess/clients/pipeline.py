@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from aiosess.errors import StorageUnavailable
 
-__all__ = ["STALL", "Call", "Pipeline", "Wires", "clock", "hang_up", "keep_alive"]
+__all__ = ["STALL", "Call", "Pipeline", "Wires", "clock", "expire", "hang_up", "keep_alive"]
 
 # When so many calls are not sent yet, those that were given up are looked for and forgotten.
 _SWEEP_AT: Final = 1000
@@ -177,9 +177,14 @@ class Pipeline(asyncio.Protocol, ABC):
     def _look(self) -> None:
         """Refuse who waits too long by now, once what has come by now is read.
 
-        However long the event loop was busy: a server that has answered refuses nobody.
+        However long the event loop was busy: a server that has answered refuses nobody. Who waits
+        for a connection has that much longer, because it takes several answers to make one.
         """
-        self._read_first(_TURNS, clock())
+        stalled = 0.0 if self._timer is None else self.loop.time() - self._timer.when()
+        if self.transport is None and stalled > STALL:
+            self._timer = self.loop.call_later(stalled, self._read_first, _TURNS, clock())
+        else:
+            self._read_first(_TURNS, clock())
 
     def _read_first(self, turns: int, now: float) -> None:
         if turns:
@@ -244,6 +249,21 @@ class Pipeline(asyncio.Protocol, ABC):
     def _check_is_not_over(self) -> None:
         if self.is_over:
             raise ConnectionResetError("the connection was lost")
+
+
+def expire(scope: asyncio.Timeout, limit: float) -> asyncio.TimerHandle:
+    """Let *scope* expire in *limit* seconds; whoever leaves it earlier cancels the timer.
+
+    Where the event loop is busy then, it has that much longer: what came meanwhile is read.
+    """
+    loop = asyncio.get_running_loop()
+    due_at = loop.time() + limit
+
+    def give_up() -> None:
+        stalled = loop.time() - due_at
+        scope.reschedule(loop.time() + (stalled if stalled > STALL else 0.0))
+
+    return loop.call_at(due_at, give_up)
 
 
 def keep_alive(transport: asyncio.BaseTransport) -> None:

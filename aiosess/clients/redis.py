@@ -527,7 +527,7 @@ class _Wire(Pipeline):
             if self._connecting is None and not self.is_over:
                 self._connecting = asyncio.Task(self._connect(), loop=self.loop)
                 limit = max([_CONNECT, *(timeout for _, _, _, timeout, _ in self._outbox[:1])])
-                self._connect_timer = self.loop.call_later(limit, self._give_up_connecting, limit)
+                self._connect_by(limit, limit)
             return
         if not self.waiting and not self.is_over:
             self._may_be_cut = clock() - self.moved_at > _IDLE
@@ -618,7 +618,16 @@ class _Wire(Pipeline):
         self.transport = transport
         self.send()
 
-    def _give_up_connecting(self, limit: float) -> None:
+    def _connect_by(self, left: float, limit: float) -> None:
+        due_at = self.loop.time() + left
+        self._connect_timer = self.loop.call_at(due_at, self._give_up_connecting, due_at, limit)
+
+    def _give_up_connecting(self, due_at: float, limit: float) -> None:
+        stalled = self.loop.time() - due_at
+        if stalled > STALL:
+            # The event loop was busy: nothing was done for the connection meanwhile.
+            self._connect_by(stalled, limit)
+            return
         calls, self._outbox = [call for call in self._outbox if not call[0].done()], []
         self.end(TimeoutError(f"the connection was not made within {limit:g} s"))
         if calls:

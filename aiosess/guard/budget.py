@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar
 
-from aiosess.clients.pipeline import STALL
+from aiosess.clients.pipeline import STALL, expire
 from aiosess.errors import StorageUnavailable
 
 __all__ = [
@@ -120,16 +120,10 @@ async def in_time(
     """
     if limit <= 0:
         raise BudgetSpent(_SPENT)
-    loop = asyncio.get_running_loop()
-    scope, due_at = asyncio.timeout(None), loop.time() + limit
-
-    def give_up() -> None:
-        stalled = loop.time() - due_at
-        scope.reschedule(loop.time() + (stalled if stalled > STALL else 0.0))
-
+    scope = asyncio.timeout(None)
     try:
         async with scope:
-            timer = loop.call_at(due_at, give_up)
+            timer = expire(scope, limit)
             try:
                 return await call()
             finally:

@@ -260,6 +260,9 @@ def _failed(reply: Reply) -> StorageError:
     if text.startswith("CLIENT_ERROR unauthenticated"):
         said = f"memcached refuses this user: {text}"
         return StorageUnavailable(said, may_retry=False, is_answer=True)
+    if text.startswith("SERVER_ERROR"):
+        # Of memcached itself, or of a proxy that cannot reach it.
+        return StorageUnavailable(f"memcached is not ready: {text}", is_answer=True)
     if text.startswith(_ERRORS):
         return StorageError(f"memcached answered with an error: {text}")
     # Not the reply: it may be somebody's data.

@@ -886,6 +886,20 @@ async def test_who_asks_while_a_connection_is_given_up_that_was_not_made_has_the
     assert results[1] == b"sess:b"
 
 
+@pytest.mark.parametrize("patience", [LIMIT, 2.0])
+async def test_while_the_event_loop_is_busy_a_connection_is_made_and_refuses_nobody(
+    patience: float, monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer
+) -> None:
+    monkeypatch.setattr(redis_line, "_CONNECT", patience)
+    async with RedisStorage.from_url(redis_server.url) as storage:
+        asked = until_asked(storage.within(LIMIT), "nobody's")
+        await asyncio.sleep(0)
+
+        time.sleep(3 * LIMIT)  # noqa: ASYNC251 - it is the busy loop that is tried here
+
+        assert await asked is None
+
+
 async def test_a_connection_is_kept_alive(redis_server: RedisServer) -> None:
     async with RedisStorage.from_url(redis_server.url) as storage:
         await storage.load("a")

@@ -373,6 +373,31 @@ async def test_a_connection_that_does_not_come_about_is_an_outage() -> None:
             await client.ask(b"k", GET)
 
 
+async def test_a_record_that_is_asked_for_afresh_is_waited_for_within_the_time_limit() -> None:
+    async def never(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with pretending(never, patience=60, username="alice", password="no") as client:
+        storage = MemcachedStorage(client).within(0.1)
+        with pytest.raises(StorageUnavailable, match=r"did not answer within 0\.1 s"):
+            await storage.load_afresh("k", agrees=lambda _stored: True)
+
+
+@pytest.mark.parametrize("patience", [0.1, 2.0])
+@pytest.mark.parametrize("turns", [1, 2, 3])
+async def test_while_the_event_loop_is_busy_a_connection_is_made_and_refuses_nobody(
+    patience: float, turns: int, memcached_server: MemcachedServer
+) -> None:
+    async with MemcachedStorage.from_url(memcached_server.url, timeout=patience) as storage:
+        asked = asyncio.create_task(storage.within(0.1).load("nobody's"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+        time.sleep(0.3)  # noqa: ASYNC251 - it is the busy loop that is tried here
+
+        assert await asked is None
+
+
 async def test_closing_while_connecting_ends_the_wait() -> None:
     async def never(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -883,7 +908,7 @@ async def test_what_one_connection_did_not_send_is_taken_by_the_next(node: Any) 
 async def test_a_connection_that_was_closed_at_once_is_not_kept(node: Any) -> None:
     connection = Standing(is_over=True)
 
-    async def dialled(_loop: object) -> Standing:
+    async def dialled(_loop: object, _limit: float) -> Standing:
         return connection
 
     node._dialled = dialled
@@ -902,6 +927,9 @@ def test_a_value_of_a_size_that_there_is_not_is_refused_before_it_is_waited_for(
     [
         (b"ERROR Too many open connections", StorageUnavailable, "is not ready"),
         (b"SERVER_ERROR out of memory storing object", StorageUnavailable, "refuses for now"),
+        (b"SERVER_ERROR out of memory writing get response", StorageUnavailable, "for now"),
+        (b"SERVER_ERROR backend failure", StorageUnavailable, "is not ready: SERVER_ERROR back"),
+        (b"SERVER_ERROR proxy downstream timeout", StorageUnavailable, "is not ready"),
         (b"CLIENT_ERROR unauthenticated", StorageUnavailable, "refuses this user"),
         (b"CLIENT_ERROR bad data chunk", StorageError, "answered with an error"),
         (b"STORED", StorageUnavailable, "answers another command"),
