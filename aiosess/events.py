@@ -211,7 +211,8 @@ class Reason(enum.Enum):
         logging.WARNING,
         (
             "the budget of an act was spent before the storage at {node} was done: {count} in all "
-            "so far; a session that many change at once, or a budget= that is too short"
+            "so far; a session that many change at once, a slow server, or a budget= that is too "
+            "short"
         ),
     )
     OUTAGE_ENDED = ("storage", logging.INFO, "{words} after {passed:.1f} s: {count} calls failed")

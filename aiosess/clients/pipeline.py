@@ -28,6 +28,8 @@ STALL: Final = 0.01
 _LONG_TICK: Final = 0.1
 # In so many turns, each event loop reads what had come before them.
 _TURNS: Final = 2
+# An answer that is on its way prolongs a call to so many of its time limits at the most.
+_LONGEST: Final = 10
 # So many seconds are between two looks for calls that waited too long.
 _BETWEEN_LOOKS: Final = 0.01
 
@@ -55,8 +57,9 @@ class Pipeline(asyncio.Protocol, ABC):
 
     A call may be given up at any time: if it was not sent yet, it never is; if it was, its answer
     is read and thrown away. A time limit counts from the server's last sign of life, so that a
-    large answer delays the others and refuses none. A server that owes an answer and says nothing
-    for that long is given up: another connection takes the next calls, and those not sent yet.
+    large answer delays the others and refuses none, for ten time limits at the most. A server that
+    owes an answer and says nothing for that long is given up: another connection takes the next
+    calls, and those not sent yet.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -228,11 +231,13 @@ class Pipeline(asyncio.Protocol, ABC):
         """
         late, next_at = 0, math.inf
         for answer, _, asked_at, timeout, _ in calls:
-            since = max(asked_at, self.moved_at)
-            if since + self._least_timeout > now:
-                return late, min(next_at, since + self._least_timeout)
-            if since + timeout > now:
-                next_at = min(next_at, since + timeout)
+            since, least = max(asked_at, self.moved_at), self._least_timeout
+            soonest_at = min(since + least, asked_at + _LONGEST * least)
+            if soonest_at > now:
+                return late, min(next_at, soonest_at)
+            due_at = min(since + timeout, asked_at + _LONGEST * timeout)
+            if due_at > now:
+                next_at = min(next_at, due_at)
                 continue
             late += next_at == math.inf
             if not answer.done():

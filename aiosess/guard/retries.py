@@ -85,6 +85,11 @@ class RetryPolicy:
             timeout = min(timeout, self.budget)
         object.__setattr__(self, "timeout", timeout)
 
+    @property
+    def has_own_budget(self) -> bool:
+        """Whether an act may spend something else than the time limit of one call."""
+        return self.retries > 0 or self.budget is not None
+
     def budget_of_an_act(self) -> Budget:
         """Return what one act of a request may spend."""
         if self.budget is not None:
@@ -185,6 +190,9 @@ class Retries:
         left, timeout = seconds_left(), self._policy.timeout
         if left + _SLACK < timeout:
             return await in_time(once, left)
+        if self._is_punctual and self._policy.has_own_budget:
+            # An answer that is on its way makes a call longer than its time limit.
+            return await in_time(once, max(left, timeout) + _SLACK)
         if self._is_punctual:
             return await once()
         return await in_time(once, timeout, late=StorageUnavailable.after(timeout))
@@ -258,7 +266,8 @@ class RetryingStorage:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         retries = Retries(policy, is_punctual=is_punctual, breaker=breaker, sleep=sleep)
-        self.straight: Storage | None = storage if is_punctual and not policy.retries else None
+        needs_no_more = is_punctual and not policy.has_own_budget
+        self.straight: Storage | None = storage if needs_no_more else None
         self.breaker: Breaker = retries.breaker
         self.node_of: Callable[[str], str] = namer_of_nodes(storage)
         self._storage = storage

@@ -7,7 +7,8 @@ import contextlib
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -861,6 +862,42 @@ async def test_a_large_answer_delays_the_others_and_refuses_nobody() -> None:
 
     assert results == [b"sess:a" * 100, b"sess:b"]
     assert numbers == {1}
+
+
+@asynccontextmanager
+async def dribbling() -> AsyncGenerator[RedisStorage]:
+    """Give a storage on a server whose answers have no end, and come a byte at a time."""
+
+    async def talk(client: Conversation) -> None:
+        await client.greet()
+        await client.command()
+        client.say(b"$1000000\r\n")
+        while True:
+            client.say(b"x")
+            await client.flush()
+            await asyncio.sleep(LIMIT / 10)
+
+    async with odd_redis(talk) as url, RedisStorage.from_url(url) as storage:
+        yield storage
+
+
+@pytest.mark.parametrize("policy", [{"retries": 2}, {"budget": 2 * LIMIT}], ids=str)
+async def test_an_answer_that_has_no_end_is_waited_for_within_the_budget(
+    policy: dict[str, Any],
+) -> None:
+    async with dribbling() as storage:
+        patient = RetryingStorage(
+            storage.within(LIMIT), RetryPolicy(timeout=LIMIT, **policy), is_punctual=True
+        )
+
+        with pytest.raises(StorageUnavailable, match="the budget of an act was spent"):
+            await patient.load("a")
+
+
+async def test_an_answer_that_has_no_end_is_given_up_after_ten_time_limits() -> None:
+    async with dribbling() as storage:
+        with pytest.raises(StorageUnavailable, match="did not answer within"):
+            await storage.within(LIMIT / 5).load("a")
 
 
 async def test_who_asks_while_a_connection_is_given_up_that_was_not_made_has_the_next_one(

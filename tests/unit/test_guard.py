@@ -487,12 +487,18 @@ def test_a_storage_that_keeps_to_the_time_limit_itself_can_be_asked_past_the_gua
 
 
 @pytest.mark.parametrize(
-    ("storage", "retries"), [(Punctual(), 1), (Punctual(can=False), 0), (FaultyStorage(), 0)]
+    ("storage", "policy"),
+    [
+        (Punctual(), RetryPolicy(retries=1)),
+        (Punctual(), RetryPolicy(budget=2)),
+        (Punctual(can=False), RetryPolicy()),
+        (FaultyStorage(), RetryPolicy()),
+    ],
 )
 def test_what_needs_retries_or_a_time_limit_is_not_asked_past_the_guard(
-    storage: FaultyStorage, retries: int
+    storage: FaultyStorage, policy: RetryPolicy
 ) -> None:
-    held = guarded(storage, RetryPolicy(retries=retries))
+    held = guarded(storage, policy)
 
     assert isinstance(held, RetryingStorage)
     assert held.straight is None
