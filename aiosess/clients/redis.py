@@ -71,6 +71,10 @@ _CONNECT: Final = 2.0
 # A connection that nobody used for so many seconds may have been cut by the server meanwhile.
 _IDLE: Final = 0.01
 
+# For so many seconds a cluster is asked who has a key, with so many between two questions.
+_LOOK_FOR: Final = 10.0
+_BETWEEN_LOOKS: Final = 0.25
+
 # Of which class an answer is, where nobody looks.
 _ANY: Final = frozenset[type]()
 
@@ -310,6 +314,8 @@ class ClientLine:
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
+        # By the client of a cluster: what lets it find out who has a key now.
+        self._looking: WeakKeyDictionary[Any, asyncio.Task[None]] = WeakKeyDictionary()
 
     async def ask(self, command: _Command, limit: float, _fits: frozenset[type] = _ANY) -> Any:
         """Send *command* and return its answer; raise its error in the words of a storage.
@@ -317,7 +323,12 @@ class ClientLine:
         StorageUnavailable when there is none after *limit* seconds.
         """
         client = self._clients.here()
-        return await self._in_time(client.execute_command(*command, NEVER_DECODE=True), limit)
+        try:
+            return await self._in_time(client.execute_command(*command, NEVER_DECODE=True), limit)
+        except StorageUnavailable as error:
+            if not error.is_answer and hasattr(client, "get_node_from_key"):
+                self._look(client, _key_of(command))
+            raise
 
     async def ask_afresh(
         self, command: _Command, limit: float, agrees: Callable[[Any], bool]
@@ -343,8 +354,36 @@ class ClientLine:
         with saying(in_words_of_a_storage):
             return await (within(limit, call) if limit < math.inf else call)
 
+    def _look(self, client: Any, key: str | bytes | int) -> None:
+        """Let *client* find out who has *key* now, however long that takes it.
+
+        A call that is given up is cancelled, and nothing is learnt from it.
+        """
+        looking = self._looking.get(client)
+        if looking is None or looking.done():
+            self._looking[client] = get_running_loop().create_task(_until_answered(client, key))
+
     async def close(self) -> None:
-        """Do nothing: nothing is held."""
+        """End what this event loop does in the background."""
+        loop = get_running_loop()
+        looking = [task for task in list(self._looking.values()) if task.get_loop() is loop]
+        for task in looking:
+            task.cancel()
+        if looking:
+            await asyncio.wait(looking)
+
+
+async def _until_answered(client: Any, key: str | bytes | int) -> None:
+    """Ask *client* about *key* until it has an answer, for some seconds at the most."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LOOK_FOR):
+            while True:
+                try:
+                    await client.execute_command("PTTL", key)
+                except Exception:  # noqa: BLE001 - whatever it was, the next calls tell of it
+                    await asyncio.sleep(_BETWEEN_LOOKS)
+                else:
+                    return
 
 
 async def within(limit: float, call: Coroutine[Any, Any, Any]) -> Any:
@@ -437,6 +476,7 @@ class ClusterLine:
 
     async def close(self) -> None:
         """Give back the connections of this event loop; calls that wait in it fail."""
+        await self._own.close()
         for lines in list(self._lines.values()):
             for _, line in list(lines.values()):
                 if line is not None:
@@ -456,11 +496,14 @@ class ClusterLine:
 
 def _node_of(client: Any, command: _Command) -> Any:
     """Return the node that has the key of *command*; ``None`` when that is not known."""
-    key = command[3] if command[0] in {"EVAL", "EVALSHA"} else command[1]
     try:
-        return client.get_node_from_key(key)
+        return client.get_node_from_key(_key_of(command))
     except exceptions.RedisClusterException:
         return None
+
+
+def _key_of(command: _Command) -> str | bytes | int:
+    return command[3] if command[0] in {"EVAL", "EVALSHA"} else command[1]
 
 
 def _line_to_node(node: Any) -> RedisLine:

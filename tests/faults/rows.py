@@ -605,7 +605,7 @@ ROWS: Final[dict[str, Row]] = {
     "cluster-hang": on_cluster(
         "one of three primaries of a cluster hangs",
         "pause",
-        "resume",
+        None,
         note=_ASYNCHRONOUS,
     ),
     "cluster-kill": on_cluster(

@@ -369,5 +369,6 @@ async def test_where_the_cluster_knows_no_node_its_client_is_asked() -> None:
 async def test_a_node_that_lends_no_connection_has_none_to_be_closed() -> None:
     line: Any = object.__new__(redis.ClusterLine)
     line._lines = {"client": {"node": (object(), None)}}
+    line._own = redis.ClientLine(redis_clients.Clients(object()))
 
     await line.close()

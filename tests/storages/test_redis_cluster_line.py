@@ -16,6 +16,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.cluster import LoadBalancingStrategy
 
 from aiosess import StorageUnavailable
+from aiosess.guard.retries import RetryingStorage, RetryPolicy
 from aiosess.storages.redis import RedisStorage
 from tests.servers import ClusterServer
 
@@ -93,6 +94,54 @@ async def connections(node: Node, name: str) -> int:
     async with Redis.from_url(node.url) as client:
         clients: list[dict[str, Any]] = await client.client_list()
         return sum(each["name"] == name for each in clients)
+
+
+@pytest.mark.parametrize("multiplex", [True, False])
+async def test_a_node_that_hangs_for_good_is_left_for_the_one_that_has_its_keys_now(
+    nodes: tuple[Node, Node],
+    multiplex: bool,  # noqa: FBT001 - a parameter of a test
+) -> None:
+    one, two = nodes
+    one.ask("CONFIG", "SET", "cluster-node-timeout", 60_000)
+    async with RedisCluster(
+        host="127.0.0.1", port=one.port, socket_timeout=0.5, socket_connect_timeout=0.5
+    ) as client:
+        storage = RedisStorage(client, multiplex=multiplex)
+        await storage.load("the first call asks who has which key")
+        session_id = key_on(client, two)
+        two.pause()
+        slot = one.ask("CLUSTER", "KEYSLOT", f"sess:{session_id}")
+        one.ask("CLUSTER", "SETSLOT", slot, "NODE", one.ask("CLUSTER", "MYID"))
+        policy = RetryPolicy(timeout=0.1, retries=60)
+
+        patient = RetryingStorage(storage.within(0.1), policy, is_punctual=True)
+        found = await patient.load(session_id)
+
+        assert found is None
+        await storage.close()
+
+
+def searches() -> int:
+    """Return how many tasks wait until somebody has a key."""
+    return sum("_until_answered" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+
+async def test_closing_ends_the_search_for_a_node_that_is_away(
+    nodes: tuple[Node, Node],
+) -> None:
+    _, two = nodes
+    async with RedisCluster(host="127.0.0.1", port=two.port) as client:
+        storage = RedisStorage(client, multiplex=False)
+        await storage.load("the first call asks who has which key")
+        two.pause()
+        with pytest.raises(StorageUnavailable):
+            await storage.within(0.05).load(key_on(client, two))
+        before = searches()
+
+        await storage.close()
+
+        assert (before, searches()) == (1, 0)
+        two.resume()
 
 
 async def errors(node: Node) -> Any:
