@@ -147,6 +147,8 @@ def in_words_of_a_storage(error: Exception) -> Exception:
         name = type(error).__name__
         refused = f"redis refuses this user ({name}): see its password and its rights (ACL)"
         return _unavailable(refused, error, may_retry=False, is_answer=True)
+    if "MasterNotFoundError" in kinds:
+        return _without_primary(error)
     if "ResponseError" not in kinds:
         return _unavailable(f"redis did not answer: {_reason(error)}", error)
     if "NoScriptError" in kinds:
@@ -161,6 +163,17 @@ def in_words_of_a_storage(error: Exception) -> Exception:
         refused = f"redis refuses for now: {said}"
         return _unavailable(refused, error, may_retry=False, is_answer=True)
     return _because(StorageError(f"redis answered with an error: {said}"), error)
+
+
+def _without_primary(error: Exception) -> StorageError:
+    """Return what it means that no sentinel named a primary; what each of them said stays here."""
+    said, _, each = str(error).partition(" : ")
+    name = said.removeprefix("No master found for ")
+    if "AuthenticationError" in each:
+        refused = "the sentinels refuse this user: give sentinel_kwargs={'password': ...} of theirs"
+        return _unavailable(refused, error, may_retry=False)
+    why = "not all answer" if each else "see the name in the url, and whether that primary is well"
+    return _unavailable(f"no sentinel names a primary for {name}: {why}", error)
 
 
 def _is_read_only(error: Exception) -> bool:

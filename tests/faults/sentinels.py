@@ -12,7 +12,13 @@ import redis as blocking
 
 from tests.servers import RedisServer, Server, binary, free_port
 
-__all__ = ["NAME", "Watched", "wait_until", "wait_until_a_failover_is_possible"]
+__all__ = [
+    "NAME",
+    "SentinelServer",
+    "Watched",
+    "wait_until",
+    "wait_until_a_failover_is_possible",
+]
 
 NAME: Final = "sessions"
 

@@ -17,11 +17,13 @@ from aiosess.guard.retries import RetryPolicy
 from aiosess.storages.redis import RedisStorage
 from tests.faults.sentinels import (
     NAME,
+    SentinelServer,
     Watched,
     wait_until,
     wait_until_a_failover_is_possible,
 )
 from tests.guards import guarded
+from tests.servers import RedisServer, free_port
 
 
 @pytest.fixture
@@ -47,6 +49,42 @@ async def test_a_sentinel_that_hangs_at_the_start_is_no_outage(
     watched.sentinels[0].pause()
     async with RedisStorage.from_url(watched.url, multiplex=multiplex) as storage:
         assert await impatient(storage).load("k") is None
+
+
+async def test_a_name_that_no_sentinel_knows_is_told_with_the_way_out(watched: Watched) -> None:
+    hosts = ",".join(f"127.0.0.1:{each.port}" for each in watched.sentinels)
+    async with RedisStorage.from_url(f"redis+sentinel://{hosts}/sesions") as storage:
+        with pytest.raises(StorageUnavailable, match="'sesions': see the name in the url"):
+            await storage.load("k")
+
+
+async def test_sentinels_of_which_none_is_there_say_so() -> None:
+    url = f"redis+sentinel://127.0.0.1:{free_port()}/{NAME}"
+    async with RedisStorage.from_url(url) as storage:
+        with pytest.raises(StorageUnavailable, match=f"no sentinel .* '{NAME}': not all answer"):
+            await storage.load("k")
+
+
+@pytest.fixture
+def locked(tmp_path: Path, redis_server: RedisServer) -> Iterator[SentinelServer]:
+    """A sentinel that asks for a password."""
+    server = SentinelServer(tmp_path / "locked", redis_server)
+    with (tmp_path / "locked" / "sentinel.conf").open("a") as options:
+        options.write("requirepass secret\n")
+    server.start()
+    yield server
+    server.stop()
+
+
+async def test_sentinels_that_ask_for_a_password_are_an_outage_that_is_not_retried(
+    locked: SentinelServer,
+) -> None:
+    url = f"redis+sentinel://127.0.0.1:{locked.port}/{NAME}"
+    async with RedisStorage.from_url(url) as storage:
+        with pytest.raises(StorageUnavailable, match="give sentinel_kwargs=") as refused:
+            await storage.load("k")
+
+    assert not refused.value.may_retry
 
 
 async def test_a_client_that_was_handed_in_does_not_wait_for_a_sentinel_that_hangs(
