@@ -103,6 +103,19 @@ _NOT_NOW_WORDS: Final = (
     "MASTERDOWN ",
     "READONLY ",
 )
+# What Envoy and twemproxy say when the server behind them gave no answer.
+_NOT_REACHED: Final = frozenset(
+    {
+        "no upstream host",
+        "upstream failure",
+        "upstream protocol error",
+        "Connection refused",
+        "Connection reset by peer",
+        "Connection timed out",
+        "Operation timed out",
+        "Host is down",
+    }
+)
 # Trying again does not help until there is room, a disk or a replica.
 _NOT_AS_IT_IS: Final = frozenset({"OutOfMemoryError"})
 _NOT_AS_IT_IS_WORDS: Final = ("OOM ", "MISCONF ", "NOREPLICAS ")
@@ -151,6 +164,8 @@ def in_words_of_a_storage(error: Exception) -> Exception:
         return _without_primary(error)
     if "ResponseError" not in kinds:
         return _unavailable(f"redis did not answer: {_reason(error)}", error)
+    if said in _NOT_REACHED:
+        return _unavailable(f"redis did not answer the proxy before it: {said}", error)
     if "NoScriptError" in kinds:
         return _because(ScriptUnknown("redis does not know the script", is_answer=True), error)
     # Redis repeats the arguments of a command that it does not know: session id and payload.

@@ -612,6 +612,9 @@ async def test_a_server_that_is_busy_with_a_script_is_asked_again(
         ("NOPERM this user has no permissions to run the 'get' command", False),
         ("NOAUTH Authentication required.", False),
         ("WRONGPASS invalid username-password pair or user is disabled.", False),
+        # Of a proxy.
+        ("upstream failure", True),
+        ("ERR Operation timed out", True),
         # In a script, before Redis 7.
         ("ERR Error running script: @user_script:7: -OOM command not allowed", False),
         ("ERR Error running script: @user_script:7: -READONLY You can't write", True),
