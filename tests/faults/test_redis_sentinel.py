@@ -53,8 +53,8 @@ async def test_a_sentinel_that_hangs_at_the_start_is_no_outage(
 
 async def test_a_name_that_no_sentinel_knows_is_told_with_the_way_out(watched: Watched) -> None:
     hosts = ",".join(f"127.0.0.1:{each.port}" for each in watched.sentinels)
-    async with RedisStorage.from_url(f"redis+sentinel://{hosts}/sesions") as storage:
-        with pytest.raises(StorageUnavailable, match="'sesions': see the name in the url"):
+    async with RedisStorage.from_url(f"redis+sentinel://{hosts}/visits") as storage:
+        with pytest.raises(StorageUnavailable, match="'visits': see the name in the url"):
             await storage.load("k")
 
 
