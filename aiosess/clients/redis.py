@@ -351,12 +351,15 @@ class ClientLine:
         StorageUnavailable when there is none after *limit* seconds.
         """
         client = self._clients.here()
-        try:
-            return await self._in_time(client.execute_command(*command, NEVER_DECODE=True), limit)
-        except StorageUnavailable as error:
-            if not error.is_answer and hasattr(client, "get_node_from_key"):
-                self._look(client, _key_of(command))
-            raise
+        call = client.execute_command(*command, NEVER_DECODE=True)
+        return await self._asked(client, command, call, limit)
+
+    async def learn(self, client: Any, command: _Command, limit: float) -> None:
+        """Let the *client* of a cluster find out which nodes there are, for all who ask at once.
+
+        StorageUnavailable when none says so within *limit* seconds.
+        """
+        await self._asked(client, command, client.initialize(), limit)
 
     async def ask_afresh(
         self, command: _Command, limit: float, agrees: Callable[[Any], bool]
@@ -377,6 +380,16 @@ class ClientLine:
         if not agrees(answer):
             await pool.disconnect(inuse_connections=False)
         return answer
+
+    async def _asked(
+        self, client: Any, command: _Command, call: Coroutine[Any, Any, Any], limit: float
+    ) -> Any:
+        try:
+            return await self._in_time(call, limit)
+        except StorageUnavailable as error:
+            if not error.is_answer and hasattr(client, "get_node_from_key"):
+                self._look(client, _key_of(command))
+            raise
 
     async def _in_time(self, call: Coroutine[Any, Any, Any], limit: float) -> Any:
         with saying(in_words_of_a_storage):
@@ -465,6 +478,13 @@ class ClusterLine:
         """
         client = self._clients.here()
         node = _node_of(client, command)
+        if node is None:
+            # By itself, redis-py would make a connection for each call of a process that has just
+            # started, and close them all where one of them fails.
+            began = clock()
+            await self._own.learn(client, command, limit)
+            limit -= clock() - began
+            node = _node_of(client, command)
         line = None if node is None else self._line_to(client, node)
         if node is None or line is None or node.name in self._doubted:
             answer = await self._own.ask(command, limit)

@@ -346,6 +346,9 @@ async def test_what_was_given_back_is_not_given_back_again() -> None:
 class Own:
     """What asks by the cluster's client itself."""
 
+    async def learn(self, _client: Any, _command: Any, _limit: float) -> None:
+        pass
+
     async def ask(self, command: Any, _limit: float) -> Any:
         return "asked", command
 

@@ -96,6 +96,24 @@ async def connections(node: Node, name: str) -> int:
         return sum(each["name"] == name for each in clients)
 
 
+async def test_of_many_who_ask_a_cluster_first_none_has_a_connection_of_its_own(
+    nodes: tuple[Node, Node],
+) -> None:
+    before = sum(connections_made(node) for node in nodes)
+    async with RedisStorage.from_url(f"redis+cluster://127.0.0.1:{nodes[0].port}") as storage:
+        calls = (storage.load(f"id-{number}") for number in range(TASKS))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert set(answers) == {None}
+    assert sum(connections_made(node) for node in nodes) - before < TASKS / 10
+
+
+def connections_made(node: Node) -> int:
+    with blocking.Redis.from_url(node.url) as client:
+        stats: Any = client.info("stats")
+        return int(stats["total_connections_received"])
+
+
 @pytest.mark.parametrize("multiplex", [True, False])
 async def test_a_node_that_hangs_for_good_is_left_for_the_one_that_has_its_keys_now(
     nodes: tuple[Node, Node],
