@@ -346,7 +346,7 @@ class _Node:
             task.exception()
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> _Connection:
-        connection = await self._dialled(loop, self._dial.timeout)
+        connection = await self._dialled(loop, math.inf)
         for abandoned in self.wires.take_abandoned():
             abandoned.close()
         # One that was closed at once says so to whoever asks; the next call connects anew.
@@ -356,9 +356,10 @@ class _Node:
 
     async def _dialled(self, loop: asyncio.AbstractEventLoop, limit: float) -> _Connection:
         connection, scope = _Connection(loop, self), asyncio.timeout(None)
+        limit = min(limit, self._dial.timeout)
         try:
             async with scope:
-                timer = expire(scope, min(limit, self._dial.timeout))
+                timer = expire(scope, limit)
                 try:
                     await self._make(connection)
                 finally:
@@ -366,7 +367,6 @@ class _Node:
         except BaseException as error:
             connection.end(ConnectionResetError("memcached was not connected to"))
             if isinstance(error, TimeoutError) and scope.expired():
-                limit = min(limit, self._dial.timeout)
                 raise StorageUnavailable.after(limit) from error
             raise
         return connection

@@ -487,16 +487,15 @@ async def fail_over(folder: Path, size: Size) -> Found:
             return await found_by(app, fault)
 
 
-def on_cluster(name: str, do_to_primary: str, undo: str | None, *, note: str = "") -> Row:
+def on_cluster(name: str, do_to_primary: str, *, note: str = "") -> Row:
     """Return the row of a fault that is done to one of three primaries, which have replicas."""
 
     async def row(folder: Path, size: Size) -> Found:
         with cluster_in(folder / "cluster") as cluster:
             async with application(cluster.url, folder) as app:
-                acts = acts_on(cluster.nodes[0])
-                end = nothing if undo is None else acts[undo]
+                begin = acts_on(cluster.nodes[0])[do_to_primary]
                 replaced = until_it_is_primary(cluster.replicas[0])
-                fault = Fault(name, acts[do_to_primary], end, note, size, replaced)
+                fault = Fault(name, begin, nothing, note, size, replaced)
                 return await found_by(app, fault)
 
     return row
@@ -603,15 +602,13 @@ ROWS: Final[dict[str, Row]] = {
     "deploy": deploy,
     "failover": fail_over,
     "cluster-hang": on_cluster(
-        "one of three primaries of a cluster hangs",
+        "one of three primaries of a cluster hangs for good",
         "pause",
-        None,
         note=_ASYNCHRONOUS,
     ),
     "cluster-kill": on_cluster(
         "one of three primaries of a cluster is killed",
         "stop",
-        None,
         note=_ASYNCHRONOUS,
     ),
     "name-gone": by_name("DNS: the name is gone, and all connections are reset", ""),
